@@ -1,0 +1,146 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"precast/internal/catalog"
+)
+
+// Errors that every driver returns (wrapped) for the cases below, so that the core can tell a
+// refusal from a fault.
+var (
+	// ErrNotExist: no such object, ledger entry or receipt.
+	ErrNotExist = errors.New("does not exist")
+	// ErrPrecondition: IfAbsent or IfMatch did not hold; nothing was written.
+	ErrPrecondition = errors.New("precondition failed")
+)
+
+// Objects is where bundles, manifests, pieces, binaries and the index live.
+//
+// Reads are strongly consistent with completed writes. A key is a slash-separated relative path
+// made by package layout, which also decides an object's Content-Type, Cache-Control and
+// Content-Disposition from its key.
+type Objects interface {
+	// Stat describes an object, or fails with ErrNotExist.
+	Stat(ctx context.Context, key string) (ObjectInfo, error)
+
+	// Get reads n bytes from offset off; n < 0 means up to the end. A range that starts at or beyond
+	// the object's end reads nothing. The caller closes the body. Fails with ErrNotExist.
+	// The info describes the whole object, whatever the range.
+	Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, ObjectInfo, error)
+
+	// Put writes an object whole or not at all: a reader sees the old object or the new one. When it
+	// returns nil, the object survives a crash. Fails with ErrPrecondition, having written nothing,
+	// if opt.IfAbsent or opt.IfMatch does not hold. A body that turns out shorter or longer than its
+	// Size, or other than its checksum, is an error and nothing is written.
+	Put(ctx context.Context, key string, body Body, opt PutOptions) (ObjectInfo, error)
+
+	// List calls yield for every object whose key starts with prefix, in ascending byte order of
+	// keys, until yield fails; that error is returned as it is. Meta is not filled in.
+	List(ctx context.Context, prefix string, yield func(ObjectInfo) error) error
+}
+
+// ObjectInfo describes one object.
+type ObjectInfo struct {
+	Key  string
+	Size int64 // bytes
+	// ETag is opaque: equal for equal content written by one driver, without quotes.
+	ETag string
+	// Meta holds the caller's metadata: lower-case ASCII names, printable ASCII values, < 2 KB in all
+	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
+	Meta map[string]string
+}
+
+// Body is what Put writes. It is seekable, so that a retry costs nothing.
+type Body struct {
+	Reader io.ReadSeeker // read from offset 0, possibly more than once
+	Size   int64         // bytes
+	// CRC64NVME is the checksum of all Size bytes when Checked is true. The driver has the store
+	// verify it; without it the driver computes one.
+	CRC64NVME uint64
+	Checked   bool
+}
+
+// PutOptions are the conditions and metadata of a write. At most one condition is set.
+type PutOptions struct {
+	IfAbsent bool              // only if the key does not exist
+	IfMatch  string            // only if the key exists with this ETag
+	Meta     map[string]string // kept with the object
+}
+
+// Catalog is the source of truth: what the release manager says each device should have.
+type Catalog interface {
+	// Snapshot returns every item, in any order. It includes every change that was acknowledged
+	// before the call began. (It need not be one instant: a change that lands during the call may or
+	// may not be in it.)
+	Snapshot(ctx context.Context) ([]catalog.Item, error)
+}
+
+// CatalogWriter changes the catalog.
+type CatalogWriter interface {
+	// Apply writes all the changes or none. Each change replaces or removes the item of its key;
+	// removing what is not there is no error. When it returns nil the changes are durable and will
+	// appear in the change stream.
+	Apply(ctx context.Context, changes []catalog.Change) error
+}
+
+// Queue hands jobs to workers, at least once, in no particular order. After as many receives as the
+// driver was configured with, an undeleted message becomes a dead letter instead of being received
+// again.
+type Queue interface {
+	// Send enqueues messages of at most 1 MiB each. On error some of them may have been sent.
+	Send(ctx context.Context, bodies ...[]byte) error
+
+	// Receive returns up to max messages (at most 10) and hides them from other receivers for the
+	// duration hide. With none visible it waits up to wait for one, then returns an empty slice.
+	Receive(ctx context.Context, max int, hide, wait time.Duration) ([]Message, error)
+
+	// Extend hides a received message for another duration from now; 0 makes it visible at once.
+	// Fails with ErrNotExist if the receipt is no longer valid.
+	Extend(ctx context.Context, receipt string, hide time.Duration) error
+
+	// Delete acknowledges a message. Deleting with a receipt that has expired, while nobody else has
+	// received the message, deletes it; a message already gone is no error.
+	Delete(ctx context.Context, receipt string) error
+}
+
+// Message is one delivery of a queued job.
+type Message struct {
+	ID       string // the same at every delivery of one message
+	Receipt  string // of this delivery
+	Body     []byte
+	Receives int // how many times it has been delivered, this one included
+}
+
+// DeadLetters are the messages that were received too often.
+type DeadLetters interface {
+	// Dead returns up to max dead letters, oldest first where the driver can tell.
+	Dead(ctx context.Context, max int) ([]Message, error)
+	// Redrive moves all dead letters back to the queue, their receive counts reset, and returns how
+	// many it moved.
+	Redrive(ctx context.Context) (int, error)
+	// Depth counts messages waiting, in flight and dead. A remote driver may give approximations.
+	Depth(ctx context.Context) (waiting, inFlight, dead int, err error)
+}
+
+// Ledger is the fan-in of a build that is spread over workers: who finishes last publishes.
+type Ledger interface {
+	// Next returns a number greater than every number it returned before, to anyone.
+	Next(ctx context.Context) (uint64, error)
+
+	// Open starts an entry of parts parts, none done (parts >= 1). Opening an id that is open already
+	// changes nothing, whatever has been done of it.
+	Open(ctx context.Context, id string, parts int) error
+
+	// Done marks part (0 <= part < parts) done and returns how many are left. Marking a part again
+	// changes nothing and returns the same count: whoever is told 0 goes on with the build, and
+	// whoever crashes on the way is told 0 again. Fails with ErrNotExist if id is not open.
+	Done(ctx context.Context, id string, part int) (left int, err error)
+
+	// Close forgets an entry; closing what is not open is no error. A driver may also forget
+	// entries by itself, not before 24 hours after Open.
+	Close(ctx context.Context, id string) error
+}

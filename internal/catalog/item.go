@@ -1,0 +1,88 @@
+// Package catalog holds the release manager's records: which version of an application a track
+// carries, for which devices, and what its binary must look like.
+package catalog
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Item is one record: application App on track Track. The JSON names are the sample's.
+type Item struct {
+	App     string `json:"app"`
+	Track   string `json:"env"`
+	Version string `json:"version"`
+	Ident   string `json:"ident,omitempty"` // the release manager's own reference; not interpreted
+	// URL is where the builder reads the binary: store:<object key>, s3://bucket/key, https://...,
+	// http://... or file:///path.
+	URL    string `json:"url,omitempty"`
+	MD5    string `json:"md5,omitempty"`    // 32 lower-case hex digits
+	SHA256 string `json:"sha256,omitempty"` // 64 lower-case hex digits
+	Size   int64  `json:"size"`             // bytes
+	// CPUArch is informative: the OS item of architecture A is the app named os_A.
+	CPUArch    string          `json:"cpuArch,omitempty"`
+	DeviceAttr map[string]bool `json:"deviceAttr,omitempty"`
+}
+
+// Key names an item.
+type Key struct {
+	App   string `json:"app"`
+	Track string `json:"env"`
+}
+
+// Key returns the item's key.
+func (it Item) Key() Key { return Key{it.App, it.Track} }
+
+func (k Key) String() string { return k.App + "/" + k.Track }
+
+// Attrs returns the names of the attributes that are true, sorted.
+func (it Item) Attrs() []string {
+	var names []string
+	for name, on := range it.DeviceAttr {
+		if on {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Change replaces the item of a key, or removes it when Item is nil.
+type Change struct {
+	Key  Key   `json:"key"`
+	Item *Item `json:"item,omitempty"`
+}
+
+// Put is the change that writes an item.
+func Put(it Item) Change { return Change{Key: it.Key(), Item: &it} }
+
+// Remove is the change that removes an item.
+func Remove(k Key) Change { return Change{Key: k} }
+
+// Compare orders items by app, then track, bytewise.
+func Compare(a, b Item) int {
+	return cmp.Or(cmp.Compare(a.App, b.App), cmp.Compare(a.Track, b.Track))
+}
+
+// Clone returns a copy that shares nothing with it.
+func (it Item) Clone() Item {
+	it.DeviceAttr = maps.Clone(it.DeviceAttr)
+	return it
+}
+
+// Apply returns items after changes, sorted; items is not modified.
+func Apply(items []Item, changes []Change) []Item {
+	byKey := make(map[Key]Item, len(items)+len(changes))
+	for _, it := range items {
+		byKey[it.Key()] = it
+	}
+	for _, c := range changes {
+		if c.Item == nil {
+			delete(byKey, c.Key)
+		} else {
+			byKey[c.Key] = *c.Item
+		}
+	}
+	return slices.SortedFunc(maps.Values(byKey), Compare)
+}

@@ -1,0 +1,214 @@
+// Package layout is the one place that knows object keys and their HTTP headers.
+//
+//	pieces/<sha256>/<encoder>              deflate piece of one binary
+//	bundles/<setID>/<mask>.tar.gz          bundle
+//	manifests/<setID>/<mask>.json          manifest
+//	binaries/<sha256>/<app>_<version>      one binary
+//	index                                  current index, the only mutable object
+//	index.d/<generation>                   superseded indexes, for rollback and upgrade paths
+//	plans/<sequence>                       an index on its way to being published
+//	rejects/<item digest>.json             why an item cannot be published
+//
+// Everything but the index is immutable: written once, under a name that its content decides.
+package layout
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Kind is a kind of object; every object's headers follow from it.
+type Kind int
+
+const (
+	Unknown Kind = iota
+	Piece
+	Bundle
+	Manifest
+	Binary
+	Index
+	IndexHistory
+	Plan
+	Reject
+)
+
+// Headers are stored with an object and sent with it.
+type Headers struct {
+	ContentType        string
+	CacheControl       string
+	ContentDisposition string // empty: none
+}
+
+const immutable = "public, max-age=31536000, immutable"
+
+// A bundle has no Content-Encoding: clients would unpack the gzip on the way.
+const bundleDisposition = `attachment; filename="ota-package.tar.gz"`
+
+// HeadersOf returns the headers of a kind.
+func HeadersOf(k Kind) Headers {
+	switch k {
+	case Bundle:
+		return Headers{"application/gzip", immutable, bundleDisposition}
+	case Manifest:
+		return Headers{"application/json", immutable, ""}
+	case Index:
+		return Headers{"application/octet-stream", "public, max-age=5", ""}
+	case Reject:
+		return Headers{"application/json", "no-cache", ""}
+	default:
+		return Headers{"application/octet-stream", immutable, ""}
+	}
+}
+
+// Cache-Control of answers to /package. They change when the index does, so they never inherit the
+// year of the object behind them.
+const (
+	PackageCacheControl = "public, max-age=30, stale-while-revalidate=30"
+	ErrorCacheControl   = "public, max-age=10"
+	// UnavailableCacheControl goes with a 503: it may be asked again at once elsewhere.
+	UnavailableCacheControl = "no-store"
+)
+
+// IndexKey is the key of the current index.
+const IndexKey = "index"
+
+// Prefixes of all objects of a kind.
+const (
+	PiecePrefix    = "pieces/"
+	BundlePrefix   = "bundles/"
+	ManifestPrefix = "manifests/"
+	BinaryPrefix   = "binaries/"
+	HistoryPrefix  = "index.d/"
+	PlanPrefix     = "plans/"
+	RejectPrefix   = "rejects/"
+)
+
+// PieceKey is the key of the piece of the binary with this SHA-256 (64 lower-case hex digits), as
+// made by the named encoder.
+func PieceKey(sha256, encoder string) string { return PiecePrefix + sha256 + "/" + encoder }
+
+// BundleKey is the key of a bundle; mask is in the form of edge.Mask.String.
+func BundleKey(setID, mask string) string { return BundlePrefix + setID + "/" + mask + ".tar.gz" }
+
+// ManifestKey is the key of a manifest that is served alone.
+func ManifestKey(setID, mask string) string { return ManifestPrefix + setID + "/" + mask + ".json" }
+
+// BinaryKey is the key of one binary.
+func BinaryKey(sha256, app, version string) string {
+	return BinaryPrefix + sha256 + "/" + FileName(app, version)
+}
+
+// FileName is the name of a binary in a bundle.
+func FileName(app, version string) string { return app + "_" + version }
+
+// ManifestName is the name of the manifest in a bundle.
+const ManifestName = "package_details.json"
+
+// HistoryKey is the key of a superseded index. Zero-padded, so that listing is in order.
+func HistoryKey(generation uint64) string { return fmt.Sprintf("%s%020d", HistoryPrefix, generation) }
+
+// PlanKey is the key of a planned index.
+func PlanKey(sequence uint64) string { return fmt.Sprintf("%s%020d", PlanPrefix, sequence) }
+
+// RejectKey is the key of the note that says why an item cannot be published.
+func RejectKey(itemDigest string) string { return RejectPrefix + itemDigest + ".json" }
+
+// KindOf returns the kind of a key, or an error for a key that no function of this package makes:
+// drivers refuse those, so that no name from outside can leave its place.
+func KindOf(key string) (Kind, error) {
+	if key == IndexKey {
+		return Index, nil
+	}
+	if err := checkPath(key); err != nil {
+		return Unknown, fmt.Errorf("parse object key %q: %w", key, err)
+	}
+	prefix, rest, _ := strings.Cut(key, "/")
+	first, second, two := strings.Cut(rest, "/")
+	if strings.Contains(second, "/") {
+		two = false
+	}
+	switch prefix + "/" {
+	case PiecePrefix:
+		if two && isHex(first, 64) {
+			return Piece, nil
+		}
+	case BinaryPrefix:
+		if two && isHex(first, 64) {
+			return Binary, nil
+		}
+	case BundlePrefix:
+		if m, ok := strings.CutSuffix(second, ".tar.gz"); ok && two && isHex(first, 64) && isMask(m) {
+			return Bundle, nil
+		}
+	case ManifestPrefix:
+		if m, ok := strings.CutSuffix(second, ".json"); ok && two && isHex(first, 64) && isMask(m) {
+			return Manifest, nil
+		}
+	case HistoryPrefix:
+		if isNumber(rest) {
+			return IndexHistory, nil
+		}
+	case PlanPrefix:
+		if isNumber(rest) {
+			return Plan, nil
+		}
+	case RejectPrefix:
+		if d, ok := strings.CutSuffix(rest, ".json"); ok && isHex(d, 64) {
+			return Reject, nil
+		}
+	}
+	return Unknown, fmt.Errorf("parse object key %q: not a key of this layout", key)
+}
+
+// HistoryGeneration is the inverse of HistoryKey.
+func HistoryGeneration(key string) (uint64, error) {
+	rest, ok := strings.CutPrefix(key, HistoryPrefix)
+	if !ok || !isNumber(rest) {
+		return 0, fmt.Errorf("parse history key %q: not a key of this layout", key)
+	}
+	return strconv.ParseUint(rest, 10, 64)
+}
+
+func checkPath(key string) error {
+	if len(key) > 1024 { // S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
+		return errors.New("longer than 1024 bytes")
+	}
+	for part := range strings.SplitSeq(key, "/") {
+		if part == "" || part == "." || part == ".." {
+			return errors.New("has an empty, . or .. part")
+		}
+		for i := 0; i < len(part); i++ {
+			if part[i] < 0x20 || part[i] == 0x7f || part[i] == '\\' {
+				return errors.New("has a control character or backslash")
+			}
+		}
+	}
+	return nil
+}
+
+func isHex(s string, n int) bool {
+	if len(s) != n {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// A mask is lower-case hex without leading zeros, at most 64 digits (256 items).
+func isMask(s string) bool {
+	return len(s) >= 1 && len(s) <= 64 && isHex(s, len(s)) && (s == "0" || s[0] != '0')
+}
+
+func isNumber(s string) bool {
+	if len(s) != 20 {
+		return false
+	}
+	_, err := strconv.ParseUint(s, 10, 64)
+	return err == nil && s[0] != '+'
+}

@@ -144,3 +144,42 @@ type Ledger interface {
 	// entries by itself, not before 24 hours after Open.
 	Close(ctx context.Context, id string) error
 }
+
+// Sources reads binaries from where the catalog says they are.
+type Sources interface {
+	// Open starts reading the binary at a catalog item's URL.
+	Open(ctx context.Context, url string) (io.ReadCloser, error)
+}
+
+// Observer is told of what a builder does, as it happens; it must be quick and safe for concurrent
+// use.
+type Observer interface {
+	// Planned: a plan was made, and its missing objects are about to be built.
+	Planned(ctx context.Context, r Report)
+	// Stored: one object was written, or found to exist already.
+	Stored(ctx context.Context, s Stored)
+	// Rejected: an item cannot be published; its previous release goes on being served.
+	Rejected(ctx context.Context, r Rejection)
+	// Published: the index was replaced.
+	Published(ctx context.Context, p Published)
+}
+
+// Stored is one object of a build.
+type Stored struct {
+	Key     string
+	Size    int64 // bytes
+	Existed bool  // nothing was written
+}
+
+// Published is one replacement of the index.
+type Published struct {
+	Generation, Sequence uint64
+}
+
+// Silent is an Observer that does nothing.
+type Silent struct{}
+
+func (Silent) Planned(context.Context, Report)      {}
+func (Silent) Stored(context.Context, Stored)       {}
+func (Silent) Rejected(context.Context, Rejection)  {}
+func (Silent) Published(context.Context, Published) {}

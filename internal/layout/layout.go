@@ -1,4 +1,5 @@
-// Package layout is the one place that knows object keys and their HTTP headers.
+// Package layout is the one place that knows object keys and their HTTP headers. The edge imports it,
+// so it imports next to nothing.
 //
 //	pieces/<sha256>/<encoder>              deflate piece of one binary
 //	bundles/<setID>/<mask>.tar.gz          bundle
@@ -14,7 +15,6 @@ package layout
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -107,10 +107,15 @@ func FileName(app, version string) string { return app + "_" + version }
 const ManifestName = "package_details.json"
 
 // HistoryKey is the key of a superseded index. Zero-padded, so that listing is in order.
-func HistoryKey(generation uint64) string { return fmt.Sprintf("%s%020d", HistoryPrefix, generation) }
+func HistoryKey(generation uint64) string { return HistoryPrefix + padded(generation) }
 
 // PlanKey is the key of a planned index.
-func PlanKey(sequence uint64) string { return fmt.Sprintf("%s%020d", PlanPrefix, sequence) }
+func PlanKey(sequence uint64) string { return PlanPrefix + padded(sequence) }
+
+func padded(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	return "00000000000000000000"[len(s):] + s
+}
 
 // RejectKey is the key of the note that says why an item cannot be published.
 func RejectKey(itemDigest string) string { return RejectPrefix + itemDigest + ".json" }
@@ -122,7 +127,7 @@ func KindOf(key string) (Kind, error) {
 		return Index, nil
 	}
 	if err := checkPath(key); err != nil {
-		return Unknown, fmt.Errorf("parse object key %q: %w", key, err)
+		return Unknown, err
 	}
 	prefix, rest, _ := strings.Cut(key, "/")
 	first, second, two := strings.Cut(rest, "/")
@@ -159,29 +164,33 @@ func KindOf(key string) (Kind, error) {
 			return Reject, nil
 		}
 	}
-	return Unknown, fmt.Errorf("parse object key %q: not a key of this layout", key)
+	return Unknown, refuse(key, "not a key of this layout")
 }
 
 // HistoryGeneration is the inverse of HistoryKey.
 func HistoryGeneration(key string) (uint64, error) {
 	rest, ok := strings.CutPrefix(key, HistoryPrefix)
 	if !ok || !isNumber(rest) {
-		return 0, fmt.Errorf("parse history key %q: not a key of this layout", key)
+		return 0, refuse(key, "not the key of a superseded index")
 	}
 	return strconv.ParseUint(rest, 10, 64)
 }
 
+func refuse(key, why string) error {
+	return errors.New("parse object key " + strconv.Quote(key) + ": " + why)
+}
+
 func checkPath(key string) error {
 	if len(key) > 1024 { // S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
-		return errors.New("longer than 1024 bytes")
+		return refuse(key[:64]+"...", "longer than 1024 bytes")
 	}
 	for part := range strings.SplitSeq(key, "/") {
 		if part == "" || part == "." || part == ".." {
-			return errors.New("has an empty, . or .. part")
+			return refuse(key, "has an empty, . or .. part")
 		}
 		for i := 0; i < len(part); i++ {
 			if part[i] < 0x20 || part[i] == 0x7f || part[i] == '\\' {
-				return errors.New("has a control character or backslash")
+				return refuse(key, "has a control character or backslash")
 			}
 		}
 	}

@@ -1,0 +1,169 @@
+// Package builder turns the catalog into prebuilt objects: it plans (snapshot, combinations,
+// resolved sets, missing objects), builds (pieces, then bundles and manifests, all immutable and
+// named by content) and publishes (one conditional write of the index, last).
+//
+// Every step is idempotent and every hand-over between steps is durable, so that any worker may
+// stop at any instant, jobs may be delivered twice and in any order, and builds may race: what is
+// published is always complete, and always the newest catalog that any finished plan has seen.
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"precast/internal/bundle"
+	"precast/internal/index"
+	"precast/internal/layout"
+)
+
+// FormatID names everything besides the items that decides object bytes and coverage. Change its
+// first part whenever Cover or package manifest begin to give other answers: set IDs change with
+// it, so nothing is taken for built that was built by other rules.
+const FormatID = "1." + bundle.FormatID
+
+// Ports are a builder's connections to the outside.
+type Ports struct {
+	Objects Objects
+	Catalog Catalog
+	Queue   Queue
+	Ledger  Ledger
+	Sources Sources
+}
+
+// Options are a builder's settings. The zero value of each means its default.
+type Options struct {
+	Params   index.Params // default DefaultParams()
+	BaseURL  string       // put before /binaries/... in manifests
+	SpoolDir string       // for binaries and pieces on their way; default os.TempDir()
+	// PartBytes is how many bytes of binaries, before compression, the bundles of one job bring;
+	// default 256 MiB.
+	PartBytes int64
+	// Concurrency is how many objects one job writes at a time; default 4.
+	Concurrency int
+	// Attempts is how often a binary that cannot be read is tried before its item is rejected;
+	// it must not be more than the queue's receives before a dead letter. Default 5.
+	Attempts int
+	Log      *slog.Logger // default: discard
+	Observer Observer     // default Silent
+}
+
+// Builder plans, builds and publishes. It is safe for concurrent use.
+type Builder struct {
+	Ports
+	opt      Options
+	composer *Composer
+
+	mu      sync.Mutex
+	planned uint64                  // newest plan of this process whose jobs are all in the queue
+	targets map[uint64]*index.Index // planned indexes, by sequence
+	history map[uint64]*index.Index // superseded indexes, by generation
+}
+
+// New makes a builder.
+func New(ports Ports, opt Options) *Builder {
+	if opt.Params == (index.Params{}) {
+		opt.Params = DefaultParams()
+	}
+	if opt.PartBytes <= 0 {
+		opt.PartBytes = 256 << 20
+	}
+	if opt.Concurrency <= 0 {
+		opt.Concurrency = 4
+	}
+	if opt.Attempts <= 0 {
+		opt.Attempts = 5
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Observer == nil {
+		opt.Observer = Silent{}
+	}
+	return &Builder{
+		Ports:    ports,
+		opt:      opt,
+		composer: NewComposer(ports.Objects),
+		targets:  make(map[uint64]*index.Index),
+		history:  make(map[uint64]*index.Index),
+	}
+}
+
+// ReadIndex returns the published index and its ETag, or nil before the first publish.
+func ReadIndex(ctx context.Context, objects Objects) (*index.Index, string, error) {
+	ix, etag, err := readIndex(ctx, objects, layout.IndexKey)
+	if errors.Is(err, ErrNotExist) {
+		return nil, "", nil
+	}
+	return ix, etag, err
+}
+
+func readIndex(ctx context.Context, objects Objects, key string) (*index.Index, string, error) {
+	data, info, err := readAll(ctx, objects, key, index.MaxEncoded)
+	if err != nil {
+		return nil, "", err
+	}
+	ix, err := index.Parse(data)
+	if err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", key, err)
+	}
+	return ix, info.ETag, nil
+}
+
+func readAll(ctx context.Context, objects Objects, key string, most int64) ([]byte, ObjectInfo, error) {
+	body, info, err := objects.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, info, fmt.Errorf("read %s: %w", key, err)
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, most+1))
+	if err != nil {
+		return nil, info, fmt.Errorf("read %s: %w", key, err)
+	}
+	if int64(len(data)) > most {
+		return nil, info, fmt.Errorf("read %s: longer than %d bytes", key, most)
+	}
+	return data, info, nil
+}
+
+// earlier returns up to n indexes that came before generation, the latest first. One that is gone
+// is passed over: it only costs its upgrade paths.
+func (b *Builder) earlier(ctx context.Context, generation, n uint64) ([]*index.Index, error) {
+	var indexes []*index.Index
+	for back := uint64(1); back <= n && back < generation; back++ {
+		ix, err := b.superseded(ctx, generation-back)
+		if errors.Is(err, ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		indexes = append(indexes, ix)
+	}
+	return indexes, nil
+}
+
+func (b *Builder) superseded(ctx context.Context, generation uint64) (*index.Index, error) {
+	b.mu.Lock()
+	ix := b.history[generation]
+	b.mu.Unlock()
+	if ix != nil {
+		return ix, nil
+	}
+	ix, _, err := readIndex(ctx, b.Objects, layout.HistoryKey(generation))
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for g := range b.history {
+		if g+2*index.MaxRetain < generation {
+			delete(b.history, g)
+		}
+	}
+	b.history[generation] = ix
+	return ix, nil
+}

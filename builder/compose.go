@@ -1,0 +1,121 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"precast/edge"
+	"precast/internal/bundle"
+	"precast/internal/index"
+	"precast/internal/layout"
+	"precast/internal/manifest"
+)
+
+// Composer makes the bundle or manifest of any set of a published index out of stored pieces. It is
+// safe for concurrent use.
+type Composer struct {
+	objects Objects
+
+	mu     sync.Mutex
+	pieces map[string]bundle.Piece // by key; immutable objects, so never stale
+}
+
+// NewComposer makes a composer.
+func NewComposer(objects Objects) *Composer {
+	return &Composer{objects: objects, pieces: make(map[string]bundle.Piece)}
+}
+
+// maxPieces bounds the cache of piece descriptions, about 150 bytes each.
+const maxPieces = 100_000
+
+// Manifest returns the bytes of a manifest.
+func (c *Composer) Manifest(set edge.Set, held edge.Mask) ([]byte, error) {
+	data, err := manifest.New(set, held).Encode()
+	if err != nil {
+		return nil, fmt.Errorf("compose manifest of set %s: %w", set.ID(), err)
+	}
+	return data, nil
+}
+
+// Composed is a bundle that exists only as a plan over stored pieces.
+type Composed struct {
+	*bundle.Bundle
+	objects Objects
+	keys    []string // of the pieces, by file
+}
+
+// Bundle plans a bundle. It reads the descriptions of the pieces, not the pieces.
+func (c *Composer) Bundle(ctx context.Context, set edge.Set, held edge.Mask) (*Composed, error) {
+	if set.Index.Format != FormatID {
+		return nil, fmt.Errorf("compose bundle: the index was published in format %q, this program makes %q: publish again", set.Index.Format, FormatID)
+	}
+	data, err := c.Manifest(set, held)
+	if err != nil {
+		return nil, err
+	}
+	composed := &Composed{objects: c.objects}
+	var files []bundle.File
+	for i := range set.Len() {
+		if held.Has(i) {
+			continue
+		}
+		it := set.Item(i)
+		key := pieceKey(it)
+		piece, err := c.piece(ctx, key)
+		if err != nil {
+			return nil, fmt.Errorf("compose bundle of set %s: %w", set.ID(), err)
+		}
+		if piece.Raw != it.Size {
+			return nil, fmt.Errorf("compose bundle of set %s: piece of %s is of a file of %d bytes, not %d", set.ID(), it.App, piece.Raw, it.Size)
+		}
+		files = append(files, bundle.File{Name: layout.FileName(it.App, it.Version), Piece: piece})
+		composed.keys = append(composed.keys, key)
+	}
+	composed.Bundle, err = bundle.Compose(data, files)
+	if err != nil {
+		return nil, fmt.Errorf("compose bundle of set %s: %w", set.ID(), err)
+	}
+	return composed, nil
+}
+
+// Open returns a reader of the bundle's bytes, valid until ctx is done.
+func (c *Composed) Open(ctx context.Context) *bundle.Reader {
+	return c.Bundle.Open(ctx, func(ctx context.Context, i int, off int64) (io.ReadCloser, error) {
+		body, _, err := c.objects.Get(ctx, c.keys[i], off, -1)
+		return body, err
+	})
+}
+
+func pieceKey(it *index.Item) string {
+	return layout.PieceKey(edge.Hex(it.SHA256[:]), bundle.EncoderID)
+}
+
+func (c *Composer) piece(ctx context.Context, key string) (bundle.Piece, error) {
+	c.mu.Lock()
+	piece, ok := c.pieces[key]
+	c.mu.Unlock()
+	if ok {
+		return piece, nil
+	}
+	info, err := c.objects.Stat(ctx, key)
+	if err != nil {
+		return piece, fmt.Errorf("find %s: %w", key, err)
+	}
+	piece, err = bundle.ParseMeta(info.Meta)
+	if err != nil {
+		return piece, fmt.Errorf("find %s: %w", key, err)
+	}
+	if piece.Len != info.Size {
+		return piece, fmt.Errorf("find %s: the object has %d bytes, its metadata says %d", key, info.Size, piece.Len)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pieces) >= maxPieces {
+		clear(c.pieces)
+	}
+	c.pieces[strings.Clone(key)] = piece
+	return piece, nil
+}

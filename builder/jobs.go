@@ -1,0 +1,99 @@
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"precast/internal/catalog"
+)
+
+// Kinds of jobs.
+const (
+	jobPlan    = "plan"    // take a snapshot, plan it, send what is missing
+	jobPiece   = "piece"   // check and compress one binary
+	jobBundles = "bundles" // write some bundles and manifests
+)
+
+// job is a queued message.
+type job struct {
+	Kind string `json:"kind"`
+
+	// Plan jobs. After is a ledger number taken after the change that asks for the plan: any plan
+	// with a greater sequence has seen the change.
+	After uint64 `json:"after,omitempty"`
+	PlanOptions
+
+	// Piece and bundle jobs: part Part of the ledger entry Entry of plan Sequence.
+	Sequence uint64 `json:"sequence,omitempty"`
+	Entry    string `json:"entry,omitempty"`
+	Part     int    `json:"part,omitempty"`
+
+	Item *catalog.Item `json:"item,omitempty"` // the piece's
+
+	// Bundle jobs: the generation that the plan was compared with, and what it lacks.
+	Base uint64   `json:"base,omitempty"`
+	Sets []setJob `json:"sets,omitempty"`
+}
+
+// setJob names bundles of one set, by positions in the planned index.
+type setJob struct {
+	Positions []int32  `json:"positions"`
+	Masks     []string `json:"masks"`
+}
+
+// PlanOptions change how a plan is made.
+type PlanOptions struct {
+	// Verify looks every object up instead of believing that what is published is there.
+	Verify bool `json:"verify,omitempty"`
+	// Retry tries again the items that were rejected because of their binary.
+	Retry bool `json:"retry,omitempty"`
+}
+
+// RequestPlan asks for a plan that has seen everything that the catalog has acknowledged so far.
+func RequestPlan(ctx context.Context, ledger Ledger, queue Queue, opt PlanOptions) error {
+	after, err := ledger.Next(ctx)
+	if err != nil {
+		return fmt.Errorf("request plan: %w", err)
+	}
+	if err := send(ctx, queue, job{Kind: jobPlan, After: after, PlanOptions: opt}); err != nil {
+		return fmt.Errorf("request plan: %w", err)
+	}
+	return nil
+}
+
+func send(ctx context.Context, queue Queue, jobs ...job) error {
+	bodies := make([][]byte, len(jobs))
+	for i, j := range jobs {
+		data, err := json.Marshal(j)
+		if err != nil {
+			return fmt.Errorf("encode %s job: %w", j.Kind, err)
+		}
+		bodies[i] = data
+	}
+	return queue.Send(ctx, bodies...)
+}
+
+// Handle does one job. When it returns nil the message may be deleted; otherwise it is to be
+// delivered again. Handling a job twice, or two at once, does no harm.
+func (b *Builder) Handle(ctx context.Context, m Message) error {
+	var j job
+	if err := json.Unmarshal(m.Body, &j); err != nil {
+		return fmt.Errorf("decode job %s: %w", m.ID, err)
+	}
+	var err error
+	switch j.Kind {
+	case jobPlan:
+		err = b.handlePlan(ctx, j)
+	case jobPiece:
+		err = b.handlePiece(ctx, j, m.Receives)
+	case jobBundles:
+		err = b.handleBundles(ctx, j)
+	default:
+		err = fmt.Errorf("unknown kind %q", j.Kind)
+	}
+	if err != nil {
+		return fmt.Errorf("do %s job %s: %w", j.Kind, m.ID, err)
+	}
+	return nil
+}

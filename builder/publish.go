@@ -1,0 +1,161 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"precast/edge"
+	"precast/internal/layout"
+)
+
+// handleBundles writes the bundles and manifests of one part of a plan.
+func (b *Builder) handleBundles(ctx context.Context, j job) error {
+	superseded, err := b.superseding(ctx, j.Sequence)
+	if superseded || err != nil {
+		return err
+	}
+	target, err := b.target(ctx, j.Sequence)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(b.opt.Concurrency)
+	for _, s := range j.Sets {
+		set := edge.Set{Index: target, Positions: s.Positions}
+		for _, p := range s.Positions {
+			if p < 0 || int(p) >= len(target.Items) {
+				return fmt.Errorf("plan %d has no item %d", j.Sequence, p)
+			}
+		}
+		id := set.ID()
+		for _, text := range s.Masks {
+			held, ok := edge.ParseMask(text)
+			if !ok {
+				return fmt.Errorf("%q is not a held mask", text)
+			}
+			g.Go(func() error { return b.storeBundle(gctx, set, id, held) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	left, err := b.Ledger.Done(ctx, j.Entry, j.Part)
+	if err != nil {
+		return fmt.Errorf("count bundles of plan %d: %w", j.Sequence, err)
+	}
+	if left > 0 {
+		return nil
+	}
+	if err := b.publish(ctx, j.Sequence, j.Base, j.Verify); err != nil {
+		return err
+	}
+	return b.Ledger.Close(ctx, j.Entry)
+}
+
+// storeBundle writes one bundle and its manifest, whichever is missing.
+func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held edge.Mask) error {
+	key := layout.ManifestKey(id, held.String())
+	missing, err := b.lacks(ctx, key)
+	if err != nil {
+		return err
+	}
+	if missing {
+		data, err := b.composer.Manifest(set, held)
+		if err != nil {
+			return err
+		}
+		if err := b.put(ctx, key, bytesBody(data), nil); err != nil {
+			return err
+		}
+	}
+	key = layout.BundleKey(id, held.String())
+	if missing, err = b.lacks(ctx, key); err != nil || !missing {
+		return err
+	}
+	composed, err := b.composer.Bundle(ctx, set, held)
+	if err != nil {
+		return err
+	}
+	r := composed.Open(ctx)
+	defer r.Close()
+	return b.put(ctx, key, Body{Reader: r, Size: composed.Size(), CRC64NVME: composed.CRC64NVME(), Checked: true}, nil)
+}
+
+// lacks tells whether the store lacks an object, and reports one that it has.
+func (b *Builder) lacks(ctx context.Context, key string) (bool, error) {
+	info, err := b.Objects.Stat(ctx, key)
+	if errors.Is(err, ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("find %s: %w", key, err)
+	}
+	b.opt.Observer.Stored(ctx, Stored{Key: key, Size: info.Size, Existed: true})
+	return false, nil
+}
+
+// publish makes a planned index the current one, if it is newer and every object that it needs
+// exists. base is the generation that the plan's missing objects were compared with; if another has
+// been published since, the comparison is made again.
+func (b *Builder) publish(ctx context.Context, sequence, base uint64, verify bool) error {
+	target, err := b.target(ctx, sequence)
+	if err != nil {
+		return err
+	}
+	current, etag, err := ReadIndex(ctx, b.Objects)
+	if err != nil {
+		return err
+	}
+	var generation uint64
+	switch {
+	case current == nil:
+		// After a first publish there is always an index. Should it ever be lost, generations still
+		// only go up.
+		if generation, err = b.lastSuperseded(ctx); err != nil {
+			return err
+		}
+	case current.Sequence >= sequence:
+		return nil
+	case current.Generation != base:
+		return b.stageBundles(ctx, sequence, verify)
+	case sameContent(current, target):
+		generation = current.Generation - 1 // not a new generation, only a newer sequence
+	default:
+		generation = current.Generation
+		// The index being replaced goes into the history first: the history has every generation but
+		// the current one, whatever happens next.
+		_, err := b.Objects.Put(ctx, layout.HistoryKey(generation), bytesBody(current.Encode()), PutOptions{IfAbsent: true})
+		if err != nil && !errors.Is(err, ErrPrecondition) {
+			return fmt.Errorf("write generation %d into the history: %w", generation, err)
+		}
+	}
+	next := target.With(generation + 1)
+	opt := PutOptions{IfMatch: etag, IfAbsent: current == nil}
+	_, err = b.Objects.Put(ctx, layout.IndexKey, bytesBody(next.Encode()), opt)
+	if errors.Is(err, ErrPrecondition) {
+		return b.stageBundles(ctx, sequence, verify) // somebody else published
+	}
+	if err != nil {
+		return fmt.Errorf("write generation %d of the index: %w", next.Generation, err)
+	}
+	b.opt.Log.InfoContext(ctx, "published", "generation", next.Generation, "sequence", sequence,
+		"changed", current == nil || next.Generation != current.Generation)
+	b.opt.Observer.Published(ctx, Published{Generation: next.Generation, Sequence: sequence})
+	return nil
+}
+
+func (b *Builder) lastSuperseded(ctx context.Context) (uint64, error) {
+	var last uint64
+	err := b.Objects.List(ctx, layout.HistoryPrefix, func(o ObjectInfo) error {
+		g, err := layout.HistoryGeneration(o.Key)
+		last = max(last, g)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("list the history: %w", err)
+	}
+	return last, nil
+}

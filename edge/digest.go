@@ -1,0 +1,7 @@
+//go:build !wasip1
+
+package edge
+
+import "crypto/sha256"
+
+func digest(data []byte) [32]byte { return sha256.Sum256(data) }

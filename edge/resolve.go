@@ -1,0 +1,164 @@
+package edge
+
+import (
+	"slices"
+	"strconv"
+
+	"precast/internal/index"
+)
+
+// MaxSet is how many items one selection may get.
+const MaxSet = 256
+
+// Set is a resolved set: the items of an index that a selection gets, in the index's order.
+type Set struct {
+	Index     *index.Index
+	Positions []int32 // ascending
+}
+
+// Resolve returns what the selection gets from the index: the operating system of its architecture
+// at its track, every item with one of its attributes at that attribute's track, and every item it
+// names at the track it names. Tracks never fall back to one another. What the catalog does not
+// have is passed over. The set may be empty. Its error is a BadRequest.
+func Resolve(ix *index.Index, s Selection) (Set, error) {
+	set := Set{Index: ix}
+	add := func(candidates []int32, track string) {
+		for _, i := range candidates {
+			if index.Fold(ix.Items[i].Track) == track {
+				set.Positions = append(set.Positions, i)
+			}
+		}
+	}
+	add(ix.Apps(OSPrefix+s.Arch), s.OS)
+	for _, a := range s.Attrs {
+		add(ix.WithAttr(a.Name), a.Track)
+	}
+	for _, a := range s.Apps {
+		add(ix.Apps(a.Name), a.Track)
+	}
+	slices.Sort(set.Positions)
+	set.Positions = slices.Compact(set.Positions)
+	// The same release on two tracks is one file for the device. (The catalog refuses the same app
+	// and version with two contents, so what is left has distinct file names.)
+	set.Positions = slices.CompactFunc(set.Positions, func(a, b int32) bool {
+		x, y := &ix.Items[a], &ix.Items[b]
+		return x.App == y.App && x.Version == y.Version && x.SHA256 == y.SHA256
+	})
+	if len(set.Positions) > MaxSet {
+		return Set{}, BadRequest("Selection matches " + strconv.Itoa(len(set.Positions)) + " packages, more than " + strconv.Itoa(MaxSet))
+	}
+	return set, nil
+}
+
+// Len is the number of items.
+func (s Set) Len() int { return len(s.Positions) }
+
+// Item returns item i of the set.
+func (s Set) Item(i int) *index.Item { return &s.Index.Items[s.Positions[i]] }
+
+// ID is the set ID: 64 hex digits that stand for the bytes of every bundle and manifest of the set.
+// It covers the index's format and base URL and every item's name, version, size and digests, and
+// nothing else: two selections with the same answer have the same ID, in every generation.
+func (s Set) ID() string {
+	b := make([]byte, 0, 64+128*len(s.Positions))
+	b = appendField(b, "precast set 1")
+	b = appendField(b, s.Index.Format)
+	b = appendField(b, s.Index.BaseURL)
+	for i := range s.Positions {
+		it := s.Item(i)
+		b = appendField(b, it.App)
+		b = appendField(b, it.Version)
+		for shift := 0; shift < 64; shift += 8 {
+			b = append(b, byte(it.Size>>shift))
+		}
+		b = append(b, it.MD5[:]...)
+		b = append(b, it.SHA256[:]...)
+	}
+	sum := digest(b)
+	return Hex(sum[:])
+}
+
+// appendField appends the length in 4 bytes and the string, so that fields cannot run together.
+func appendField(b []byte, s string) []byte {
+	n := len(s)
+	b = append(b, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
+	return append(b, s...)
+}
+
+// Hex writes bytes as lower-case hex.
+func Hex(raw []byte) string {
+	const digits = "0123456789abcdef"
+	b := make([]byte, 0, 2*len(raw))
+	for _, c := range raw {
+		b = append(b, digits[c>>4], digits[c&15])
+	}
+	return string(b)
+}
+
+// Held returns which items of the set the device holds.
+func (s Set) Held(t Tags) Mask {
+	var m Mask
+	if len(t) == 0 {
+		return m
+	}
+	for i := range s.Positions {
+		if t.holds(s.Item(i)) {
+			m = m.With(i)
+		}
+	}
+	return m
+}
+
+// Mask is a held mask: bit i set means that the device holds item i of the set.
+type Mask [MaxSet / 64]uint64
+
+// With returns the mask with bit i set.
+func (m Mask) With(i int) Mask {
+	m[i/64] |= 1 << (i % 64)
+	return m
+}
+
+// Has tells whether bit i is set.
+func (m Mask) Has(i int) bool { return m[i/64]>>(i%64)&1 == 1 }
+
+// Empty tells whether no bit is set.
+func (m Mask) Empty() bool { return m == Mask{} }
+
+// Full tells whether the lowest n bits are set: the device holds all of a set of n.
+func (m Mask) Full(n int) bool {
+	for i := range n {
+		if !m.Has(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// String is the mask as a hex number without leading zeros, as it stands in object keys.
+func (m Mask) String() string {
+	const digits = "0123456789abcdef"
+	b := make([]byte, 0, MaxSet/4)
+	for i := MaxSet/4 - 1; i >= 0; i-- {
+		d := m[i/16] >> (i % 16 * 4) & 15
+		if d != 0 || len(b) > 0 || i == 0 {
+			b = append(b, digits[d])
+		}
+	}
+	return string(b)
+}
+
+// ParseMask is the inverse of String, or false.
+func ParseMask(s string) (Mask, bool) {
+	var m Mask
+	if s == "" || len(s) > MaxSet/4 || len(s) > 1 && s[0] == '0' {
+		return m, false
+	}
+	for i := range len(s) {
+		c := s[len(s)-1-i]
+		if 'A' <= c && c <= 'F' || unhex(c) < 0 {
+			return m, false
+		}
+		m[i/16] |= uint64(unhex(c)) << (i % 16 * 4)
+	}
+	return m, true
+}

@@ -1,0 +1,199 @@
+package index
+
+import (
+	"errors"
+	"hash/crc32"
+)
+
+// The encoding, all integers unsigned LEB128 unless said otherwise:
+//
+//	"PCX" version(1 byte)
+//	generation sequence format baseURL params(5 integers)
+//	attribute count, attribute names (sorted, distinct)
+//	item count, items: app track version size md5(16 bytes) sha256(32 bytes) attrs(count, positions)
+//	CRC-32 (IEEE) of everything before, 4 bytes little-endian
+//
+// A string is its length in bytes, then its bytes. docs/formats.md repeats this.
+const (
+	magic   = "PCX"
+	version = 1
+
+	// MaxEncoded is the longest encoding that Parse accepts, in bytes: about 100,000 items.
+	MaxEncoded = 16 << 20
+)
+
+var (
+	// ErrCorrupt: truncated, damaged, or not an index at all.
+	ErrCorrupt = errors.New("index is corrupt")
+	// ErrVersion: made by a newer version of this program.
+	ErrVersion = errors.New("index has an unknown format version")
+)
+
+// Encode returns the index as bytes; the same index always gives the same bytes.
+func (ix *Index) Encode() []byte {
+	attrs, position := ix.attrTable()
+	b := make([]byte, 0, 64+len(ix.Items)*96)
+	b = append(b, magic...)
+	b = append(b, version)
+	b = appendUint(b, ix.Generation)
+	b = appendUint(b, ix.Sequence)
+	b = appendString(b, ix.Format)
+	b = appendString(b, ix.BaseURL)
+	for _, p := range []uint64{ix.Params.MaxBundles, ix.Params.MaxBytes, ix.Params.MaxCombinations, ix.Params.SubsetItems, ix.Params.Retain} {
+		b = appendUint(b, p)
+	}
+	b = appendUint(b, uint64(len(attrs)))
+	for _, a := range attrs {
+		b = appendString(b, a)
+	}
+	b = appendUint(b, uint64(len(ix.Items)))
+	for i := range ix.Items {
+		it := &ix.Items[i]
+		b = appendString(b, it.App)
+		b = appendString(b, it.Track)
+		b = appendString(b, it.Version)
+		b = appendUint(b, uint64(it.Size))
+		b = append(b, it.MD5[:]...)
+		b = append(b, it.SHA256[:]...)
+		b = appendUint(b, uint64(len(it.Attrs)))
+		for _, a := range it.Attrs {
+			b = appendUint(b, uint64(position[a]))
+		}
+	}
+	sum := crc32.ChecksumIEEE(b)
+	return append(b, byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
+}
+
+func (ix *Index) attrTable() ([]string, map[string]int) {
+	seen := make(map[string][]int32)
+	for i := range ix.Items {
+		for _, a := range ix.Items[i].Attrs {
+			seen[a] = nil
+		}
+	}
+	names := sortedKeys(seen)
+	position := make(map[string]int, len(names))
+	for i, n := range names {
+		position[n] = i
+	}
+	return names, position
+}
+
+// Parse reads what Encode wrote. It fails with ErrCorrupt or ErrVersion.
+func Parse(data []byte) (*Index, error) {
+	if len(data) > MaxEncoded || len(data) < len(magic)+1+4 || string(data[:len(magic)]) != magic {
+		return nil, ErrCorrupt
+	}
+	body, tail := data[:len(data)-4], data[len(data)-4:]
+	// The checksum covers the version, so that a damaged version byte is called damage.
+	sum := uint32(tail[0]) | uint32(tail[1])<<8 | uint32(tail[2])<<16 | uint32(tail[3])<<24
+	if crc32.ChecksumIEEE(body) != sum {
+		return nil, ErrCorrupt
+	}
+	if body[len(magic)] != version {
+		return nil, ErrVersion
+	}
+	// One copy of the whole; all names are slices of it.
+	r := &reader{s: string(body[len(magic)+1:])}
+	ix := &Index{Generation: r.uint(), Sequence: r.uint(), Format: r.string(), BaseURL: r.string()}
+	ix.Params = Params{r.uint(), r.uint(), r.uint(), r.uint(), r.uint()}
+	attrs := make([]string, r.count(1))
+	for i := range attrs {
+		attrs[i] = r.string()
+		if i > 0 && attrs[i-1] >= attrs[i] {
+			return nil, ErrCorrupt
+		}
+	}
+	const smallestItem = 3 + 1 + 16 + 32 + 1
+	ix.Items = make([]Item, r.count(smallestItem))
+	for i := range ix.Items {
+		it := &ix.Items[i]
+		it.App, it.Track, it.Version = r.string(), r.string(), r.string()
+		it.Size = int64(r.uint())
+		copy(it.MD5[:], r.take(16))
+		copy(it.SHA256[:], r.take(32))
+		if n := r.count(1); n > 0 {
+			it.Attrs = make([]string, n)
+			last := -1
+			for j := range it.Attrs {
+				p := r.uint()
+				if p >= uint64(len(attrs)) || int(p) <= last {
+					return nil, ErrCorrupt
+				}
+				last = int(p)
+				it.Attrs[j] = attrs[p]
+			}
+		}
+		if it.Size < 0 || i > 0 && !less(&ix.Items[i-1], it) {
+			return nil, ErrCorrupt
+		}
+	}
+	if r.bad || r.s != "" {
+		return nil, ErrCorrupt
+	}
+	ix.lookups()
+	return ix, nil
+}
+
+func less(a, b *Item) bool { return a.App < b.App || a.App == b.App && a.Track < b.Track }
+
+// A reader takes values off the front of s; after the first failure it only returns zeros.
+type reader struct {
+	s   string
+	bad bool
+}
+
+func (r *reader) fail() { r.s, r.bad = "", true }
+
+func (r *reader) take(n int) string {
+	if n > len(r.s) {
+		r.fail()
+		return ""
+	}
+	v := r.s[:n]
+	r.s = r.s[n:]
+	return v
+}
+
+func (r *reader) uint() uint64 {
+	var v uint64
+	for i := 0; i < len(r.s) && i < 10; i++ {
+		c := r.s[i]
+		if i == 9 && c > 1 { // would not fit 64 bits
+			break
+		}
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			if i > 0 && c == 0 { // not the shortest form: two encodings of one index
+				break
+			}
+			r.s = r.s[i+1:]
+			return v
+		}
+	}
+	r.fail()
+	return 0
+}
+
+// count reads a number of things of at least size bytes each, so that a damaged count cannot ask
+// for more memory than the input is long.
+func (r *reader) count(size int) int {
+	n := r.uint()
+	if n > uint64(len(r.s)/size) {
+		r.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) string() string { return r.take(r.count(1)) }
+
+func appendUint(b []byte, v uint64) []byte {
+	for v >= 0x80 {
+		b = append(b, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(b, byte(v))
+}
+
+func appendString(b []byte, s string) []byte { return append(appendUint(b, uint64(len(s))), s...) }

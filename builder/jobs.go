@@ -50,16 +50,17 @@ type PlanOptions struct {
 	Retry bool `json:"retry,omitempty"`
 }
 
-// RequestPlan asks for a plan that has seen everything that the catalog has acknowledged so far.
-func RequestPlan(ctx context.Context, ledger Ledger, queue Queue, opt PlanOptions) error {
-	after, err := ledger.Next(ctx)
+// RequestPlan asks for a plan that has seen everything that the catalog has acknowledged so far. The
+// published index whose sequence is greater than the number returned has seen it.
+func RequestPlan(ctx context.Context, ledger Ledger, queue Queue, opt PlanOptions) (after uint64, err error) {
+	after, err = ledger.Next(ctx)
 	if err != nil {
-		return fmt.Errorf("request plan: %w", err)
+		return 0, fmt.Errorf("request plan: %w", err)
 	}
 	if err := send(ctx, queue, job{Kind: jobPlan, After: after, PlanOptions: opt}); err != nil {
-		return fmt.Errorf("request plan: %w", err)
+		return 0, fmt.Errorf("request plan: %w", err)
 	}
-	return nil
+	return after, nil
 }
 
 func send(ctx context.Context, queue Queue, jobs ...job) error {

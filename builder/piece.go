@@ -73,7 +73,8 @@ func (b *Builder) reject(ctx context.Context, it catalog.Item, cause error) erro
 	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), bytesBody(note), PutOptions{}); err != nil {
 		return fmt.Errorf("write rejection of %s: %w", it.Key(), err)
 	}
-	return RequestPlan(ctx, b.Ledger, b.Queue, PlanOptions{})
+	_, err = RequestPlan(ctx, b.Ledger, b.Queue, PlanOptions{})
+	return err
 }
 
 // disagrees says how an item's digests differ from what its piece was made of, or nothing.

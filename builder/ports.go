@@ -166,14 +166,15 @@ type Observer interface {
 
 // Stored is one object of a build.
 type Stored struct {
-	Key     string
-	Size    int64 // bytes
-	Existed bool  // nothing was written
+	Key     string `json:"key"`
+	Size    int64  `json:"size"`    // bytes
+	Existed bool   `json:"existed"` // nothing was written
 }
 
 // Published is one replacement of the index.
 type Published struct {
-	Generation, Sequence uint64
+	Generation uint64 `json:"generation"`
+	Sequence   uint64 `json:"sequence"`
 }
 
 // Silent is an Observer that does nothing.

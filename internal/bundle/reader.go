@@ -273,10 +273,10 @@ func (r *Reader) took(n int64, err error) error {
 	switch {
 	case err != nil && !ended:
 		r.advance(n)
-		return fmt.Errorf("read piece of file %d: %w", p.file, err)
+		return fmt.Errorf("transfer piece of file %d: %w", p.file, err)
 	case r.pos+n < end && ended:
 		r.advance(n)
-		return fmt.Errorf("read piece of file %d: %d of %d bytes: %w", p.file, r.pos-p.off, p.len, io.ErrUnexpectedEOF)
+		return fmt.Errorf("transfer piece of file %d: ended at byte %d of %d: %w", p.file, r.pos-p.off, p.len, io.ErrUnexpectedEOF)
 	case r.pos+n == end:
 		if !ended {
 			err = atEnd(r.stream)

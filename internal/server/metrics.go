@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"precast/builder"
+)
+
+// Metrics are what /metrics shows. It observes a builder too.
+type Metrics struct {
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	answers    *prometheus.CounterVec
+	objects    *prometheus.CounterVec
+	bytes      prometheus.Counter
+	plans      prometheus.Counter
+	rejected   prometheus.Counter
+	generation prometheus.Gauge
+}
+
+var _ builder.Observer = (*Metrics)(nil)
+
+// NewMetrics makes metrics in a registry of their own.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "precast_requests_total", Help: "Requests answered, by route and status code."}, []string{"route", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "precast_request_seconds", Help: "Time to answer, the body included, by route.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10)}, []string{"route"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "precast_answers_total", Help: "Bundles and manifests sent, prebuilt or composed on request."}, []string{"source"}),
+		objects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "precast_build_objects_total", Help: "Objects of builds, written or found to exist."}, []string{"outcome"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "precast_build_bytes_total", Help: "Bytes of objects written by builds."}),
+		plans: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "precast_plans_total", Help: "Plans made."}),
+		rejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "precast_rejected_items_total", Help: "Times that a plan had to leave an item out."}),
+		generation: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "precast_generation", Help: "Generation last published by this process."}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, m.answers, m.objects, m.bytes, m.plans, m.rejected, m.generation,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Depth registers the queue's depth, asked for at every scrape.
+func (m *Metrics) Depth(depth func(context.Context) (waiting, inFlight, dead int, err error)) {
+	gauge := func(state string, pick func(w, f, d int) int) prometheus.GaugeFunc {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "precast_jobs", Help: "Jobs in the queue, by state.",
+			ConstLabels: prometheus.Labels{"state": state}}, func() float64 {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			w, f, d, err := depth(ctx)
+			if err != nil {
+				return -1
+			}
+			return float64(pick(w, f, d))
+		})
+	}
+	m.registry.MustRegister(
+		gauge("waiting", func(w, _, _ int) int { return w }),
+		gauge("in_flight", func(_, f, _ int) int { return f }),
+		gauge("dead", func(_, _, d int) int { return d }))
+}
+
+func (m *Metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+func (m *Metrics) answered(source string) { m.answers.WithLabelValues(source).Inc() }
+
+// Planned implements builder.Observer.
+func (m *Metrics) Planned(context.Context, builder.Report) { m.plans.Inc() }
+
+// Stored implements builder.Observer.
+func (m *Metrics) Stored(_ context.Context, s builder.Stored) {
+	if s.Existed {
+		m.objects.WithLabelValues("existed").Inc()
+		return
+	}
+	m.objects.WithLabelValues("written").Inc()
+	m.bytes.Add(float64(s.Size))
+}
+
+// Rejected implements builder.Observer.
+func (m *Metrics) Rejected(context.Context, builder.Rejection) { m.rejected.Inc() }
+
+// Published implements builder.Observer.
+func (m *Metrics) Published(_ context.Context, p builder.Published) {
+	m.generation.Set(float64(p.Generation))
+}
+
+// counted counts and times what a handler answers.
+func (s *Server) counted(route string, h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		h(rec, r)
+		took := time.Since(start)
+		s.metrics.requests.WithLabelValues(route, strconv.Itoa(rec.status)).Inc()
+		s.metrics.seconds.WithLabelValues(route).Observe(took.Seconds())
+		s.log.DebugContext(r.Context(), "answered", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", took)
+	}
+}
+
+// recorder remembers the status. Its ReadFrom keeps the way to sendfile open.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) { return io.Copy(r.ResponseWriter, src) }
+
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

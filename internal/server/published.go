@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"precast/builder"
+	"precast/internal/index"
+	"precast/internal/layout"
+)
+
+// Published holds the published index and keeps it fresh. Whatever happens to the stored one, the
+// last good index goes on being used.
+type Published struct {
+	objects builder.Objects
+	log     *slog.Logger
+
+	current atomic.Pointer[index.Index]
+	etag    string // of current; used by Run's goroutine and Refresh only
+	poke    chan struct{}
+}
+
+// NewPublished makes a Published that has not read anything yet.
+func NewPublished(objects builder.Objects, log *slog.Logger) *Published {
+	return &Published{objects: objects, log: log, poke: make(chan struct{}, 1)}
+}
+
+// Index returns the published index, nil before the first publish.
+func (p *Published) Index() *index.Index { return p.current.Load() }
+
+// Poke makes Run look at once.
+func (p *Published) Poke() {
+	select {
+	case p.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Run looks for a newer index every interval until ctx is done.
+func (p *Published) Run(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if err := p.Refresh(ctx); err != nil && ctx.Err() == nil {
+			p.log.ErrorContext(ctx, "refresh index: the last good one stays in use", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-p.poke:
+		}
+	}
+}
+
+// Refresh reads the stored index if it has changed. It must not be called while Run runs.
+func (p *Published) Refresh(ctx context.Context) error {
+	info, err := p.objects.Stat(ctx, layout.IndexKey)
+	if errors.Is(err, builder.ErrNotExist) && p.current.Load() == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.ETag == p.etag {
+		return nil
+	}
+	ix, etag, err := builder.ReadIndex(ctx, p.objects)
+	if err != nil {
+		return err
+	}
+	if ix == nil {
+		return errors.New("the published index has vanished")
+	}
+	if now := p.current.Load(); now != nil && ix.Generation < now.Generation {
+		return fmt.Errorf("the stored index is generation %d, older than the %d in use", ix.Generation, now.Generation)
+	}
+	p.current.Store(ix)
+	p.etag = etag
+	return nil
+}

@@ -1,0 +1,257 @@
+// Package server answers devices over HTTP: /package from the published index, /binaries/ from the
+// object store. It is the whole way of a request in one process, without a CDN.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"bytes"
+
+	"precast/builder"
+	"precast/edge"
+	"precast/internal/layout"
+)
+
+// Server answers devices. Make one with New.
+type Server struct {
+	objects   builder.Objects
+	composer  *builder.Composer
+	published *Published
+	metrics   *Metrics
+	log       *slog.Logger
+}
+
+// New makes a server of what is published in objects.
+func New(objects builder.Objects, published *Published, metrics *Metrics, log *slog.Logger) *Server {
+	return &Server{
+		objects:   objects,
+		composer:  builder.NewComposer(objects),
+		published: published,
+		metrics:   metrics,
+		log:       log,
+	}
+}
+
+// Handler returns the routes for devices, /healthz and /metrics.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/package", s.counted("package", s.servePackage))
+	mux.HandleFunc("/binaries/", s.counted("binary", s.serveBinary))
+	mux.HandleFunc("/healthz", s.serveHealth)
+	mux.Handle("/metrics", s.metrics.handler())
+	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, "Not found: devices ask for /package?cpuArch=...")
+	}))
+	// The mux answers a path such as /binaries/../x with a redirect to the clean one; a device that
+	// sends one is broken or hostile, and is told so.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/.") {
+			fail(w, http.StatusBadRequest, "Path is not clean")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// Limits of a connection. A request of up to maxHeader bytes is read, to be refused in words.
+const (
+	maxHeader         = 2 << 20
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	// A client gets 30 seconds and then a second for every slowest bytes; whoever reads slower is cut
+	// off, and can go on with Range.
+	slowest = 8 << 10
+	grace   = 30 * time.Second
+)
+
+// HTTP returns an http.Server for a handler, with limits on what a client can hold up.
+func HTTP(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
+	if !readOnly(w, r) {
+		return
+	}
+	held := strings.Join(r.Header.Values("If-None-Match"), ",")
+	d := edge.Decide(s.published.Index(), r.URL.RawQuery, held)
+	switch d.Status {
+	case edge.StatusOK:
+		s.serveAnswer(w, r, d, held)
+	case edge.StatusNotModified:
+		w.Header().Set("Cache-Control", layout.PackageCacheControl)
+		w.Header().Set("Vary", "If-None-Match")
+		w.WriteHeader(http.StatusNotModified)
+	default:
+		fail(w, d.Status, d.Error)
+	}
+}
+
+// serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed.
+func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Decision, held string) {
+	key, kind := layout.BundleKey(d.Set.ID(), d.Held.String()), layout.Bundle
+	if d.Selection.MetadataOnly {
+		key, kind = layout.ManifestKey(d.Set.ID(), d.Held.String()), layout.Manifest
+	}
+	// The key is the ETag: it says which bytes these are, however they came about.
+	etag := strings.NewReplacer("/", "-").Replace(key)
+	headers := layout.HeadersOf(kind)
+	h := w.Header()
+	h.Set("ETag", `"`+etag+`"`)
+	h.Set("Cache-Control", layout.PackageCacheControl)
+	h.Set("Vary", "If-None-Match")
+	if tag, ok := edge.SingleTag(held); ok && tag == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	body, source, err := s.open(r.Context(), key, kind, d)
+	if err != nil {
+		h.Del("ETag")
+		h.Del("Vary")
+		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
+		fail(w, http.StatusServiceUnavailable, "The package is not available right now")
+		return
+	}
+	defer body.Close()
+	s.metrics.answered(source)
+	h.Set("Content-Type", headers.ContentType)
+	if headers.ContentDisposition != "" {
+		h.Set("Content-Disposition", headers.ContentDisposition)
+	}
+	serve(w, r, body)
+}
+
+// open returns the bytes of an answer: those in the store, or else composed ones.
+func (s *Server) open(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (io.ReadSeekCloser, string, error) {
+	body, err := s.stored(ctx, key)
+	if err == nil {
+		return body, "prebuilt", nil
+	}
+	if !errors.Is(err, builder.ErrNotExist) {
+		return nil, "", err
+	}
+	if kind == layout.Manifest {
+		data, err := s.composer.Manifest(d.Set, d.Held)
+		return nopCloser{bytes.NewReader(data)}, "composed", err
+	}
+	composed, err := s.composer.Bundle(ctx, d.Set, d.Held)
+	if err != nil {
+		return nil, "", err
+	}
+	return composed.Open(ctx), "composed", nil
+}
+
+type nopCloser struct{ io.ReadSeeker }
+
+func (nopCloser) Close() error { return nil }
+
+// stored opens an object for reading anywhere. A driver whose bodies cannot seek is read by range.
+func (s *Server) stored(ctx context.Context, key string) (io.ReadSeekCloser, error) {
+	body, info, err := s.objects.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	if seekable, ok := body.(io.ReadSeekCloser); ok {
+		return seekable, nil
+	}
+	return &rangeReader{ctx: ctx, objects: s.objects, key: key, size: info.Size, body: body}, nil
+}
+
+func (s *Server) serveBinary(w http.ResponseWriter, r *http.Request) {
+	if !readOnly(w, r) {
+		return
+	}
+	key := strings.TrimPrefix(r.URL.Path, "/")
+	if kind, err := layout.KindOf(key); err != nil || kind != layout.Binary {
+		fail(w, http.StatusNotFound, "No such binary")
+		return
+	}
+	body, err := s.stored(r.Context(), key)
+	if errors.Is(err, builder.ErrNotExist) {
+		fail(w, http.StatusNotFound, "No such binary")
+		return
+	}
+	if err != nil {
+		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
+		fail(w, http.StatusServiceUnavailable, "The binary is not available right now")
+		return
+	}
+	defer body.Close()
+	headers := layout.HeadersOf(layout.Binary)
+	h := w.Header()
+	sum, _, _ := strings.Cut(strings.TrimPrefix(key, layout.BinaryPrefix), "/")
+	h.Set("ETag", `"`+sum+`"`)
+	h.Set("Cache-Control", headers.CacheControl)
+	h.Set("Content-Type", headers.ContentType)
+	if tag, ok := edge.SingleTag(strings.Join(r.Header.Values("If-None-Match"), ",")); ok && tag == sum {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	serve(w, r, body)
+}
+
+// serve sends a body or the range of it that is asked for. What If-None-Match means has been decided.
+func serve(w http.ResponseWriter, r *http.Request, body io.ReadSeeker) {
+	r.Header.Del("If-None-Match")
+	if size, err := body.Seek(0, io.SeekEnd); err == nil {
+		deadline := time.Now().Add(grace + time.Duration(size/slowest)*time.Second)
+		_ = http.NewResponseController(w).SetWriteDeadline(deadline) // only tests have writers that cannot
+	}
+	http.ServeContent(w, r, "", time.Time{}, body)
+}
+
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if !readOnly(w, r) {
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	ix := s.published.Index()
+	if ix == nil {
+		fail(w, http.StatusServiceUnavailable, edge.ErrNoIndex)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "generation": ix.Generation})
+}
+
+func readOnly(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return true
+	}
+	w.Header().Set("Allow", "GET, HEAD")
+	fail(w, http.StatusMethodNotAllowed, "Use GET or HEAD")
+	return false
+}
+
+// fail answers with an error. Errors are cached too, for a short while.
+func fail(w http.ResponseWriter, status int, message string) {
+	h := w.Header()
+	h.Set("Cache-Control", layout.ErrorCacheControl)
+	if status == http.StatusServiceUnavailable {
+		h.Set("Cache-Control", layout.UnavailableCacheControl)
+		h.Set("Retry-After", "5")
+	}
+	writeJSON(w, status, map[string]string{"error": message})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // the client has gone, or everything is well
+}

@@ -1,0 +1,137 @@
+// Package station runs the whole way of a change in one process: the catalog's watcher, the queue's
+// workers and the builder, over a set of drivers.
+package station
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"precast/builder"
+	"precast/builder/trigger"
+)
+
+// Drivers are all that a station stands on.
+type Drivers struct {
+	builder.Ports
+	Writer      builder.CatalogWriter
+	DeadLetters builder.DeadLetters
+	Changes     trigger.ChangeLog // nil: nothing is watched
+}
+
+// Config are a station's settings.
+type Config struct {
+	Builder builder.Options
+	Workers int           // jobs done at a time
+	Window  time.Duration // see trigger.Watcher
+	Hide    time.Duration // see builder.Worker
+}
+
+// Station is the running whole.
+type Station struct {
+	Drivers
+	Builder *builder.Builder
+
+	cfg    Config
+	events *events
+}
+
+// New makes a station. Its builder reports to cfg.Builder.Observer and to the station's subscribers.
+func New(d Drivers, cfg Config) *Station {
+	if cfg.Workers <= 0 {
+		cfg.Workers = 2
+	}
+	if cfg.Hide <= 0 {
+		cfg.Hide = 30 * time.Second
+	}
+	if cfg.Builder.Log == nil {
+		cfg.Builder.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Builder.Observer == nil {
+		cfg.Builder.Observer = builder.Silent{}
+	}
+	s := &Station{Drivers: d, cfg: cfg, events: &events{next: cfg.Builder.Observer}}
+	cfg.Builder.Observer = s.events
+	s.Builder = builder.New(d.Ports, cfg.Builder)
+	return s
+}
+
+// Run watches and works until ctx is done. Jobs in hand are given back.
+func (s *Station) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.work(ctx) })
+	if s.Changes != nil {
+		w := &trigger.Watcher{Log: s.Changes, Ledger: s.Ledger, Queue: s.Queue, Window: s.cfg.Window, Logger: s.cfg.Builder.Log}
+		g.Go(func() error { return w.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+func (s *Station) work(ctx context.Context) error {
+	w := &builder.Worker{Builder: s.Builder, Hide: s.cfg.Hide, Wait: 20 * time.Second, Concurrency: s.cfg.Workers}
+	return w.Run(ctx)
+}
+
+// ErrIncomplete: a build ended with jobs that could not be done.
+var ErrIncomplete = errors.New("the build could not be completed")
+
+// Build asks for a plan and waits until it, or a newer one, is published. Every event on the way is
+// passed to observe (nil: none), by one goroutine at a time. With alone, nobody else works on the
+// queue and Build does.
+func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool, observe func(Event)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	defer cancel()
+	unsubscribe := func() {}
+	if observe != nil {
+		unsubscribe = s.events.subscribe(observe)
+	}
+	defer unsubscribe()
+	after, err := builder.RequestPlan(ctx, s.Ledger, s.Queue, opt)
+	if err != nil {
+		return err
+	}
+	if alone {
+		workers.Go(func() { _ = s.work(ctx) }) // logs its errors
+	}
+	return s.await(ctx, after)
+}
+
+// await polls until what was asked for is published or cannot be. A local look costs microseconds.
+func (s *Station) await(ctx context.Context, after uint64) error {
+	_, _, deadBefore, err := s.DeadLetters.Depth(ctx)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		waiting, inFlight, dead, err := s.DeadLetters.Depth(ctx)
+		if err != nil {
+			return err
+		}
+		// The queue is looked at first: a job is deleted after what it published.
+		ix, _, err := builder.ReadIndex(ctx, s.Objects)
+		if err != nil {
+			return err
+		}
+		idle := waiting+inFlight == 0
+		switch {
+		case idle && ix != nil && ix.Sequence > after:
+			return nil
+		case dead > deadBefore || idle:
+			return fmt.Errorf("%w: %d dead letters; see the log, then `precast status`", ErrIncomplete, dead)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package seed
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"precast/builder"
+	"precast/internal/catalog"
+	"precast/internal/layout"
+)
+
+// Objects is where binaries are stored; see builder.Objects.
+type Objects interface {
+	Put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error)
+}
+
+// Catalog is what releases are written to; see builder.Catalog and builder.CatalogWriter.
+type Catalog interface {
+	Snapshot(ctx context.Context) ([]catalog.Item, error)
+	Apply(ctx context.Context, changes []catalog.Change) error
+}
+
+// Importer brings releases into a catalog and an object store.
+type Importer struct {
+	Objects Objects
+	Catalog Catalog
+	Limits  Limits                             // of archives; zero: DefaultLimits
+	Report  func(it catalog.Item, stored bool) // told of every item; nil: not
+}
+
+// Release is an item and, unless its URL says where it is already, its binary.
+type Release struct {
+	catalog.Item
+	Open func() (io.ReadSeekCloser, error) // nil: the item is complete as it is
+}
+
+// Result is what an import did.
+type Result struct {
+	Items   []catalog.Item // brought in, complete
+	Removed []catalog.Key
+}
+
+// Import brings releases in. With replace, the catalog afterwards holds nothing else. If anything is
+// wrong with any of them, or with the catalog that they would make, nothing is changed in the
+// catalog.
+func (im *Importer) Import(ctx context.Context, releases []Release, replace bool) (Result, error) {
+	before, err := im.Catalog.Snapshot(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("import: %w", err)
+	}
+	res, changes, err := im.prepare(ctx, before, releases, replace)
+	if err != nil {
+		return Result{}, fmt.Errorf("import: %w", err)
+	}
+	// Binaries first: the catalog never names one that is not there.
+	for i, it := range res.Items {
+		stored, err := im.store(ctx, it, releases[i].Open)
+		if err != nil {
+			return Result{}, fmt.Errorf("import: %w", err)
+		}
+		if im.Report != nil {
+			im.Report(it, stored)
+		}
+	}
+	if err := im.Catalog.Apply(ctx, changes); err != nil {
+		return Result{}, fmt.Errorf("import: %w", err)
+	}
+	return res, nil
+}
+
+// Changes returns what Import would write into a catalog that holds before, storing nothing.
+func (im *Importer) Changes(ctx context.Context, before []catalog.Item, releases []Release, replace bool) ([]catalog.Change, error) {
+	_, changes, err := im.prepare(ctx, before, releases, replace)
+	return changes, err
+}
+
+func (im *Importer) prepare(ctx context.Context, before []catalog.Item, releases []Release, replace bool) (Result, []catalog.Change, error) {
+	var res Result
+	var changes []catalog.Change
+	seen := make(map[catalog.Key]bool)
+	for _, r := range releases {
+		if seen[r.Key()] {
+			return res, nil, fmt.Errorf("item %s: is there twice", r.Key())
+		}
+		seen[r.Key()] = true
+		it := r.Item
+		if r.Open != nil {
+			var err error
+			if it, err = describe(ctx, it, r.Open); err != nil {
+				return res, nil, err
+			}
+		}
+		res.Items = append(res.Items, it)
+		changes = append(changes, catalog.Put(it))
+	}
+	if replace {
+		for _, it := range before {
+			if !seen[it.Key()] {
+				res.Removed = append(res.Removed, it.Key())
+				changes = append(changes, catalog.Remove(it.Key()))
+			}
+		}
+	}
+	if err := validate(before, changes); err != nil {
+		return res, nil, err
+	}
+	return res, changes, nil
+}
+
+// validate refuses changes that would make problems. Problems that the catalog had before, and that
+// the changes do not touch, do not stand in their way.
+func validate(before []catalog.Item, changes []catalog.Change) error {
+	old := catalog.Check(before)
+	var errs []error
+	for _, p := range catalog.Check(catalog.Apply(before, changes)) {
+		touched := slices.ContainsFunc(changes, func(c catalog.Change) bool { return c.Key == p.Key })
+		if touched || !slices.Contains(old, p) {
+			errs = append(errs, p)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// describe computes what follows from an item's binary, and holds against it what the item says.
+func describe(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error)) (catalog.Item, error) {
+	f, err := open()
+	if err != nil {
+		return it, fmt.Errorf("item %s: %w", it.Key(), err)
+	}
+	defer f.Close()
+	sha, md := sha256.New(), md5.New()
+	n, err := io.Copy(io.MultiWriter(sha, md), contextReader{ctx, f})
+	if err != nil {
+		return it, fmt.Errorf("item %s: read its file: %w", it.Key(), err)
+	}
+	agree := func(field, said, found string) error {
+		if said != "" && said != found {
+			return fmt.Errorf("item %s: %s: the catalog says %s, the file has %s", it.Key(), field, said, found)
+		}
+		return nil
+	}
+	shaHex, mdHex := hex.EncodeToString(sha.Sum(nil)), hex.EncodeToString(md.Sum(nil))
+	if err := errors.Join(agree("sha256", it.SHA256, shaHex), agree("md5", it.MD5, mdHex)); err != nil {
+		return it, err
+	}
+	if it.Size != 0 && it.Size != n {
+		return it, fmt.Errorf("item %s: size: the catalog says %d, the file has %d bytes", it.Key(), it.Size, n)
+	}
+	it.SHA256, it.MD5, it.Size = shaHex, mdHex, n
+	it.URL = catalog.StoreURL(shaHex, it.App, it.Version)
+	return it, nil
+}
+
+// store writes an item's binary unless it is there; it tells whether it wrote.
+func (im *Importer) store(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error)) (bool, error) {
+	if open == nil {
+		return false, nil
+	}
+	f, err := open()
+	if err != nil {
+		return false, fmt.Errorf("item %s: %w", it.Key(), err)
+	}
+	defer f.Close()
+	_, err = im.Objects.Put(ctx, layout.BinaryKey(it.SHA256, it.App, it.Version),
+		builder.Body{Reader: f, Size: it.Size}, builder.PutOptions{IfAbsent: true})
+	if errors.Is(err, builder.ErrPrecondition) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("item %s: store its binary: %w", it.Key(), err)
+	}
+	return true, nil
+}
+
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r contextReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}

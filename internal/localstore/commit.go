@@ -13,15 +13,15 @@ import (
 func moveDurably(t *tempFile, root, path string, did func(string) error) error {
 	dir := filepath.Dir(path)
 	for try := 0; ; try++ {
-		if err := ensureDir(dir, 0o755); err != nil {
-			return err
+		err := ensureDir(dir, 0o755)
+		if err == nil {
+			err = os.Rename(t.Name(), path)
 		}
-		err := os.Rename(t.Name(), path)
 		if err == nil {
 			break
 		}
-		// A concurrent Delete may have removed the folder when it was empty.
-		if !errors.Is(err, fs.ErrNotExist) || try == 10 {
+		// A concurrent Delete may have removed the folder, or one above it, when it was empty.
+		if !errors.Is(err, fs.ErrNotExist) || try == 1000 {
 			return fmt.Errorf("commit file: %w", err)
 		}
 	}

@@ -145,7 +145,8 @@ func (r receipt) String() string { return fmt.Sprintf("%016x-%016x", r.id, r.tok
 
 func parseReceipt(s string) (receipt, error) {
 	var r receipt
-	if n, err := fmt.Sscanf(s, "%016x-%016x", &r.id, &r.token); n != 2 || err != nil || r.String() != s {
+	_, err := fmt.Sscanf(s, "%016x-%016x", &r.id, &r.token)
+	if err != nil || r.String() != s || r.token == 0 { // 0 is the token of what was never delivered
 		return receipt{}, errors.New("not a receipt of this queue")
 	}
 	return r, nil

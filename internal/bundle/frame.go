@@ -5,7 +5,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 const (
@@ -67,7 +70,34 @@ func tarHeader(dst *bytes.Buffer, name string, size, mode int64) error {
 	if err != nil {
 		return fmt.Errorf("write tar header of %q: %w", name, err)
 	}
+	if b := dst.Bytes(); !isASCII(name) {
+		nameInUTF8(b[len(b)-tarBlock:], name)
+	}
 	return nil
+}
+
+// nameInUTF8 puts a name into the block that follows a PAX header, where archive/tar drops what is
+// not ASCII. Readers that know nothing of PAX (Perl's Archive::Tar among them) find the name there,
+// and would otherwise give two files one name.
+func nameInUTF8(block []byte, name string) {
+	// Offsets and the checksum (the sum of the block's bytes, its own counted as spaces) are those of
+	// https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06.
+	field, checksum := block[:100], block[148:156]
+	for len(name) > len(field) {
+		_, n := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-n]
+	}
+	clear(field[copy(field, name):])
+	copy(checksum, "        ")
+	sum := 0
+	for _, b := range block {
+		sum += int(b)
+	}
+	copy(checksum, fmt.Sprintf("%06o\x00 ", sum))
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 // padding is how many zeros follow a file of this size in a tar archive.

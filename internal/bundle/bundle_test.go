@@ -2,13 +2,16 @@ package bundle_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,6 +112,47 @@ func TestGoldenBundle(t *testing.T) {
 	}
 	if got != string(want) {
 		t.Errorf("the bundle is\n%swant\n%sIf that is meant, change FormatID and run the test with -update.", got, want)
+	}
+}
+
+// Whoever knows nothing of PAX finds names of up to 100 bytes in the USTAR header, and the start of
+// longer ones.
+func TestNamesWithoutPAX(t *testing.T) {
+	t.Parallel()
+	names := []string{
+		"app_1.0.0",
+		"größe_1.0.0",
+		strings.Repeat("x", 100),
+		strings.Repeat("x", 101),
+		strings.Repeat("ä", 50),       // 100 bytes
+		strings.Repeat("ö", 51),       // 102 bytes
+		"a" + strings.Repeat("日", 40), // the 100th byte is the first of a character
+	}
+	want := []string{layout.ManifestName}
+	var binaries []binary
+	for _, name := range names {
+		want = append(want, strings.ToValidUTF8(name[:min(len(name), 100)], ""))
+		binaries = append(binaries, binary{name, nil})
+	}
+	z, err := gzip.NewReader(bytes.NewReader(pack(t, nil, binaries...).bytes(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for header := range slices.Chunk(archive, 512) {
+		// No file has content, so every block is a header, except the PAX records after a header of
+		// type x. https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13_06
+		if kind, magic := header[156], string(header[257:262]); kind == '0' && magic == "ustar" {
+			name, _, _ := strings.Cut(string(header[:100]), "\x00")
+			got = append(got, name)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the names are\n%q, want\n%q", got, want)
 	}
 }
 

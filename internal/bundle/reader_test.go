@@ -349,6 +349,9 @@ func faults(p packed) map[string]struct {
 		"is a byte short, in memory":    {instead(func(off int64) io.Reader { return bytes.NewReader(z[off : len(z)-1]) }), io.ErrUnexpectedEOF},
 		"is a byte too long":            {instead(func(off int64) io.Reader { return onlyReader{bytes.NewReader(long[off:])} }), nil},
 		"is a byte too long, in memory": {instead(func(off int64) io.Reader { return bytes.NewReader(long[off:]) }), nil},
+		"writes on beyond its end": {instead(func(off int64) io.Reader {
+			return carelessWriterTo{bytes.NewReader(long[off:])}
+		}), nil},
 		"says it read more than asked": {instead(func(int64) io.Reader {
 			return readFunc(func(b []byte) (int, error) { return len(b) + 1, nil })
 		}), nil},
@@ -361,6 +364,21 @@ func faults(p packed) map[string]struct {
 				io.Closer
 			}{bytes.NewReader(z[off:]), closeFunc(func() error { return errStorage })}, nil
 		}, errStorage},
+	}
+}
+
+// carelessWriterTo does not look at what Write returns.
+type carelessWriterTo struct{ *bytes.Reader }
+
+func (r carelessWriterTo) WriteTo(w io.Writer) (n int64, err error) {
+	b := make([]byte, 1000)
+	for {
+		m, err := r.Read(b)
+		if err == io.EOF {
+			return n, nil
+		}
+		_, _ = w.Write(b[:m])
+		n += int64(m)
 	}
 }
 
@@ -477,6 +495,28 @@ func TestReaderGivesUpWithItsContext(t *testing.T) {
 		if _, err := p.Open(ctx, open).WriteTo(io.Discard); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: WriteTo gives error %v, want %v", name, err, context.Canceled)
 		}
+	}
+}
+
+func TestReaderGivesUpInTheMiddleOfAPiece(t *testing.T) {
+	t.Parallel()
+	p := small(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	inBits := func(_ context.Context, i int, off int64) (io.ReadCloser, error) {
+		return io.NopCloser(carelessWriterTo{bytes.NewReader(p.pieces[i][off:])}), nil
+	}
+	var after int
+	w := writeFunc(func(b []byte) (int, error) {
+		if ctx.Err() != nil {
+			after++
+		}
+		if len(b) == 1000 {
+			cancel()
+		}
+		return len(b), nil
+	})
+	if _, err := p.Open(ctx, inBits).WriteTo(w); !errors.Is(err, context.Canceled) || after > 0 {
+		t.Errorf("error %v after %d more writes, want %v", err, after, context.Canceled)
 	}
 }
 

@@ -163,6 +163,12 @@ func TestKilledAtEachStep(t *testing.T) {
 			if names := tempNames(t, dir); len(names) != 0 {
 				t.Errorf("%s, killed after %s: left are %q", c.name, step, names)
 			}
+			for _, sub := range []string{"objects", "meta"} {
+				entries, err := os.ReadDir(filepath.Join(dir, sub))
+				if err != nil || len(entries) > 1 || len(entries) == 1 && entries[0].Name() != layout.IndexKey {
+					t.Errorf("%s has %v, %v", sub, entries, err)
+				}
+			}
 			c.check(t, s.Objects(), at)
 			put(t, s.Objects(), layout.IndexKey, newContent, builder.PutOptions{Meta: c.options.Meta})
 			c.check(t, s.Objects(), -1)

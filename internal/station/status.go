@@ -71,4 +71,3 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 	}
 	return st, nil
 }
-

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"precast/builder"
+	"precast/internal/catalog"
+	"precast/internal/station"
+)
+
+type buildCmd struct {
+	dataFlag
+	buildFlags
+	jsonFlag
+	Verify bool `help:"Look every object up instead of believing that what was published is there."`
+	Retry  bool `help:"Try items again whose binary could not be read or was not as the catalog says." default:"true" negatable:""`
+}
+
+func (*buildCmd) Help() string {
+	return `Plans, builds and publishes, and ends. With precast serve running on the data folder it has that
+server build and follows it. Exits with 3 if items had to be left out.
+
+Examples:
+  precast build
+  precast build --verify   # mend a folder that lost objects
+  precast build --json`
+}
+
+// outcome is what build prints as JSON.
+type outcome struct {
+	Generation uint64              `json:"generation"`
+	Sequence   uint64              `json:"sequence"`
+	Written    int                 `json:"written"` // objects
+	Bytes      int64               `json:"bytes"`   // of them
+	Rejected   []builder.Rejection `json:"rejected"`
+	Seconds    float64             `json:"seconds"`
+}
+
+func (c *buildCmd) Run(ctx context.Context, std streams) error {
+	d, err := openData(c.Data)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	log := slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelError}))
+	opt, err := c.options(log, builder.Silent{})
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	out := outcome{Rejected: []builder.Rejection{}}
+	progress := newProgress(std.err, c.JSON)
+	err = d.build(ctx, opt, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry}, func(ev station.Event) {
+		progress.tell(ev)
+		switch {
+		case ev.Planned != nil:
+			out.Rejected = append([]builder.Rejection{}, ev.Planned.Rejected...)
+		case ev.Stored != nil && !ev.Stored.Existed:
+			out.Written++
+			out.Bytes += ev.Stored.Size
+		case ev.Published != nil:
+			out.Generation, out.Sequence = ev.Published.Generation, ev.Published.Sequence
+		}
+	})
+	progress.end()
+	if err != nil {
+		return err
+	}
+	out.Seconds = time.Since(start).Seconds()
+	if c.JSON {
+		err = printJSON(std.out, out)
+	} else {
+		fmt.Fprintf(std.out, "generation %d is published: %d objects written, %s, in %.1f s\n", out.Generation, out.Written, bytesText(out.Bytes), out.Seconds)
+	}
+	if len(out.Rejected) > 0 && err == nil {
+		err = fmt.Errorf("%w: %d items could not be published; their previous releases go on being served", errNo, len(out.Rejected))
+	}
+	return err
+}
+
+// progress shows a build: a bar on a terminal, a line for every event that matters elsewhere.
+type progress struct {
+	w     io.Writer
+	quiet bool
+	bars  *mpb.Progress
+	bar   *mpb.Bar
+	done  int
+	total int
+}
+
+func newProgress(w io.Writer, quiet bool) *progress {
+	p := &progress{w: w, quiet: quiet}
+	if f, ok := w.(*os.File); ok && !quiet && term.IsTerminal(int(f.Fd())) {
+		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(60))
+	}
+	return p
+}
+
+func (p *progress) tell(ev station.Event) {
+	if p.quiet {
+		return
+	}
+	switch {
+	case ev.Planned != nil:
+		r := ev.Planned
+		p.done, p.total = 0, r.Build.Pieces+2*r.Build.Bundles
+		if p.bars == nil {
+			p.line("planned %d sets: %d binaries to compress, %d bundles to write (at most %s)", r.Sets, r.Build.Pieces, r.Build.Bundles, bytesText(r.Build.BundleBytes))
+			return
+		}
+		p.stop()
+		p.bar = p.bars.AddBar(int64(p.total),
+			mpb.PrependDecorators(decor.Name("building "), decor.CountersNoUnit("%d/%d objects")),
+			mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)))
+	case ev.Stored != nil:
+		p.done++
+		if p.bar != nil {
+			p.bar.IncrBy(1)
+		} else if step := max(p.total/10, 1); p.done%step == 0 && p.done <= p.total {
+			p.line("%d of %d objects", p.done, p.total)
+		}
+	case ev.Rejected != nil:
+		p.line("left out: item %s %s: %s", ev.Rejected.Key, ev.Rejected.Version, ev.Rejected.Reason)
+	case ev.Published != nil && p.bars == nil:
+		p.line("published generation %d", ev.Published.Generation)
+	}
+}
+
+func (p *progress) line(format string, args ...any) {
+	w := p.w
+	if p.bars != nil {
+		w = p.bars // above the bar
+	}
+	fmt.Fprintf(w, format+"\n", args...)
+}
+
+func (p *progress) stop() {
+	if p.bar != nil {
+		p.bar.SetTotal(-1, true)
+		p.bar = nil
+	}
+}
+
+func (p *progress) end() {
+	p.stop()
+	if p.bars != nil {
+		p.bars.Wait()
+	}
+}
+
+type planCmd struct {
+	dataFlag
+	buildFlags
+	jsonFlag
+	Change  string `help:"Plan as if this had been imported: a catalog file, folder or archive." placeholder:"FILE" type:"path"`
+	Replace bool   `help:"With --change: as if every other item had been removed."`
+	Verify  bool   `help:"Look every object up instead of believing that what was published is there."`
+}
+
+func (*planCmd) Help() string {
+	return `How many combinations of attributes devices can have, how many different answers that makes,
+what would have to be built for them, and what is beyond the limits and composed when asked for.
+
+Examples:
+  precast plan
+  precast plan --change release-42.tar.zst
+  precast plan --json | jq .build`
+}
+
+func (c *planCmd) Run(ctx context.Context, std streams) error {
+	d, err := existingData(c.Data)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	items, err := d.catalog().Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if c.Replace && c.Change == "" {
+		return errors.New("--replace goes with --change")
+	}
+	if c.Change != "" {
+		im := importer(d, std, true)
+		releases, done, err := im.Load(ctx, c.Change)
+		if err != nil {
+			return err
+		}
+		defer done()
+		changes, err := im.Changes(ctx, items, releases, c.Replace)
+		if err != nil {
+			return err
+		}
+		items = catalog.Apply(items, changes)
+	}
+	opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+	if err != nil {
+		return err
+	}
+	p, err := builder.New(builder.Ports{Objects: d.objects}, opt).Plan(ctx, items, builder.PlanOptions{Verify: c.Verify})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(std.out, p.Report())
+	}
+	printReport(std.out, p.Report())
+	return nil
+}
+
+func printReport(w io.Writer, r builder.Report) {
+	fmt.Fprintf(w, "%d items; generation %d is published", r.Items, r.Generation)
+	if !r.Changed {
+		fmt.Fprint(w, ", and is what the catalog says")
+	}
+	fmt.Fprintf(w, "\n%.10g combinations of attributes, %d looked at, %d of them get something: %d different sets\n", r.Combinations, r.Considered, r.Matching, r.Sets)
+	fmt.Fprintf(w, "prebuilt: %d bundles and as many manifests, at most %s\n", r.Bundles, bytesText(r.Bytes))
+	fmt.Fprintf(w, "to build: %d binaries to compress (%s), %d bundles to write (at most %s)\n",
+		r.Build.Pieces, bytesText(r.Build.PieceBytes), r.Build.Bundles, bytesText(r.Build.BundleBytes))
+	l := r.LeftOut
+	if l == (builder.LeftOut{}) {
+		fmt.Fprintln(w, "beyond the limits: nothing")
+	} else {
+		fmt.Fprintln(w, "beyond the limits, composed when asked for:")
+		if l.Combinations > 0 {
+			fmt.Fprintf(w, "  %.10g combinations were not looked at (--max-combinations)\n", l.Combinations)
+		}
+		if l.Bundles > 0 {
+			fmt.Fprintf(w, "  %d bundles of %s, among them those of %d whole sets (--max-bundles, --max-bytes)\n", l.Bundles, bytesText(l.Bytes), l.Sets)
+		}
+		if l.TooLarge > 0 {
+			fmt.Fprintf(w, "  %d combinations get more packages than one bundle may hold: they are refused\n", l.TooLarge)
+		}
+	}
+	for _, rej := range r.Rejected {
+		fmt.Fprintf(w, "left out: item %s %s: %s\n", rej.Key, rej.Version, rej.Reason)
+	}
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"precast/internal/inspect"
+)
+
+type inspectCmd struct {
+	jsonFlag
+	Bundle string `arg:"" help:"File or http(s) URL of a bundle." placeholder:"FILE|URL"`
+}
+
+func (*inspectCmd) Help() string {
+	return `Reads the whole bundle and exits with 3 if a file in it is not what its manifest says.
+
+Examples:
+  precast inspect ota-package.tar.gz
+  precast inspect 'http://127.0.0.1:8080/package?cpuArch=armv8'
+  precast inspect --json ota-package.tar.gz | jq .problems`
+}
+
+func (c *inspectCmd) Run(ctx context.Context, std streams) error {
+	f, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rep, err := inspect.Bundle(ctx, f)
+	if errors.Is(err, inspect.ErrNotBundle) {
+		return fmt.Errorf("%w: %s: %w", errNo, c.Bundle, err)
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = printJSON(std.out, rep)
+	} else {
+		err = printInspection(std.out, rep)
+	}
+	if err == nil && len(rep.Problems) > 0 {
+		err = fmt.Errorf("%w: the bundle does not agree with its manifest", errNo)
+	}
+	return err
+}
+
+// open returns the bundle as a file; one from a URL is downloaded into a temporary file.
+func (c *inspectCmd) open(ctx context.Context) (*os.File, error) {
+	if !strings.HasPrefix(c.Bundle, "http://") && !strings.HasPrefix(c.Bundle, "https://") {
+		return os.Open(c.Bundle)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Bundle, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+		return nil, fmt.Errorf("%s answered %s: %s", c.Bundle, resp.Status, strings.TrimSpace(string(text)))
+	}
+	f, err := os.CreateTemp("", "precast-inspect-*")
+	if err != nil {
+		return nil, err
+	}
+	os.Remove(f.Name()) // it lives as long as it is open
+	if _, err := io.Copy(f, resp.Body); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("download %s: %w", c.Bundle, err)
+	}
+	return f, nil
+}
+
+func printInspection(out io.Writer, rep *inspect.Report) error {
+	fmt.Fprintf(out, "%d bytes, %d files, %d held by the device\n", rep.Size, len(rep.Files), len(rep.Held))
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, f := range rep.Files {
+		agrees := "agrees"
+		if !f.Agrees {
+			agrees = "DIFFERS"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\tsha256 %s\n", f.Name, f.Size, agrees, f.SHA256)
+	}
+	for _, name := range rep.Held {
+		fmt.Fprintf(w, "%s\t\theld\t\n", name)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, p := range rep.Problems {
+		fmt.Fprintln(out, "problem:", p)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+// Command precast prebuilds packages for anonymous devices and serves them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes, as documented by --help and docs/operations.md.
+const (
+	exitOK    = 0
+	exitError = 1 // something went wrong
+	exitUsage = 2 // the command line was wrong
+	exitNo    = 3 // everything went well, and the answer is no
+)
+
+// errNo is wrapped by commands whose answer is no: a bundle that does not agree with its manifest, a
+// build that left something out.
+var errNo = errors.New("no")
+
+type commands struct {
+	Serve   serveCmd   `cmd:"" help:"Watch the catalog, build what it changes and answer devices."`
+	Seed    seedCmd    `cmd:"" help:"Bring in the sample: nine items with made-up binaries."`
+	Catalog catalogCmd `cmd:"" help:"Read and change the catalog."`
+	Plan    planCmd    `cmd:"" help:"Show what a build would do, and do nothing."`
+	Build   buildCmd   `cmd:"" help:"Build and publish what the catalog says, once."`
+	Status  statusCmd  `cmd:"" help:"Show how far what is published is behind the catalog."`
+	Inspect inspectCmd `cmd:"" help:"Look into a bundle and hold it against its manifest."`
+	Demo    demoCmd    `cmd:"" help:"Play the whole story in a temporary folder."`
+}
+
+const description = `Packages for anonymous devices, prebuilt.
+
+Exit codes: 0 done; 1 something went wrong; 2 the command line was wrong;
+3 the answer is no (a bundle that is not sound, items that cannot be published).`
+
+// streams are what a command talks to.
+type streams struct {
+	out, err io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
+}
+
+// run parses the command line, does what it says and returns the exit code.
+func run(ctx context.Context, args []string, std streams) int {
+	var cmds commands
+	exit := -1
+	parser, err := kong.New(&cmds,
+		kong.Name("precast"),
+		kong.Description(description),
+		kong.Writers(std.out, std.err),
+		kong.Exit(func(code int) { exit = code }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
+		kong.TypeMapper(sizeType, sizeMapper{}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std))
+	if err != nil {
+		fmt.Fprintln(std.err, "precast:", err)
+		return exitError
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if exit >= 0 { // --help
+		return exit
+	}
+	if err != nil {
+		fmt.Fprintf(std.err, "precast: %v\nTry precast --help.\n", err)
+		return exitUsage
+	}
+	switch err := parsed.Run(); {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errNo):
+		fmt.Fprintln(std.err, "precast:", err)
+		return exitNo
+	case ctx.Err() != nil:
+		fmt.Fprintln(std.err, "precast: interrupted")
+		return exitError
+	default:
+		fmt.Fprintln(std.err, "precast:", err)
+		return exitError
+	}
+}

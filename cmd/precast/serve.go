@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"precast/internal/admin"
+	"precast/internal/localstore"
+	"precast/internal/server"
+	"precast/internal/station"
+)
+
+type serveCmd struct {
+	dataFlag
+	buildFlags
+	logFlags
+	Addr    string        `help:"Listen for devices here." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
+	Workers int           `help:"Do this many jobs at a time." env:"PRECAST_WORKERS" default:"2"`
+	Window  time.Duration `help:"Let this much time pass after a change, so that one build serves a burst." env:"PRECAST_WINDOW" default:"200ms"`
+}
+
+func (*serveCmd) Help() string {
+	return `Everything in one process: what changes in the catalog is built and published while
+devices go on being answered. Ends, with nothing lost, on SIGINT or SIGTERM.
+
+Examples:
+  precast serve --data /var/lib/precast
+  precast serve --addr :80 --base-url https://packages.example.com --log-format json
+  curl -OJ 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod'
+  curl http://127.0.0.1:8080/healthz http://127.0.0.1:8080/metrics`
+}
+
+func (c *serveCmd) Run(ctx context.Context, std streams) error {
+	return c.serve(ctx, c.logger(std.err), func(url string) {
+		fmt.Fprintf(std.out, "ready %s\n", url)
+	})
+}
+
+// shutdownGrace is how long answers under way may take after the signal to end.
+const shutdownGrace = 20 * time.Second
+
+// refreshInterval is how often the index is looked at, besides after every publish of this process.
+const refreshInterval = 5 * time.Second
+
+// serve runs until ctx is done. It calls ready once requests are answered.
+func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url string)) (err error) {
+	store, err := localstore.Open(c.Data, localstore.Options{})
+	if errors.Is(err, localstore.ErrLocked) {
+		if e, findErr := admin.Find(c.Data); findErr == nil {
+			return fmt.Errorf("%w: precast serve, pid %d, at %s", err, e.PID, e.URL)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	metrics := server.NewMetrics()
+	opt, err := c.options(log, metrics)
+	if err != nil {
+		return err
+	}
+	drivers := station.Local(store)
+	st := station.New(drivers, station.Config{Builder: opt, Workers: c.Workers, Window: c.Window})
+	metrics.Depth(drivers.DeadLetters.Depth)
+	published := server.NewPublished(drivers.Objects, log)
+	if err := published.Refresh(ctx); err != nil {
+		log.ErrorContext(ctx, "read published index", "error", err)
+	}
+	defer st.Subscribe(func(ev station.Event) {
+		if ev.Published != nil {
+			published.Poke()
+		}
+	})()
+
+	devices, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		return fmt.Errorf("listen for devices: %w", err)
+	}
+	url := publicURL(devices.Addr())
+	local, endpoint, err := admin.Listen(url)
+	if err != nil {
+		devices.Close()
+		return err
+	}
+	withdraw, err := admin.Announce(c.Data, endpoint)
+	if err != nil {
+		devices.Close()
+		local.Close()
+		return err
+	}
+	defer withdraw()
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return st.Run(ctx) })
+	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
+	g.Go(func() error {
+		return listen(ctx, server.HTTP(server.New(drivers.Objects, published, metrics, log).Handler(), log), devices)
+	})
+	g.Go(func() error {
+		return listen(ctx, &http.Server{Handler: admin.Handler(st, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
+	})
+	log.InfoContext(ctx, "ready", "url", url, "data", c.Data)
+	ready(url)
+	return g.Wait()
+}
+
+// listen serves until ctx is done, then lets answers under way end.
+func listen(ctx context.Context, s *http.Server, l net.Listener) error {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		graceful, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		defer cancel()
+		if s.Shutdown(graceful) != nil {
+			s.Close()
+		}
+	})
+	err := s.Serve(l)
+	if stop() {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err) // nobody asked it to end
+	}
+	<-ended
+	return nil
+}
+
+// publicURL is how this machine reaches an address.
+func publicURL(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return "http://" + a.String()
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"precast/builder"
+)
+
+type statusCmd struct {
+	dataFlag
+	buildFlags
+	jsonFlag
+	Redrive bool `help:"Put dead letters back into the queue first."`
+}
+
+func (*statusCmd) Help() string {
+	return `What is published, whether the catalog is ahead of it, and which jobs were given up. Exits with 3
+unless everything is published.
+
+Examples:
+  precast status
+  precast status --json
+  precast status --redrive   # after the cause of dead letters has been mended`
+}
+
+func (c *statusCmd) Run(ctx context.Context, std streams) error {
+	d, err := existingData(c.Data)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+	if err != nil {
+		return err
+	}
+	if c.Redrive {
+		n, err := d.redrive(ctx)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(std.err, "%d dead letters put back\n", n)
+	}
+	st, err := d.status(ctx, opt)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = printJSON(std.out, st)
+	} else {
+		fmt.Fprintf(std.out, "generation %d is published, %d items, from plan %d\n", st.Generation, st.Items, st.Sequence)
+		if st.UpToDate {
+			fmt.Fprintln(std.out, "it is what the catalog says")
+		} else {
+			fmt.Fprintln(std.out, "the catalog is ahead of it")
+		}
+		fmt.Fprintf(std.out, "jobs: %d waiting, %d in flight, %d dead\n", st.Waiting, st.InFlight, st.Dead)
+		for _, r := range st.Rejected {
+			fmt.Fprintf(std.out, "left out: item %s %s: %s\n", r.Key, r.Version, r.Reason)
+		}
+		for _, l := range st.DeadLetters {
+			fmt.Fprintf(std.out, "dead letter %s, tried %d times: %s\n", l.ID, l.Receives, l.Job)
+		}
+	}
+	if err == nil && (!st.UpToDate || len(st.Rejected) > 0 || st.Dead > 0) {
+		err = fmt.Errorf("%w: not everything is published", errNo)
+	}
+	return err
+}

@@ -49,7 +49,8 @@ const shutdownGrace = 20 * time.Second
 // refreshInterval is how often the index is looked at, besides after every publish of this process.
 const refreshInterval = 5 * time.Second
 
-// serve runs until ctx is done. It calls ready once requests are answered.
+// serve runs until ctx is done. It calls ready once requests are answered from a published index; one
+// that comes before is told to come back.
 func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url string)) (err error) {
 	store, err := localstore.Open(c.Data, localstore.Options{})
 	if errors.Is(err, localstore.ErrLocked) {
@@ -107,8 +108,15 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	g.Go(func() error {
 		return listen(ctx, &http.Server{Handler: admin.Handler(st, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
 	})
-	log.InfoContext(ctx, "ready", "url", url, "data", c.Data)
-	ready(url)
+	g.Go(func() error {
+		log.InfoContext(ctx, "listening", "url", url, "data", c.Data)
+		select {
+		case <-published.First():
+			ready(url)
+		case <-ctx.Done():
+		}
+		return nil
+	})
 	return g.Wait()
 }
 

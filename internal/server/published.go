@@ -22,15 +22,19 @@ type Published struct {
 	current atomic.Pointer[index.Index]
 	etag    string // of current; used by Run's goroutine and Refresh only
 	poke    chan struct{}
+	first   chan struct{} // closed when there is an index
 }
 
 // NewPublished makes a Published that has not read anything yet.
 func NewPublished(objects builder.Objects, log *slog.Logger) *Published {
-	return &Published{objects: objects, log: log, poke: make(chan struct{}, 1)}
+	return &Published{objects: objects, log: log, poke: make(chan struct{}, 1), first: make(chan struct{})}
 }
 
 // Index returns the published index, nil before the first publish.
 func (p *Published) Index() *index.Index { return p.current.Load() }
+
+// First is closed once there is an index to answer from.
+func (p *Published) First() <-chan struct{} { return p.first }
 
 // Poke makes Run look at once.
 func (p *Published) Poke() {
@@ -79,7 +83,9 @@ func (p *Published) Refresh(ctx context.Context) error {
 	if now := p.current.Load(); now != nil && ix.Generation < now.Generation {
 		return fmt.Errorf("the stored index is generation %d, older than the %d in use", ix.Generation, now.Generation)
 	}
-	p.current.Store(ix)
+	if p.current.Swap(ix) == nil {
+		close(p.first)
+	}
 	p.etag = etag
 	return nil
 }

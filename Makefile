@@ -1,0 +1,61 @@
+# Precast. `make` lists the targets. Everything that a target needs it installs, below .cache/.
+
+GO      ?= go
+BIN     := bin
+CACHE   := .cache
+FUZZ    ?= 30s
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-race fuzz bench golden fmt lint ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/precast
+	$(GO) build -trimpath -o $(BIN)/precast ./cmd/precast
+
+demo: build ## play the whole story on this machine (needs Go only; curl where there is one)
+	$(BIN)/precast demo
+
+test: ## all tests that need no network
+	$(GO) test ./...
+
+RACE := ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle ./cmd/precast
+
+test-race: ## the concurrent packages under the race detector
+	$(GO) test -race $(RACE)
+
+fuzz: ## run every fuzz target for FUZZ (30s) each
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) $$pkg; \
+	  done; \
+	done
+
+bench: ## benchmarks: ratios in one run
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+golden: ## write the golden files anew; look at the diff
+	$(GO) test ./... -run Golden -golden
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+lint: ## format, vet and staticcheck, without changing anything
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod verify
+	$(GO) mod tidy -diff
+
+ci: lint ## what continuous integration runs
+	$(GO) test -count=1 ./...
+	$(GO) test -count=1 -race $(RACE)
+	@mkdir -p $(CACHE)
+	$(GO) test -run "^$$$$" -bench . -benchtime 1x ./... > $(CACHE)/bench.log 2>&1 || { cat $(CACHE)/bench.log; exit 1; }
+	$(MAKE) demo
+
+clean: ## remove what the targets made
+	rm -rf $(BIN) dist $(CACHE)

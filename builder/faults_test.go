@@ -377,3 +377,38 @@ func TestDeliveryTorture(t *testing.T) {
 		})
 	}
 }
+
+// meanwhile calls a function before its first write of a bundle.
+type meanwhile struct {
+	builder.Objects
+	once sync.Once
+	do   func()
+}
+
+func (m *meanwhile) Put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error) {
+	if strings.HasPrefix(key, layout.BundlePrefix) {
+		m.once.Do(m.do)
+	}
+	return m.Objects.Put(ctx, key, body, opt)
+}
+
+// The same, with the newer plan finishing between the older one's looks at the index.
+func TestANewerPlanThatFinishesMeanwhileWins(t *testing.T) {
+	w := newWorld(t, t.TempDir(), builder.Options{})
+	defer w.close()
+	first := w.put("b", "prod", "1", "first", "x")
+	w.build(builder.PlanOptions{})
+
+	slow := w.drivers.Ports
+	slow.Objects = &meanwhile{Objects: slow.Objects, do: func() {
+		w.apply(catalog.Put(first))
+		w.request()
+		w.pump(builder.New(w.drivers.Ports, w.opt), nil)
+	}}
+	w.put("b", "prod", "2", "second", "x")
+	w.request()
+	w.pump(builder.New(slow, w.opt), nil)
+	if got := w.versions(); !slices.Equal(got, []string{"b/prod 1"}) {
+		t.Fatalf("published %v: the slower plan undid the newer one", got)
+	}
+}

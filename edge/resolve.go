@@ -38,16 +38,31 @@ func Resolve(ix *index.Index, s Selection) (Set, error) {
 	}
 	slices.Sort(set.Positions)
 	set.Positions = slices.Compact(set.Positions)
-	// The same release on two tracks is one file for the device. (The catalog refuses the same app
-	// and version with two contents, so what is left has distinct file names.)
-	set.Positions = slices.CompactFunc(set.Positions, func(a, b int32) bool {
-		x, y := &ix.Items[a], &ix.Items[b]
-		return x.App == y.App && x.Version == y.Version && x.SHA256 == y.SHA256
-	})
+	set.Positions = distinct(ix, set.Positions)
 	if len(set.Positions) > MaxSet {
 		return Set{}, BadRequest("Selection matches " + strconv.Itoa(len(set.Positions)) + " packages, more than " + strconv.Itoa(MaxSet))
 	}
 	return set, nil
+}
+
+// distinct drops, in place, every item that is the same release as an earlier one: the same release
+// on two tracks is one file for the device. (The catalog refuses the same app and version with two
+// contents, so what is left has distinct file names.)
+func distinct(ix *index.Index, positions []int32) []int32 {
+	kept := positions[:0]
+	for _, p := range positions {
+		it := &ix.Items[p]
+		same := false
+		// An app's items lie side by side, but two tracks with one release may have a third between them.
+		for i := len(kept) - 1; i >= 0 && !same && ix.Items[kept[i]].App == it.App; i-- {
+			other := &ix.Items[kept[i]]
+			same = other.Version == it.Version && other.SHA256 == it.SHA256
+		}
+		if !same {
+			kept = append(kept, p)
+		}
+	}
+	return kept
 }
 
 // Len is the number of items.

@@ -18,7 +18,7 @@ import (
 // Limits of one request. Beyond them the answer is 400. CloudFront cuts a URL at 8,192 bytes
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html).
 const (
-	MaxQuery  = 8192 // bytes of the raw query
+	MaxQuery  = 8192 // bytes of the raw query, and of its canonical form
 	MaxParams = 128  // parameters with a value, repeated ones included
 	MaxParam  = 255  // bytes of a decoded key or value
 )
@@ -42,11 +42,12 @@ const (
 // ReservedApp tells whether an app of this name could never be selected by name, because the
 // query parameter means something else.
 func ReservedApp(app string) bool {
-	switch index.Fold(app) {
+	switch folded := index.Fold(app); folded {
 	case keyArch, keyOS, keyPayload:
 		return true
+	default:
+		return strings.HasPrefix(folded, attrPrefix)
 	}
-	return false
 }
 
 // A BadRequest is a request that no index could answer; its text is meant for the device's maker.
@@ -59,6 +60,8 @@ const (
 	ErrMissingArch BadRequest = "Missing cpuArch query param"
 	ErrPayloadType BadRequest = "Invalid payloadType param"
 )
+
+var errLongQuery = BadRequest("Query is longer than " + strconv.Itoa(MaxQuery) + " bytes")
 
 // Param asks for an attribute or app at a track; both are folded.
 type Param struct{ Name, Track string }
@@ -107,6 +110,10 @@ func ParseSelection(query string) (Selection, error) {
 	default:
 		return Selection{}, ErrPayloadType
 	}
+	// The canonical form is a query as well, and escapes can make it up to three times as long.
+	if len(query) > MaxQuery/3 && len(s.String()) > MaxQuery {
+		return Selection{}, errLongQuery
+	}
 	return s, nil
 }
 
@@ -114,7 +121,7 @@ func ParseSelection(query string) (Selection, error) {
 // Parameters without a value do not count, as in the sample.
 func parseQuery(query string) ([]Param, error) {
 	if len(query) > MaxQuery {
-		return nil, BadRequest("Query is longer than " + strconv.Itoa(MaxQuery) + " bytes")
+		return nil, errLongQuery
 	}
 	var params []Param
 	for query != "" {

@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"hash/crc32"
+	"slices"
 )
 
 // The encoding, all integers unsigned LEB128 unless said otherwise:
@@ -97,13 +98,15 @@ func Parse(data []byte) (*Index, error) {
 	r := &reader{s: string(body[len(magic)+1:])}
 	ix := &Index{Generation: r.uint(), Sequence: r.uint(), Format: r.string(), BaseURL: r.string()}
 	ix.Params = Params{r.uint(), r.uint(), r.uint(), r.uint(), r.uint()}
-	attrs := make([]string, r.count(1))
-	for i := range attrs {
-		attrs[i] = r.string()
-		if i > 0 && attrs[i-1] >= attrs[i] {
+	var attrs []string // grown, not made: a false count must not cost 16 bytes for each of its own
+	for i := range r.count(1) {
+		a := r.string()
+		if r.bad || i > 0 && attrs[i-1] >= a {
 			return nil, ErrCorrupt
 		}
+		attrs = append(attrs, a)
 	}
+	used := make([]bool, len(attrs))
 	const smallestItem = 3 + 1 + 16 + 32 + 1
 	ix.Items = make([]Item, r.count(smallestItem))
 	for i := range ix.Items {
@@ -112,7 +115,11 @@ func Parse(data []byte) (*Index, error) {
 		it.Size = int64(r.uint())
 		copy(it.MD5[:], r.take(16))
 		copy(it.SHA256[:], r.take(32))
-		if n := r.count(1); n > 0 {
+		n := r.count(1)
+		if n > len(attrs) {
+			return nil, ErrCorrupt
+		}
+		if n > 0 {
 			it.Attrs = make([]string, n)
 			last := -1
 			for j := range it.Attrs {
@@ -122,13 +129,15 @@ func Parse(data []byte) (*Index, error) {
 				}
 				last = int(p)
 				it.Attrs[j] = attrs[p]
+				used[p] = true
 			}
 		}
 		if it.Size < 0 || i > 0 && !less(&ix.Items[i-1], it) {
 			return nil, ErrCorrupt
 		}
 	}
-	if r.bad || r.s != "" {
+	// A name that no item has would be another encoding of the same index.
+	if r.bad || r.s != "" || slices.Contains(used, false) {
 		return nil, ErrCorrupt
 	}
 	ix.lookups()

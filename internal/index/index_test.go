@@ -1,0 +1,331 @@
+package index_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"precast/internal/index"
+
+	"pgregory.net/rapid"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func indexes() *rapid.Generator[*index.Index] {
+	name := rapid.OneOf(rapid.StringMatching(`[a-c]{1,2}`), rapid.StringN(1, 10, 40), rapid.SampledFrom([]string{"", "größe", "\xff"}))
+	number := rapid.OneOf(rapid.Uint64Range(0, 300), rapid.Uint64())
+	return rapid.Custom(func(t *rapid.T) *index.Index {
+		ix := index.Index{
+			Generation: number.Draw(t, "generation"), Sequence: number.Draw(t, "sequence"),
+			Format: name.Draw(t, "format"), BaseURL: name.Draw(t, "base URL"),
+			Params: index.Params{
+				MaxBundles: number.Draw(t, "p1"), MaxBytes: number.Draw(t, "p2"), MaxCombinations: number.Draw(t, "p3"),
+				SubsetItems: number.Draw(t, "p4"), Retain: number.Draw(t, "p5"),
+			},
+		}
+		type key struct{ app, track string }
+		keys := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) key {
+			return key{name.Draw(t, "app"), name.Draw(t, "track")}
+		}), 0, 12, rapid.ID).Draw(t, "keys")
+		for _, k := range keys {
+			it := index.Item{App: k.app, Track: k.track, Version: name.Draw(t, "version"),
+				Size: rapid.Int64Min(0).Draw(t, "size")}
+			copy(it.MD5[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "md5"))
+			copy(it.SHA256[:], rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "sha256"))
+			if attrs := rapid.SliceOfNDistinct(name, 0, 4, rapid.ID).Draw(t, "attrs"); len(attrs) > 0 {
+				slices.Sort(attrs)
+				it.Attrs = attrs
+			}
+			ix.Items = append(ix.Items, it)
+		}
+		return index.New(ix)
+	})
+}
+
+func TestRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ix := indexes().Draw(t, "index")
+		data := ix.Encode()
+		back, err := index.Parse(data)
+		if err != nil {
+			t.Fatalf("parse: %v", err)
+		}
+		if len(ix.Items) == 0 {
+			back.Items, ix.Items = nil, nil
+		}
+		if !reflect.DeepEqual(back, ix) { // the lookups too
+			t.Fatalf("got  %+v\nwant %+v", back, ix)
+		}
+		if !bytes.Equal(back.Encode(), data) {
+			t.Fatalf("it encodes to other bytes after it was parsed")
+		}
+	})
+}
+
+// The order in which New gets the items does not matter.
+func TestEncodeIsDeterministic(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ix := indexes().Draw(t, "index")
+		want := ix.Encode()
+		other := *ix
+		other.Items = rapid.Permutation(ix.Items).Draw(t, "order")
+		if !bytes.Equal(index.New(other).Encode(), want) {
+			t.Fatalf("it encodes to other bytes in another order")
+		}
+	})
+}
+
+func TestWith(t *testing.T) {
+	ix := golden()
+	next := ix.With(8)
+	if ix.Generation != 7 || next.Generation != 8 {
+		t.Errorf("generations %d and %d, want 7 and 8", ix.Generation, next.Generation)
+	}
+	if !bytes.Equal(next.With(7).Encode(), ix.Encode()) {
+		t.Error("With changes more than the generation")
+	}
+	if len(next.Apps("scoreboard")) != 2 {
+		t.Error("a copy finds nothing")
+	}
+}
+
+// golden is the index of the golden file.
+func golden() *index.Index {
+	digest := func(n int, b byte) []byte { return bytes.Repeat([]byte{b}, n) }
+	item := func(app, track, version string, size int64, b byte, attrs ...string) index.Item {
+		return index.Item{App: app, Track: track, Version: version, Size: size,
+			MD5: [16]byte(digest(16, b)), SHA256: [32]byte(digest(32, b+1)), Attrs: attrs}
+	}
+	return index.New(index.Index{
+		Generation: 7, Sequence: 1 << 40, Format: "1.f1.test", BaseURL: "https://packages.example",
+		Params: index.Params{MaxBundles: 10_000, MaxBytes: 16 << 30, MaxCombinations: 100_000, SubsetItems: 4, Retain: 3},
+		Items: []index.Item{
+			item("videoStreamer", "prod", "0.0.1", 10<<20, 0x30, "camera", "gamer"),
+			item("scoreboard", "prod", "1.0.0", 0, 0x10, "gamer"),
+			item("scoreboard", "beta", "2.0.0", 1<<62, 0x20, "gamer"),
+			item("os_armv8", "prod", "1.1.0", 127, 0x40),
+			item("größe", "prod", "1", 128, 0x50, "cellular"),
+		},
+	})
+}
+
+// Published indexes are read by other versions of this program: these bytes change only together
+// with the format's version number.
+func TestGolden(t *testing.T) {
+	name := filepath.Join("testdata", "index.hex")
+	got := hex.Dump(golden().Encode())
+	if *update {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("encoding changed:\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestEveryTruncationIsRefused(t *testing.T) {
+	data := golden().Encode()
+	for n := range data {
+		if ix, err := index.Parse(data[:n]); ix != nil || !errors.Is(err, index.ErrCorrupt) {
+			t.Errorf("the first %d of %d bytes: %v", n, len(data), err)
+		}
+	}
+	if _, err := index.Parse(append(slices.Clone(data), 0)); !errors.Is(err, index.ErrCorrupt) {
+		t.Errorf("a byte more: %v", err)
+	}
+}
+
+func TestEveryChangedByteIsRefused(t *testing.T) {
+	data := golden().Encode()
+	for i := range data {
+		for x := 1; x < 256; x++ {
+			damaged := slices.Clone(data)
+			damaged[i] ^= byte(x)
+			if ix, err := index.Parse(damaged); ix != nil || !errors.Is(err, index.ErrCorrupt) {
+				t.Fatalf("byte %d changed by %#x: %v", i, x, err)
+			}
+		}
+	}
+}
+
+// seal puts the right checksum behind a body.
+func seal(body []byte) []byte {
+	return binary.LittleEndian.AppendUint32(slices.Clone(body), crc32.ChecksumIEEE(body))
+}
+
+func TestOtherVersions(t *testing.T) {
+	body := golden().Encode()
+	body = body[:len(body)-4]
+	for _, v := range []byte{0, 2, 255} {
+		body[3] = v
+		if _, err := index.Parse(seal(body)); !errors.Is(err, index.ErrVersion) {
+			t.Errorf("version %d: %v", v, err)
+		}
+		// What a later version holds is not known.
+		if _, err := index.Parse(seal([]byte{'P', 'C', 'X', v, 0xff, 0xff})); !errors.Is(err, index.ErrVersion) {
+			t.Errorf("version %d with other content: %v", v, err)
+		}
+	}
+}
+
+// Bodies with the right checksum that Encode does not write.
+func TestMalformed(t *testing.T) {
+	const head = "PCX\x01" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00" // up to the attributes
+	digests := strings.Repeat("\x11", 48)
+	item := func(app, track string, attrs string) string {
+		return string(rune(len(app))) + app + string(rune(len(track))) + track + "\x011" + "\x05" + digests + attrs
+	}
+	if _, err := index.Parse(seal([]byte(head + "\x01\x01a" + "\x01" + item("x", "prod", "\x01\x00")))); err != nil {
+		t.Fatalf("the well-formed one is refused: %v", err)
+	}
+	for name, body := range map[string]string{
+		"nothing":                      "",
+		"no items":                     head + "\x00",
+		"something after the items":    head + "\x00\x00\x00",
+		"number longer than need be":   "PCX\x01" + "\x81\x00" + head[5:] + "\x00\x00",
+		"number of 11 bytes":           "PCX\x01" + strings.Repeat("\xff", 10) + "\x01" + head[5:] + "\x00\x00",
+		"number beyond 64 bits":        "PCX\x01" + strings.Repeat("\xff", 9) + "\x02" + head[5:] + "\x00\x00",
+		"string longer than the rest":  "PCX\x01\x01\x01\x7fx",
+		"attributes out of order":      head + "\x02\x01b\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
+		"attribute twice in the table": head + "\x02\x01a\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
+		"attribute of no item":         head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x01\x00"),
+		"attribute not in the table":   head + "\x01\x01a" + "\x01" + item("x", "prod", "\x01\x01"),
+		"attribute twice":              head + "\x01\x01a" + "\x01" + item("x", "prod", "\x02\x00\x00"),
+		"item's attributes unordered":  head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x02\x01\x00"),
+		"items out of order":           head + "\x00" + "\x02" + item("y", "prod", "\x00") + item("x", "prod", "\x00"),
+		"tracks out of order":          head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "beta", "\x00"),
+		"item twice":                   head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "prod", "\x00"),
+		"more items than bytes":        head + "\x00" + "\x7f" + item("x", "prod", "\x00"),
+		"negative size":                head + "\x00" + "\x01" + "\x01x\x04prod\x011" + strings.Repeat("\xff", 9) + "\x01" + digests + "\x00",
+		"other magic":                  "PCY\x01" + head[4:] + "\x00\x00",
+	} {
+		if _, err := index.Parse(seal([]byte(body))); !errors.Is(err, index.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A false count, under a right checksum, must not cost much more memory than the input is long.
+func TestFalseCountsCostNoMemory(t *testing.T) {
+	const head = "PCX\x01" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00"
+	const size = 8 << 20
+	count := string(binary.AppendUvarint(nil, size))
+	fill := strings.Repeat("\x00", size)
+	for name, body := range map[string]string{
+		"attributes":       head + count + fill,
+		"items":            head + "\x00" + string(binary.AppendUvarint(nil, size/53)) + fill,
+		"item's attribute": head + "\x01\x01a" + "\x01" + "\x01x\x04prod\x011\x05" + strings.Repeat("\x11", 48) + count + fill,
+	} {
+		data := seal([]byte(body))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := index.Parse(data)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, index.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 5*size {
+			t.Errorf("%s: %d bytes allocated for an input of %d", name, n, len(data))
+		}
+	}
+	if _, err := index.Parse(append([]byte(head), make([]byte, index.MaxEncoded)...)); !errors.Is(err, index.ErrCorrupt) {
+		t.Errorf("beyond the longest encoding: %v", err)
+	}
+}
+
+func TestLookups(t *testing.T) {
+	ix := golden()
+	for _, it := range []struct {
+		what string
+		got  any
+		want any
+	}{
+		{"apps", ix.AppNames(), []string{"größe", "os_armv8", "scoreboard", "videostreamer"}},
+		{"attributes", ix.AttrNames(), []string{"camera", "cellular", "gamer"}},
+		{"an app", ix.Apps("scoreboard"), []int32{2, 3}},
+		{"an app in other case", ix.Apps("videostreamer"), []int32{4}},
+		{"an app not folded", ix.Apps("videoStreamer"), []int32(nil)},
+		{"an attribute", ix.WithAttr("gamer"), []int32{2, 3, 4}},
+		{"no attribute", ix.WithAttr(""), []int32(nil)},
+	} {
+		if !reflect.DeepEqual(it.got, it.want) {
+			t.Errorf("%s: %v, want %v", it.what, it.got, it.want)
+		}
+	}
+}
+
+func TestFold(t *testing.T) {
+	for s, want := range map[string]string{"": "", "abc": "abc", "AbZ@[": "abz@[", "ÄÉß": "ÄÉß", "\xc3A\xff": "\xc3a\xff", "\u212a": "\u212a"} {
+		if got := index.Fold(s); got != want {
+			t.Errorf("%q folds to %q, want %q", s, got, want)
+		}
+	}
+}
+
+// What Parse accepts is the one encoding of an index.
+func FuzzParse(f *testing.F) {
+	f.Add(golden().Encode(), false)
+	f.Add(index.New(index.Index{}).Encode(), false)
+	body := golden().Encode()
+	f.Add(body[:len(body)-4], true)
+	f.Add([]byte("PCX\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x7f"), true)
+	f.Fuzz(func(t *testing.T, data []byte, sealed bool) {
+		if sealed { // or the checksum would keep all the rest from being reached
+			data = seal(data)
+		}
+		ix, err := index.Parse(data)
+		if err != nil {
+			if ix != nil || !errors.Is(err, index.ErrCorrupt) && !errors.Is(err, index.ErrVersion) {
+				t.Fatalf("index %v, error %v", ix, err)
+			}
+			return
+		}
+		if !bytes.Equal(ix.Encode(), data) {
+			t.Fatalf("%x is accepted, and encodes to %x", data, ix.Encode())
+		}
+	})
+}
+
+// large is an index of n items: apps on three tracks, with three of 40 attributes each.
+func large(n int) *index.Index {
+	ix := index.Index{Generation: 1, Sequence: 1, Format: "bench"}
+	for i := range n {
+		it := index.Item{App: fmt.Sprintf("app%05d", i/3), Track: []string{"beta", "prod", "stage"}[i%3], Version: fmt.Sprintf("1.%d.0", i), Size: int64(i)}
+		binary.LittleEndian.PutUint64(it.SHA256[:], uint64(i))
+		for a := range 3 {
+			it.Attrs = append(it.Attrs, fmt.Sprintf("attr%02d", (i/3*7+a*11)%40))
+		}
+		slices.Sort(it.Attrs)
+		it.Attrs = slices.Compact(it.Attrs)
+		ix.Items = append(ix.Items, it)
+	}
+	return index.New(ix)
+}
+
+func BenchmarkParse10000(b *testing.B) {
+	data := large(10_000).Encode()
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := index.Parse(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

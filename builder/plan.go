@@ -83,7 +83,7 @@ func (p *Plan) Report() Report {
 		Bundles:      p.Coverage.Bundles,
 		Bytes:        p.Coverage.Bytes,
 		LeftOut:      p.Coverage.LeftOut,
-		Rejected:     slices.Clone(p.Rejected),
+		Rejected:     append([]Rejection{}, p.Rejected...),
 	}
 	if p.Base != nil {
 		r.Generation = p.Base.Generation

@@ -83,7 +83,7 @@ func (c *buildCmd) Run(ctx context.Context, std streams) error {
 		fmt.Fprintf(std.out, "generation %d is published: %d objects written, %s, in %.1f s\n", out.Generation, out.Written, bytesText(out.Bytes), out.Seconds)
 	}
 	if len(out.Rejected) > 0 && err == nil {
-		err = fmt.Errorf("%w: %d items could not be published; their previous releases go on being served", errNo, len(out.Rejected))
+		err = no("%d items could not be published; their previous releases go on being served", len(out.Rejected))
 	}
 	return err
 }

@@ -160,7 +160,7 @@ func (c *rmCmd) Run(ctx context.Context, std streams) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %s is not in the catalog; precast catalog list shows what is", errNo, key)
+	return no("%s is not in the catalog; precast catalog list shows what is", key)
 }
 
 type listCmd struct {

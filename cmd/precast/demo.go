@@ -209,7 +209,7 @@ func (d *demo) story(ctx context.Context) error {
 	}
 	t.Flush()
 	if len(d.wrong) > 0 {
-		return fmt.Errorf("%w: %d answers were wrong:\n  %s", errNo, len(d.wrong), strings.Join(d.wrong, "\n  "))
+		return no("%d answers were wrong:\n  %s", len(d.wrong), strings.Join(d.wrong, "\n  "))
 	}
 	d.say("\nEvery answer was right.")
 	return nil

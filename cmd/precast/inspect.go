@@ -35,7 +35,7 @@ func (c *inspectCmd) Run(ctx context.Context, std streams) error {
 	defer f.Close()
 	rep, err := inspect.Bundle(ctx, f)
 	if errors.Is(err, inspect.ErrNotBundle) {
-		return fmt.Errorf("%w: %s: %w", errNo, c.Bundle, err)
+		return no("%s: %w", c.Bundle, err)
 	}
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (c *inspectCmd) Run(ctx context.Context, std streams) error {
 		err = printInspection(std.out, rep)
 	}
 	if err == nil && len(rep.Problems) > 0 {
-		err = fmt.Errorf("%w: the bundle does not agree with its manifest", errNo)
+		err = no("the bundle does not agree with its manifest")
 	}
 	return err
 }

@@ -21,9 +21,13 @@ const (
 	exitNo    = 3 // everything went well, and the answer is no
 )
 
-// errNo is wrapped by commands whose answer is no: a bundle that does not agree with its manifest, a
-// build that left something out.
-var errNo = errors.New("no")
+// noError is what a command returns that went well and whose answer is no: a bundle that does not agree
+// with its manifest, a build that left something out.
+type noError struct{ error }
+
+func (e noError) Unwrap() error { return e.error }
+
+func no(format string, args ...any) error { return noError{fmt.Errorf(format, args...)} }
 
 type commands struct {
 	Serve   serveCmd   `cmd:"" help:"Watch the catalog, build what it changes and answer devices."`
@@ -80,10 +84,11 @@ func run(ctx context.Context, args []string, std streams) int {
 		fmt.Fprintf(std.err, "precast: %v\nTry precast --help.\n", err)
 		return exitUsage
 	}
+	var answer noError
 	switch err := parsed.Run(); {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errNo):
+	case errors.As(err, &answer):
 		fmt.Fprintln(std.err, "precast:", err)
 		return exitNo
 	case ctx.Err() != nil:

@@ -64,7 +64,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		}
 	}
 	if err == nil && (!st.UpToDate || len(st.Rejected) > 0 || st.Dead > 0) {
-		err = fmt.Errorf("%w: not everything is published", errNo)
+		err = no("not everything is published")
 	}
 	return err
 }

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"precast": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"serve": scriptServe,
+			"stop":  scriptStop,
+			"fill":  scriptFill,
+		},
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PRECAST_DATA", env.WorkDir+"/data")
+			env.Setenv("TMPDIR", env.WorkDir+"/tmp")
+			return os.Mkdir(env.WorkDir+"/tmp", 0o755)
+		},
+	})
+}
+
+// serving is a precast serve that a test has started.
+type serving struct {
+	cmd    *exec.Cmd
+	url    string
+	stderr *strings.Builder
+}
+
+// startServer starts precast serve and waits until it is ready.
+func startServer(path, dir string, env []string, args ...string) (*serving, error) {
+	s := &serving{stderr: &strings.Builder{}}
+	s.cmd = exec.Command(path, append([]string{"serve", "--addr", "127.0.0.1:0", "--log-level", "warn"}, args...)...)
+	s.cmd.Dir, s.cmd.Env, s.cmd.Stderr = dir, env, s.stderr
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		_ = s.cmd.Wait()
+		return nil, fmt.Errorf("the server did not get ready: %w: %s", err, s.stderr)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	var ok bool
+	if s.url, ok = strings.CutPrefix(strings.TrimSpace(line), "ready "); !ok {
+		return nil, fmt.Errorf("the server said %q, not ready and its URL", line)
+	}
+	return s, nil
+}
+
+// end sends a signal and waits; after SIGTERM the server must have ended well.
+func (s *serving) end(sig syscall.Signal) error {
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		return err
+	}
+	err := s.cmd.Wait()
+	var exit *exec.ExitError
+	if sig == syscall.SIGKILL && errors.As(err, &exit) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the server ended with %w: %s", err, s.stderr)
+	}
+	return nil
+}
+
+// serve [FLAGS]: start a server, set $URL.
+func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
+	path, err := exec.LookPath("precast")
+	ts.Check(err)
+	env := append(os.Environ(), "PRECAST_DATA="+ts.Getenv("PRECAST_DATA"), "TMPDIR="+ts.Getenv("TMPDIR"))
+	s, err := startServer(path, ts.MkAbs("."), env, args...)
+	ts.Check(err)
+	ts.Setenv("URL", s.url)
+	ts.Setenv("SERVER", fmt.Sprint(s.cmd.Process.Pid))
+	ts.Defer(func() { // a no more running process refuses the signal
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+	})
+	servers[s.cmd.Process.Pid] = s
+}
+
+// servers are those of the scripts, by pid; scripts that start one do not run in parallel.
+var servers = make(map[int]*serving)
+
+// stop [KILL]: end the server.
+func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+	var pid int
+	_, err := fmt.Sscan(ts.Getenv("SERVER"), &pid)
+	ts.Check(err)
+	sig := syscall.SIGTERM
+	if len(args) == 1 && args[0] == "KILL" {
+		sig = syscall.SIGKILL
+	}
+	ts.Check(servers[pid].end(sig))
+}
+
+// fill FILE BYTES: write that many bytes, different for every file name.
+func scriptFill(ts *testscript.TestScript, neg bool, args []string) {
+	var n int
+	_, err := fmt.Sscan(args[1], &n)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Repeat(args[0]+" ", n/(len(args[0])+1)+1)[:n]), 0o755))
+}
+
+// Every command explains itself with examples, and the examples are commands that parse.
+func TestHelpHasExamplesThatParse(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"scoreboard", "firmware.img"} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parser := newParser(t)
+	var leaves []*kong.Node
+	for _, node := range parser.Model.Leaves(true) {
+		leaves = append(leaves, node)
+	}
+	if len(leaves) < 12 {
+		t.Fatalf("only %d commands", len(leaves))
+	}
+	for _, node := range leaves {
+		_, examples, ok := strings.Cut(node.Detail, "Examples:\n")
+		if !ok {
+			t.Errorf("precast %s: its help has no examples", node.Path())
+			continue
+		}
+		parsed := 0
+		for line := range strings.Lines(examples) {
+			line, _, _ = strings.Cut(line, "#")
+			for command := range strings.SplitSeq(line, "&&") {
+				command, _, _ = strings.Cut(command, "|")
+				command, _, _ = strings.Cut(command, ">")
+				args := words(command)
+				if len(args) < 2 || args[0] != "precast" {
+					continue
+				}
+				if _, err := newParser(t).Parse(args[1:]); err != nil {
+					t.Errorf("example %q: %v", command, err)
+				}
+				parsed++
+			}
+		}
+		if parsed == 0 {
+			t.Errorf("precast %s: none of its examples is a command", node.Path())
+		}
+	}
+}
+
+func newParser(t *testing.T) *kong.Kong {
+	t.Helper()
+	p, err := kong.New(&commands{}, kong.Name("precast"), kong.TypeMapper(sizeType, sizeMapper{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// words splits a simple shell command.
+func words(s string) []string {
+	var all []string
+	var word strings.Builder
+	quoted, any := false, false
+	for _, r := range s {
+		switch {
+		case r == '\'':
+			quoted, any = !quoted, true
+		case (r == ' ' || r == '\n') && !quoted:
+			if any {
+				all = append(all, word.String())
+			}
+			word.Reset()
+			any = false
+		default:
+			word.WriteRune(r)
+			any = true
+		}
+	}
+	if any {
+		all = append(all, word.String())
+	}
+	return all
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--help"}, exitOK},
+		{nil, exitOK},
+		{[]string{"serve", "--help"}, exitOK},
+		{[]string{"frobnicate"}, exitUsage},
+		{[]string{"seed", "--size", "many"}, exitUsage},
+		{[]string{"catalog", "put", "a"}, exitUsage},
+		{[]string{"status", "--data", "/nonexistent"}, exitError},
+		{[]string{"inspect", "main_test.go"}, exitNo},
+		{[]string{"inspect", "nonexistent"}, exitError},
+	} {
+		var out, errs strings.Builder
+		if got := run(context.Background(), c.args, streams{&out, &errs}); got != c.want {
+			t.Errorf("precast %s: exit code %d, want %d\n%s%s", strings.Join(c.args, " "), got, c.want, &out, &errs)
+		}
+		if c.want != exitOK && errs.Len() == 0 {
+			t.Errorf("precast %s: failed without a word", strings.Join(c.args, " "))
+		}
+	}
+}

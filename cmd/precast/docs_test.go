@@ -1,0 +1,159 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// block is a fenced code block of a document.
+type block struct{ section, language, text string }
+
+func blocks(t *testing.T, file string) []block {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []block
+	var section string
+	var open *block
+	for line := range strings.Lines(string(data)) {
+		fence, isFence := strings.CutPrefix(line, "```")
+		switch {
+		case isFence && open == nil:
+			open = &block{section: section, language: strings.TrimSpace(fence)}
+		case isFence:
+			all = append(all, *open)
+			open = nil
+		case open != nil:
+			open.text += line
+		case strings.HasPrefix(line, "#"):
+			section = strings.TrimSpace(strings.TrimLeft(line, "#"))
+		}
+	}
+	return all
+}
+
+// The commands of README.md do what it says, in the order in which it says it: those that build are left
+// to make, the rest runs here, with another folder and port.
+func TestReadmeIsTrue(t *testing.T) {
+	work := t.TempDir()
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(work, "data")
+	release := filepath.Join(work, "release-42")
+	for name, content := range map[string]string{
+		filepath.Join(work, "scoreboard"):      "a new scoreboard",
+		filepath.Join(release, "fw"):           "new firmware",
+		filepath.Join(release, "catalog.json"): `[{"app":"modemFW","env":"prod","version":"1.1","deviceAttr":{"cellular":true},"file":"fw"}]`,
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("tar", "-C", release, "-czf", filepath.Join(work, "release-42.tar.gz"), ".").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v: %s", err, out)
+	}
+	var s *serving
+	sh := func(command string) string {
+		t.Helper()
+		command = strings.NewReplacer("bin/precast", path, "/tmp/precast-try", data).Replace(command)
+		if s != nil {
+			command = strings.ReplaceAll(command, "http://127.0.0.1:8080", s.url)
+		}
+		cmd := exec.Command("sh", "-euc", command)
+		cmd.Dir = work
+		cmd.Env = append(os.Environ(), "PRECAST_DATA="+data)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s\n%v\n%s", command, err, out)
+		}
+		return string(out)
+	}
+	ran := 0
+	for _, b := range blocks(t, "../../README.md") {
+		if b.section != "A request and its answer" && b.section != "Releasing" {
+			continue
+		}
+		switch b.language {
+		case "sh":
+			for line := range strings.Lines(b.text) {
+				line = strings.TrimSpace(line)
+				switch {
+				case line == "" || strings.HasPrefix(line, "make "):
+				case strings.Contains(line, " serve "):
+					if s, err = startServer(path, work, os.Environ(), "--data", data); err != nil {
+						t.Fatal(err)
+					}
+					defer s.cmd.Process.Kill()
+				case strings.Contains(line, " status"):
+					sh("until " + strings.Split(line, "#")[0] + "; do :; done") // it is built meanwhile
+					ran++
+				default:
+					sh(line)
+					ran++
+				}
+			}
+		case "console":
+			for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
+				command, want, _ := strings.Cut(step, "\n")
+				got := sh(command)
+				pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(want)), `\.\.\.`, `[0-9a-f]*`)
+				if !regexp.MustCompile(`^\s*` + pattern + `\s*$`).MatchString(got) {
+					t.Errorf("%s\nprinted\n%s\nREADME says\n%s", command, got, want)
+				}
+				ran++
+			}
+		}
+	}
+	if ran < 9 {
+		t.Fatalf("only %d commands were found in README.md", ran)
+	}
+}
+
+// Flags and variables in the table of docs/operations.md are those that the command has.
+func TestOperationsTableIsTrue(t *testing.T) {
+	data, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables := make(map[string]string)
+	for _, node := range newParser(t).Model.Leaves(true) {
+		for _, f := range node.Flags {
+			if len(f.Envs) > 0 {
+				variables["--"+f.Name] = f.Envs[0]
+			}
+		}
+	}
+	rows := regexp.MustCompile("(?m)^\\| `(--[a-z-]+)` \\| `([A-Z_]+)` \\|").FindAllStringSubmatch(string(data), -1)
+	if len(rows) < 7 {
+		t.Fatalf("only %d rows", len(rows))
+	}
+	for _, row := range rows {
+		if variables[row[1]] != row[2] {
+			t.Errorf("%s: the table says %s, the command has %q", row[1], row[2], variables[row[1]])
+		}
+	}
+}
+
+// What the README says of make is what make lists.
+func TestMakeTargetsAreThere(t *testing.T) {
+	data, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{"help", "build", "demo", "test", "test-race", "fuzz", "bench", "golden", "fmt", "lint", "ci", "clean"} {
+		if !regexp.MustCompile(`(?m)^` + target + `:.*## `).Match(data) {
+			t.Errorf("the Makefile has no target %s with a description", target)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Kind is a kind of object; every object's headers follow from it.
@@ -183,6 +184,9 @@ func refuse(key, why string) error {
 func checkPath(key string) error {
 	if len(key) > 1024 { // S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
 		return refuse(key[:64]+"...", "longer than 1024 bytes")
+	}
+	if !utf8.ValidString(key) { // S3 refuses it
+		return refuse(key, "is not UTF-8")
 	}
 	for part := range strings.SplitSeq(key, "/") {
 		if part == "" || part == "." || part == ".." {

@@ -46,7 +46,7 @@ func Validate(items []Item) error {
 // order of the items sorted.
 func Check(items []Item) []Problem {
 	var problems []Problem
-	sorted := slices.SortedFunc(slices.Values(items), Compare)
+	sorted := slices.SortedStableFunc(slices.Values(items), Compare)
 	keys := make(map[Key]bool)
 	spelling := make(map[string]string) // folded app -> app
 	files := make(map[string]Item)      // file name in a bundle -> item
@@ -76,7 +76,7 @@ func Check(items []Item) []Problem {
 			files[name] = it
 		case other.App != it.App:
 			report("version", "its file name %q is also that of item %s", name, other.Key())
-		case other.SHA256 != it.SHA256:
+		case other.SHA256 != it.SHA256 || other.MD5 != it.MD5 || other.Size != it.Size:
 			report("version", "version %q has other content in item %s: give the new content a new version", it.Version, other.Key())
 		}
 	}
@@ -169,6 +169,13 @@ func checkURL(s string) error {
 	if s == "" {
 		return errors.New("is missing: give where the binary can be read, or a file")
 	}
+	// Not a URL to url.Parse: the key is not escaped, and may hold % and #.
+	if key, ok := strings.CutPrefix(s, StorePrefix); ok {
+		if kind, err := layout.KindOf(key); err != nil || kind != layout.Binary {
+			return fmt.Errorf("%q does not name a binary in the object store", s)
+		}
+		return nil
+	}
 	u, err := url.Parse(s)
 	if err != nil {
 		return fmt.Errorf("%q is not a URL: %w", s, errors.Unwrap(err))
@@ -180,13 +187,15 @@ func checkURL(s string) error {
 		if u.Host == "" {
 			return fmt.Errorf("%q names no host or bucket", s)
 		}
+		if u.Scheme == "s3" && strings.Trim(u.Path, "/") == "" {
+			return fmt.Errorf("%q names no key", s)
+		}
 	case "file":
+		if u.Host != "" { // file://etc/x would be read as /x
+			return fmt.Errorf("%q names the host %q: write file:///path", s, u.Host)
+		}
 		if !strings.HasPrefix(u.Path, "/") {
 			return fmt.Errorf("%q is not an absolute path", s)
-		}
-	case "store":
-		if kind, err := layout.KindOf(strings.TrimPrefix(s, StorePrefix)); err != nil || kind != layout.Binary {
-			return fmt.Errorf("%q does not name a binary in the object store", s)
 		}
 	default:
 		return fmt.Errorf("%q has the scheme %q: use s3, https, http, file or store", s, u.Scheme)

@@ -24,6 +24,9 @@ func Decode(r io.Reader) ([]Entry, error) {
 	if err := dec.Decode(&raw); err != nil {
 		return nil, fmt.Errorf("read catalog: want a JSON array of items: %w", err)
 	}
+	if raw == nil { // null decodes without an error; an import of nothing could remove everything
+		return nil, errors.New("read catalog: want a JSON array of items: it is null")
+	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("read catalog: something follows the array of items")
 	}
@@ -44,7 +47,7 @@ func Decode(r io.Reader) ([]Entry, error) {
 func Encode(w io.Writer, items []Item) error {
 	var b bytes.Buffer
 	b.WriteString("[")
-	for i, it := range slices.SortedFunc(slices.Values(items), Compare) {
+	for i, it := range slices.SortedStableFunc(slices.Values(items), Compare) {
 		if i > 0 {
 			b.WriteString(",")
 		}

@@ -68,9 +68,10 @@ func newEntry(base string, it *index.Item, held bool) Entry {
 		MD5:           edge.Hex(it.MD5[:]),
 		SHA256:        edge.Hex(it.SHA256[:]),
 	}
-	// PathEscape leaves the key's two slashes to us; names may hold spaces, '%' or '?'.
-	e.URL = strings.TrimSuffix(base, "/") + "/" + layout.BinaryPrefix + e.SHA256 + "/" +
-		url.PathEscape(layout.FileName(it.App, it.Version))
+	// PathEscape leaves the key's two slashes to us; names may hold spaces, '%' or '?'. It leaves '+'
+	// as it is, which S3 takes for a space: versions such as 1.0+build5 would not be found.
+	name := strings.ReplaceAll(url.PathEscape(layout.FileName(it.App, it.Version)), "+", "%2B")
+	e.URL = strings.TrimSuffix(base, "/") + "/" + layout.BinaryPrefix + e.SHA256 + "/" + name
 	if held {
 		e.StatusCode = StatusHeld
 	}

@@ -54,15 +54,11 @@ func Bundle(ctx context.Context, r io.ReadSeeker) (*Report, error) {
 	if rep.Size, err = r.Seek(0, io.SeekEnd); err != nil {
 		return nil, fmt.Errorf("inspect bundle: %w", err)
 	}
-	if err := rep.members(r); err != nil {
+	if err := rep.read(ctx, r, rep.members); err != nil {
 		return nil, fmt.Errorf("inspect bundle: %w", err)
 	}
-	if _, err := r.Seek(0, io.SeekStart); err != nil {
+	if err := rep.read(ctx, r, func(in io.Reader) error { return rep.unpack(ctx, in) }); err != nil {
 		return nil, fmt.Errorf("inspect bundle: %w", err)
-	}
-	format := archives.CompressedArchive{Compression: archives.Gz{}, Extraction: archives.Tar{}}
-	if err := format.Extract(ctx, r, rep.entry); err != nil {
-		return nil, fmt.Errorf("inspect bundle: %w: %w", ErrNotBundle, err)
 	}
 	if rep.Manifest == nil {
 		return nil, fmt.Errorf("inspect bundle: %w: it holds no %s", ErrNotBundle, layout.ManifestName)
@@ -71,15 +67,43 @@ func Bundle(ctx context.Context, r io.ReadSeeker) (*Report, error) {
 	return rep, nil
 }
 
+// read has f read all of r. What goes wrong with r itself is not the bundle's fault.
+func (rep *Report) read(ctx context.Context, r io.ReadSeeker, f func(io.Reader) error) error {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	in := &input{ctx: ctx, r: r}
+	err := f(in)
+	if in.err != nil {
+		return in.err
+	}
+	return err
+}
+
+// input keeps the error that its reader ended with, and ends when the context does.
+type input struct {
+	ctx context.Context
+	r   io.Reader
+	err error
+}
+
+func (in *input) Read(p []byte) (int, error) {
+	if in.err = in.ctx.Err(); in.err != nil {
+		return 0, in.err
+	}
+	n, err := in.r.Read(p)
+	if err != io.EOF {
+		in.err = err
+	}
+	return n, err
+}
+
 func (rep *Report) problem(format string, args ...any) {
 	rep.Problems = append(rep.Problems, fmt.Sprintf(format, args...))
 }
 
 // members checks that the gzip has one member and nothing after it: many readers stop there.
-func (rep *Report) members(r io.ReadSeeker) error {
-	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
+func (rep *Report) members(r io.Reader) error {
 	in := bufio.NewReaderSize(r, 1<<20)
 	z, err := gzip.NewReader(in)
 	if err != nil {
@@ -87,12 +111,26 @@ func (rep *Report) members(r io.ReadSeeker) error {
 	}
 	z.Multistream(false)
 	if _, err := io.Copy(io.Discard, z); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotBundle, err)
+		rep.problem("its gzip is damaged: %v", err)
+		return nil
 	}
 	if n, err := io.Copy(io.Discard, in); err != nil {
 		return err
 	} else if n > 0 {
 		rep.problem("%d bytes follow the first gzip member", n)
+	}
+	return nil
+}
+
+// unpack reads the files, as far as they can be read.
+func (rep *Report) unpack(ctx context.Context, r io.Reader) error {
+	format := archives.CompressedArchive{Compression: archives.Gz{}, Extraction: archives.Tar{}}
+	err := format.Extract(ctx, r, rep.entry)
+	if err != nil && rep.Manifest == nil {
+		return fmt.Errorf("%w: %w", ErrNotBundle, err)
+	}
+	if err != nil {
+		rep.problem("it cannot be unpacked to its end: %v", err)
 	}
 	return nil
 }

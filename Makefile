@@ -37,7 +37,7 @@ bench: ## benchmarks: ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
 
 golden: ## write the golden files anew; look at the diff
-	$(GO) test ./... -run Golden -golden
+	$(GO) test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n1 dirname | sort -u) -update
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')

@@ -145,7 +145,7 @@ func (w *world) pump(b *builder.Builder, each func()) {
 func (w *world) request() {
 	w.t.Helper()
 	for range 3 {
-		_, err := builder.RequestPlan(context.Background(), w.drivers.Ledger, w.drivers.Queue, builder.PlanOptions{})
+		_, err := builder.RequestPlan(context.Background(), w.drivers.Ledger, w.drivers.Queue, builder.Request{})
 		if err == nil {
 			return
 		}
@@ -315,7 +315,7 @@ func TestDeliveryTorture(t *testing.T) {
 			for version := range 6 {
 				app := []string{"os_a", "b", "c"}[r.IntN(3)]
 				w.put(app, "prod", fmt.Sprint(version), fmt.Sprintf("%s release %d", app, version), "x")
-				_, err := builder.RequestPlan(ctx, w.drivers.Ledger, q, builder.PlanOptions{})
+				_, err := builder.RequestPlan(ctx, w.drivers.Ledger, q, builder.Request{})
 				must(t, err)
 				if r.IntN(2) == 0 {
 					continue // more changes before anybody works

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"precast/internal/catalog"
 )
@@ -23,6 +24,9 @@ type job struct {
 	// with a greater sequence has seen the change.
 	After uint64 `json:"after,omitempty"`
 	PlanOptions
+	// Since is when the oldest change that asked for the work was made, for all kinds of jobs: Unix
+	// milliseconds, 0 if nobody knows.
+	Since int64 `json:"since,omitempty"`
 
 	// Piece and bundle jobs: part Part of the ledger entry Entry of plan Sequence.
 	Sequence uint64 `json:"sequence,omitempty"`
@@ -50,14 +54,47 @@ type PlanOptions struct {
 	Retry bool `json:"retry,omitempty"`
 }
 
+// Request is what asks for a plan.
+type Request struct {
+	PlanOptions
+	// Since is when the oldest change behind it was made; zero if nobody knows.
+	Since time.Time
+}
+
+// origin is what a plan's jobs inherit from the job that asked for it.
+type origin struct {
+	verify bool
+	since  time.Time
+}
+
+func (j job) since() time.Time {
+	if j.Since == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(j.Since)
+}
+
+func (j job) origin() origin { return origin{j.Verify, j.since()} }
+
+func (o origin) onto(j *job) {
+	j.Verify = o.verify
+	if !o.since.IsZero() {
+		j.Since = o.since.UnixMilli()
+	}
+}
+
 // RequestPlan asks for a plan that has seen everything that the catalog has acknowledged so far. The
 // published index whose sequence is greater than the number returned has seen it.
-func RequestPlan(ctx context.Context, ledger Ledger, queue Queue, opt PlanOptions) (after uint64, err error) {
+func RequestPlan(ctx context.Context, ledger Ledger, queue Queue, r Request) (after uint64, err error) {
 	after, err = ledger.Next(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("request plan: %w", err)
 	}
-	if err := send(ctx, queue, job{Kind: jobPlan, After: after, PlanOptions: opt}); err != nil {
+	j := job{Kind: jobPlan, After: after, PlanOptions: r.PlanOptions}
+	if !r.Since.IsZero() {
+		j.Since = r.Since.UnixMilli()
+	}
+	if err := send(ctx, queue, j); err != nil {
 		return 0, fmt.Errorf("request plan: %w", err)
 	}
 	return after, nil

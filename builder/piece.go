@@ -43,7 +43,7 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 		default:
 			return err
 		}
-		return b.reject(ctx, *j.Item, err)
+		return b.reject(ctx, j, err)
 	}
 	left, err := b.Ledger.Done(ctx, j.Entry, j.Part)
 	if err != nil {
@@ -52,7 +52,7 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 	if left > 0 {
 		return nil
 	}
-	return b.stageBundles(ctx, j.Sequence, j.Verify)
+	return b.stageBundles(ctx, j.Sequence, j.origin())
 }
 
 // superseding tells whether something newer than a sequence, or itself, is published.
@@ -65,7 +65,8 @@ func (b *Builder) superseding(ctx context.Context, sequence uint64) (bool, error
 }
 
 // reject writes down why an item cannot be published, and asks for a plan without it.
-func (b *Builder) reject(ctx context.Context, it catalog.Item, cause error) error {
+func (b *Builder) reject(ctx context.Context, j job, cause error) error {
+	it := *j.Item
 	note, err := json.Marshal(Rejection{it.Key(), it.Version, cause.Error()})
 	if err != nil {
 		return fmt.Errorf("encode rejection of %s: %w", it.Key(), err)
@@ -73,7 +74,7 @@ func (b *Builder) reject(ctx context.Context, it catalog.Item, cause error) erro
 	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), bytesBody(note), PutOptions{}); err != nil {
 		return fmt.Errorf("write rejection of %s: %w", it.Key(), err)
 	}
-	_, err = RequestPlan(ctx, b.Ledger, b.Queue, PlanOptions{})
+	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{Since: j.since()})
 	return err
 }
 

@@ -360,7 +360,7 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 	log.InfoContext(ctx, "planned", "changed", report.Changed, "items", report.Items, "sets", report.Sets,
 		"bundles", report.Bundles, "buildPieces", report.Build.Pieces, "buildBundles", report.Build.Bundles)
 	b.opt.Observer.Planned(ctx, report)
-	if err := b.start(ctx, p, j.Verify); err != nil {
+	if err := b.start(ctx, p, j.origin()); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -372,11 +372,11 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 // start sends a plan's first jobs. A plan that changes nothing is published all the same, under the
 // generation that is there: its sequence tells plans that saw an older catalog, and are still being
 // built, that they are superseded.
-func (b *Builder) start(ctx context.Context, p *Plan, verify bool) error {
+func (b *Builder) start(ctx context.Context, p *Plan, o origin) error {
 	sequence := p.Target.Sequence
 	b.remember(p.Target)
 	if len(p.Pieces) == 0 {
-		return b.stageBundles(ctx, sequence, verify)
+		return b.stageBundles(ctx, sequence, o)
 	}
 	if err := b.writePlan(ctx, p.Target); err != nil {
 		return err
@@ -384,8 +384,8 @@ func (b *Builder) start(ctx context.Context, p *Plan, verify bool) error {
 	entry := fmt.Sprintf("%d/pieces", sequence)
 	jobs := make([]job, len(p.Pieces))
 	for i, it := range p.Pieces {
-		jobs[i] = job{Kind: jobPiece, Sequence: sequence, Entry: entry, Part: i, Item: &it,
-			PlanOptions: PlanOptions{Verify: verify}}
+		jobs[i] = job{Kind: jobPiece, Sequence: sequence, Entry: entry, Part: i, Item: &it}
+		o.onto(&jobs[i])
 	}
 	if err := b.Ledger.Open(ctx, entry, len(jobs)); err != nil {
 		return err
@@ -438,7 +438,7 @@ func (b *Builder) remember(target *index.Index) {
 
 // stageBundles sends the jobs for what a plan lacks, compared with what is published now; with
 // nothing lacking it publishes.
-func (b *Builder) stageBundles(ctx context.Context, sequence uint64, verify bool) error {
+func (b *Builder) stageBundles(ctx context.Context, sequence uint64, o origin) error {
 	target, err := b.target(ctx, sequence)
 	if err != nil {
 		return err
@@ -454,12 +454,12 @@ func (b *Builder) stageBundles(ctx context.Context, sequence uint64, verify bool
 		}
 		generation = base.Generation
 	}
-	_, missing, err := b.missing(ctx, target, base, verify)
+	_, missing, err := b.missing(ctx, target, base, o.verify)
 	if err != nil {
 		return err
 	}
 	if len(missing) == 0 {
-		return b.publish(ctx, sequence, generation, verify)
+		return b.publish(ctx, sequence, generation, o)
 	}
 	if err := b.writePlan(ctx, target); err != nil {
 		return err
@@ -478,8 +478,8 @@ func (b *Builder) stageBundles(ctx context.Context, sequence uint64, verify bool
 	}
 	jobs := make([]job, len(parts))
 	for i, sets := range parts {
-		jobs[i] = job{Kind: jobBundles, Sequence: sequence, Entry: entry, Part: i, Base: generation, Sets: sets,
-			PlanOptions: PlanOptions{Verify: verify}}
+		jobs[i] = job{Kind: jobBundles, Sequence: sequence, Entry: entry, Part: i, Base: generation, Sets: sets}
+		o.onto(&jobs[i])
 	}
 	return send(ctx, b.Queue, jobs...)
 }

@@ -175,6 +175,10 @@ type Stored struct {
 type Published struct {
 	Generation uint64 `json:"generation"`
 	Sequence   uint64 `json:"sequence"`
+	// Changed: it is a new generation. Otherwise a plan found nothing to change.
+	Changed bool `json:"changed"`
+	// Since is when the oldest change in it was made, zero if nobody knows.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Silent is an Observer that does nothing.

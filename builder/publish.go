@@ -49,7 +49,7 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	if left > 0 {
 		return nil
 	}
-	if err := b.publish(ctx, j.Sequence, j.Base, j.Verify); err != nil {
+	if err := b.publish(ctx, j.Sequence, j.Base, j.origin()); err != nil {
 		return err
 	}
 	return b.Ledger.Close(ctx, j.Entry)
@@ -100,7 +100,7 @@ func (b *Builder) lacks(ctx context.Context, key string) (bool, error) {
 // publish makes a planned index the current one, if it is newer and every object that it needs
 // exists. base is the generation that the plan's missing objects were compared with; if another has
 // been published since, the comparison is made again.
-func (b *Builder) publish(ctx context.Context, sequence, base uint64, verify bool) error {
+func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) error {
 	target, err := b.target(ctx, sequence)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, verify boo
 	case current.Sequence >= sequence:
 		return nil
 	case current.Generation != base:
-		return b.stageBundles(ctx, sequence, verify)
+		return b.stageBundles(ctx, sequence, o)
 	case sameContent(current, target):
 		generation = current.Generation - 1 // not a new generation, only a newer sequence
 	default:
@@ -136,14 +136,19 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, verify boo
 	opt := PutOptions{IfMatch: etag, IfAbsent: current == nil}
 	_, err = b.Objects.Put(ctx, layout.IndexKey, bytesBody(next.Encode()), opt)
 	if errors.Is(err, ErrPrecondition) {
-		return b.stageBundles(ctx, sequence, verify) // somebody else published
+		return b.stageBundles(ctx, sequence, o) // somebody else published
 	}
 	if err != nil {
 		return fmt.Errorf("write generation %d of the index: %w", next.Generation, err)
 	}
-	b.opt.Log.InfoContext(ctx, "published", "generation", next.Generation, "sequence", sequence,
-		"changed", current == nil || next.Generation != current.Generation)
-	b.opt.Observer.Published(ctx, Published{Generation: next.Generation, Sequence: sequence})
+	p := Published{
+		Generation: next.Generation,
+		Sequence:   sequence,
+		Changed:    current == nil || next.Generation != current.Generation,
+		Since:      o.since,
+	}
+	b.opt.Log.InfoContext(ctx, "published", "generation", p.Generation, "sequence", sequence, "changed", p.Changed)
+	b.opt.Observer.Published(ctx, p)
 	return nil
 }
 

@@ -34,7 +34,7 @@ type Watcher struct {
 // Run watches until ctx is done, and then returns nil. It asks for one plan at the beginning, which
 // mends whatever was lost, and costs next to nothing if nothing was.
 func (w *Watcher) Run(ctx context.Context) error {
-	if _, err := builder.RequestPlan(ctx, w.Ledger, w.Queue, builder.PlanOptions{}); err != nil {
+	if _, err := builder.RequestPlan(ctx, w.Ledger, w.Queue, builder.Request{}); err != nil {
 		return fmt.Errorf("watch catalog: %w", err)
 	}
 	for ctx.Err() == nil {
@@ -60,7 +60,7 @@ func (w *Watcher) once(ctx context.Context) error {
 		return err
 	}
 	// Job first, cursor after: a crash between them costs a plan that finds nothing to do.
-	if _, err := builder.RequestPlan(ctx, w.Ledger, w.Queue, builder.PlanOptions{}); err != nil {
+	if _, err := builder.RequestPlan(ctx, w.Ledger, w.Queue, builder.Request{}); err != nil {
 		return err
 	}
 	return w.Log.Advance(ctx, newest)

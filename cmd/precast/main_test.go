@@ -132,10 +132,7 @@ func TestHelpHasExamplesThatParse(t *testing.T) {
 		}
 	}
 	parser := newParser(t)
-	var leaves []*kong.Node
-	for _, node := range parser.Model.Leaves(true) {
-		leaves = append(leaves, node)
-	}
+	leaves := parser.Model.Leaves(true)
 	if len(leaves) < 12 {
 		t.Fatalf("only %d commands", len(leaves))
 	}

@@ -93,7 +93,7 @@ func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool
 		unsubscribe = s.events.subscribe(observe)
 	}
 	defer unsubscribe()
-	after, err := builder.RequestPlan(ctx, s.Ledger, s.Queue, opt)
+	after, err := builder.RequestPlan(ctx, s.Ledger, s.Queue, builder.Request{PlanOptions: opt})
 	if err != nil {
 		return err
 	}

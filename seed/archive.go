@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,6 +19,12 @@ import (
 
 // CatalogName is the catalog file in a folder or release archive.
 const CatalogName = "catalog.json"
+
+// maxCatalog bounds a catalog file, in bytes: some ten times as many items as an index may hold.
+const maxCatalog = 256 << 20
+
+// maxDepth bounds the folders above a file in an archive: they are not counted among its files.
+const maxDepth = 16
 
 // Limits bound what an archive may unpack to, so that a small file cannot fill the disk.
 type Limits struct {
@@ -78,6 +85,14 @@ func loadCatalog(root *os.Root, name string) ([]Release, error) {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// It is read into memory, and may come out of an archive that unpacks to anything.
+	if info.Size() > maxCatalog {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, info.Size(), maxCatalog)
+	}
 	entries, err := catalog.Decode(f)
 	if err != nil {
 		return nil, err
@@ -156,6 +171,9 @@ func (u *unpacker) file(ctx context.Context, f archives.FileInfo) error {
 	if !fs.ValidPath(name) || strings.ContainsAny(name, "\\\x00") || !filepath.IsLocal(filepath.FromSlash(name)) {
 		return fmt.Errorf("%q leads out of the archive", f.NameInArchive)
 	}
+	if strings.Count(name, "/") > maxDepth {
+		return fmt.Errorf("%q lies too deep", f.NameInArchive)
+	}
 	if u.left.Files--; u.left.Files < 0 {
 		return errors.New("it holds too many files")
 	}
@@ -176,7 +194,7 @@ func (u *unpacker) file(ctx context.Context, f archives.FileInfo) error {
 	}
 	defer out.Close()
 	// The size that an archive states is not believed: what comes out is counted.
-	n, err := io.Copy(out, io.LimitReader(contextReader{ctx, in}, u.left.Bytes+1))
+	n, err := io.Copy(out, io.LimitReader(contextReader{ctx, in}, min(u.left.Bytes, math.MaxInt64-1)+1))
 	if err != nil {
 		return fmt.Errorf("unpack %q: %w", name, err)
 	}

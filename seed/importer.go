@@ -10,6 +10,8 @@ import (
 	"io"
 	"slices"
 
+	"github.com/minio/crc64nvme"
+
 	"precast/builder"
 	"precast/internal/catalog"
 	"precast/internal/layout"
@@ -54,13 +56,13 @@ func (im *Importer) Import(ctx context.Context, releases []Release, replace bool
 	if err != nil {
 		return Result{}, fmt.Errorf("import: %w", err)
 	}
-	res, changes, err := im.prepare(ctx, before, releases, replace)
+	p, err := im.prepare(ctx, before, releases, replace)
 	if err != nil {
 		return Result{}, fmt.Errorf("import: %w", err)
 	}
 	// Binaries first: the catalog never names one that is not there.
-	for i, it := range res.Items {
-		stored, err := im.store(ctx, it, releases[i].Open)
+	for i, it := range p.res.Items {
+		stored, err := im.store(ctx, it, releases[i].Open, p.sums[i])
 		if err != nil {
 			return Result{}, fmt.Errorf("import: %w", err)
 		}
@@ -68,49 +70,56 @@ func (im *Importer) Import(ctx context.Context, releases []Release, replace bool
 			im.Report(it, stored)
 		}
 	}
-	if err := im.Catalog.Apply(ctx, changes); err != nil {
+	if err := im.Catalog.Apply(ctx, p.changes); err != nil {
 		return Result{}, fmt.Errorf("import: %w", err)
 	}
-	return res, nil
+	return p.res, nil
 }
 
 // Changes returns what Import would write into a catalog that holds before, storing nothing.
 func (im *Importer) Changes(ctx context.Context, before []catalog.Item, releases []Release, replace bool) ([]catalog.Change, error) {
-	_, changes, err := im.prepare(ctx, before, releases, replace)
-	return changes, err
+	p, err := im.prepare(ctx, before, releases, replace)
+	return p.changes, err
 }
 
-func (im *Importer) prepare(ctx context.Context, before []catalog.Item, releases []Release, replace bool) (Result, []catalog.Change, error) {
-	var res Result
-	var changes []catalog.Change
+// prepared is an import that has been checked and not begun.
+type prepared struct {
+	res     Result
+	sums    []uint64 // CRC-64/NVME of each item's binary, if it has one
+	changes []catalog.Change
+}
+
+func (im *Importer) prepare(ctx context.Context, before []catalog.Item, releases []Release, replace bool) (prepared, error) {
+	var p prepared
 	seen := make(map[catalog.Key]bool)
 	for _, r := range releases {
 		if seen[r.Key()] {
-			return res, nil, fmt.Errorf("item %s: is there twice", r.Key())
+			return prepared{}, fmt.Errorf("item %s: is there twice", r.Key())
 		}
 		seen[r.Key()] = true
-		it := r.Item
+		it, sum := r.Item, uint64(0)
 		if r.Open != nil {
 			var err error
-			if it, err = describe(ctx, it, r.Open); err != nil {
-				return res, nil, err
+			if it, sum, err = describe(ctx, it, r.Open); err != nil {
+				return prepared{}, err
 			}
 		}
-		res.Items = append(res.Items, it)
-		changes = append(changes, catalog.Put(it))
+		p.res.Items = append(p.res.Items, it)
+		p.sums = append(p.sums, sum)
+		p.changes = append(p.changes, catalog.Put(it))
 	}
 	if replace {
 		for _, it := range before {
 			if !seen[it.Key()] {
-				res.Removed = append(res.Removed, it.Key())
-				changes = append(changes, catalog.Remove(it.Key()))
+				p.res.Removed = append(p.res.Removed, it.Key())
+				p.changes = append(p.changes, catalog.Remove(it.Key()))
 			}
 		}
 	}
-	if err := validate(before, changes); err != nil {
-		return res, nil, err
+	if err := validate(before, p.changes); err != nil {
+		return prepared{}, err
 	}
-	return res, changes, nil
+	return p, nil
 }
 
 // validate refuses changes that would make problems. Problems that the catalog had before, and that
@@ -128,16 +137,16 @@ func validate(before []catalog.Item, changes []catalog.Change) error {
 }
 
 // describe computes what follows from an item's binary, and holds against it what the item says.
-func describe(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error)) (catalog.Item, error) {
+func describe(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error)) (catalog.Item, uint64, error) {
 	f, err := open()
 	if err != nil {
-		return it, fmt.Errorf("item %s: %w", it.Key(), err)
+		return it, 0, fmt.Errorf("item %s: %w", it.Key(), err)
 	}
 	defer f.Close()
-	sha, md := sha256.New(), md5.New()
-	n, err := io.Copy(io.MultiWriter(sha, md), contextReader{ctx, f})
+	sha, md, crc := sha256.New(), md5.New(), crc64nvme.New()
+	n, err := io.Copy(io.MultiWriter(sha, md, crc), contextReader{ctx, f})
 	if err != nil {
-		return it, fmt.Errorf("item %s: read its file: %w", it.Key(), err)
+		return it, 0, fmt.Errorf("item %s: read its file: %w", it.Key(), err)
 	}
 	agree := func(field, said, found string) error {
 		if said != "" && said != found {
@@ -147,18 +156,20 @@ func describe(ctx context.Context, it catalog.Item, open func() (io.ReadSeekClos
 	}
 	shaHex, mdHex := hex.EncodeToString(sha.Sum(nil)), hex.EncodeToString(md.Sum(nil))
 	if err := errors.Join(agree("sha256", it.SHA256, shaHex), agree("md5", it.MD5, mdHex)); err != nil {
-		return it, err
+		return it, 0, err
 	}
 	if it.Size != 0 && it.Size != n {
-		return it, fmt.Errorf("item %s: size: the catalog says %d, the file has %d bytes", it.Key(), it.Size, n)
+		return it, 0, fmt.Errorf("item %s: size: the catalog says %d, the file has %d bytes", it.Key(), it.Size, n)
 	}
 	it.SHA256, it.MD5, it.Size = shaHex, mdHex, n
 	it.URL = catalog.StoreURL(shaHex, it.App, it.Version)
-	return it, nil
+	return it, crc.Sum64(), nil
 }
 
-// store writes an item's binary unless it is there; it tells whether it wrote.
-func (im *Importer) store(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error)) (bool, error) {
+// store writes an item's binary unless it is there; it tells whether it wrote. The store verifies
+// the checksum: a file that has changed since it was described must not be kept under the digest
+// that it had, for good.
+func (im *Importer) store(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error), sum uint64) (bool, error) {
 	if open == nil {
 		return false, nil
 	}
@@ -168,7 +179,7 @@ func (im *Importer) store(ctx context.Context, it catalog.Item, open func() (io.
 	}
 	defer f.Close()
 	_, err = im.Objects.Put(ctx, layout.BinaryKey(it.SHA256, it.App, it.Version),
-		builder.Body{Reader: f, Size: it.Size}, builder.PutOptions{IfAbsent: true})
+		builder.Body{Reader: f, Size: it.Size, CRC64NVME: sum, Checked: true}, builder.PutOptions{IfAbsent: true})
 	if errors.Is(err, builder.ErrPrecondition) {
 		return false, nil
 	}

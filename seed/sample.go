@@ -87,10 +87,13 @@ func (c *content) fill(n int64) {
 
 func (c *content) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
+	case io.SeekStart:
 	case io.SeekCurrent:
 		offset += c.pos
 	case io.SeekEnd:
 		offset += c.size
+	default:
+		return 0, fmt.Errorf("seek to %d: unknown whence %d", offset, whence)
 	}
 	if offset < 0 {
 		return 0, fmt.Errorf("seek to %d: before the beginning", offset)

@@ -1,0 +1,149 @@
+package precast_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "precast"
+
+// goPackage is what go list tells of a package.
+type goPackage struct {
+	ImportPath                         string
+	Name                               string
+	Doc                                string
+	Deps                               []string
+	Imports, TestImports, XTestImports []string
+	GoFiles                            []string
+}
+
+// list runs go list, for the platform of this machine or for the one that env names.
+func list(t *testing.T, env []string, patterns ...string) []goPackage {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Name,Doc,Deps,Imports,TestImports,XTestImports,GoFiles"}, patterns...)...)
+	cmd.Env = append(os.Environ(), env...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("run go list: %v", err)
+	}
+	var all []goPackage
+	for dec := json.NewDecoder(out); ; {
+		var p goPackage
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("read go list: %v", err)
+		}
+		all = append(all, p)
+	}
+	if err := cmd.Wait(); err != nil || len(all) == 0 {
+		t.Fatalf("go list %s: %d packages, %v\n%s", patterns, len(all), err, stderr.String())
+	}
+	return all
+}
+
+// below tells whether a package is the one at root, or below it.
+func below(pkg, root string) bool { return pkg == root || strings.HasPrefix(pkg, root+"/") }
+
+// The core knows no cloud and no driver: those know the core.
+func TestCoreKnowsNoDriver(t *testing.T) {
+	core := []string{"builder", "edge", "internal/bundle", "internal/catalog", "internal/index", "internal/layout", "internal/manifest"}
+	var patterns []string
+	for _, p := range core {
+		patterns = append(patterns, module+"/"+p)
+	}
+	found := list(t, nil, patterns...)
+	if len(found) != len(core) {
+		t.Errorf("%d packages, want %d", len(found), len(core))
+	}
+	for _, p := range found {
+		for _, dep := range p.Deps {
+			for _, forbidden := range []string{
+				"github.com/aws", module + "/internal/awsstore", module + "/internal/localstore", "go.etcd.io/bbolt",
+				module + "/internal/station", module + "/internal/server", module + "/internal/admin",
+			} {
+				if below(dep, forbidden) {
+					t.Errorf("%s depends on %s", p.ImportPath, dep)
+				}
+			}
+		}
+	}
+}
+
+// What the edge is made of, as WebAssembly. Every package more is paid for in each cold start: fmt,
+// net/url, encoding/json, time, reflect and os cost hundreds of kilobytes.
+func TestEdgeStaysSmall(t *testing.T) {
+	allowed := []string{
+		"cmp", "errors", "hash", "hash/crc32", "io", "iter", "math/bits", "runtime", "slices", "strconv", "strings",
+		"structs", "sync", "sync/atomic", "unicode", "unicode/utf8", "unsafe",
+		module + "/edge", module + "/edge/sha256", module + "/internal/index", module + "/internal/layout",
+	}
+	forbidden := []string{"fmt", "net/url", "encoding/json", "time", "reflect", "os", "crypto"}
+	p := list(t, []string{"GOOS=wasip1", "GOARCH=wasm"}, module+"/edge")[0]
+	for _, dep := range p.Deps {
+		// The runtime's own parts come with the runtime.
+		if !slices.Contains(allowed, dep) && !below(dep, "internal") {
+			t.Errorf("the edge depends on %s", dep)
+		}
+		for _, f := range forbidden {
+			if below(dep, f) {
+				t.Errorf("the edge depends on %s, which is heavy", dep)
+			}
+		}
+	}
+	if !slices.Contains(p.Deps, module+"/edge/sha256") {
+		t.Error("the edge does not use the small SHA-256")
+	}
+}
+
+// Commands are at the top: nothing but a command imports what is below a cmd folder.
+func TestNothingImportsCommands(t *testing.T) {
+	for _, p := range list(t, nil, "./...") {
+		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			before, _, isCommand := strings.Cut(imported+"/", "/cmd/")
+			if isCommand && below(imported, module) && !below(p.ImportPath, before+"/cmd") {
+				t.Errorf("%s imports %s", p.ImportPath, imported)
+			}
+		}
+		if below(p.ImportPath, module+"/cmd") && p.Name != "main" {
+			t.Errorf("%s is below cmd and is no command", p.ImportPath)
+		}
+	}
+}
+
+// Packages are named for what they provide.
+func TestPackageNames(t *testing.T) {
+	vague := []string{"util", "utils", "helper", "helpers", "common", "manager"}
+	for _, p := range list(t, nil, "./...") {
+		for _, name := range append(slices.Concat(p.Imports, p.TestImports, p.XTestImports), p.ImportPath) {
+			if slices.Contains(vague, path.Base(name)) {
+				t.Errorf("%s imports %s: its name says nothing", p.ImportPath, name)
+			}
+		}
+	}
+}
+
+func TestPackageComments(t *testing.T) {
+	for _, p := range list(t, nil, "./...") {
+		if len(p.GoFiles) == 0 {
+			continue // tests only
+		}
+		if p.Doc == "" || p.Name != "main" && !strings.HasPrefix(p.Doc, "Package "+p.Name+" ") {
+			t.Errorf("%s: the package comment begins %q", p.ImportPath, p.Doc)
+		}
+	}
+}

@@ -101,6 +101,13 @@ func ReadIndex(ctx context.Context, objects Objects) (*index.Index, string, erro
 	return ix, etag, err
 }
 
+// ReadSuperseded returns the index of an earlier generation; it fails with ErrNotExist if that is not in
+// the history.
+func ReadSuperseded(ctx context.Context, objects Objects, generation uint64) (*index.Index, error) {
+	ix, _, err := readIndex(ctx, objects, layout.HistoryKey(generation))
+	return ix, err
+}
+
 func readIndex(ctx context.Context, objects Objects, key string) (*index.Index, string, error) {
 	data, info, err := readAll(ctx, objects, key, index.MaxEncoded)
 	if err != nil {
@@ -153,7 +160,7 @@ func (b *Builder) superseded(ctx context.Context, generation uint64) (*index.Ind
 	if ix != nil {
 		return ix, nil
 	}
-	ix, _, err := readIndex(ctx, b.Objects, layout.HistoryKey(generation))
+	ix, err := ReadSuperseded(ctx, b.Objects, generation)
 	if err != nil {
 		return nil, err
 	}

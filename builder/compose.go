@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -39,6 +40,41 @@ func (c *Composer) Manifest(set edge.Set, held edge.Mask) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// Answer is a bundle or manifest, ready to be read or stored.
+type Answer struct {
+	io.ReadSeekCloser
+	Size int64 // bytes
+	// Checked: CRC64NVME is known.
+	CRC64NVME uint64
+	Checked   bool
+}
+
+// Body is the answer as Objects.Put takes it.
+func (a *Answer) Body() Body {
+	return Body{Reader: a, Size: a.Size, CRC64NVME: a.CRC64NVME, Checked: a.Checked}
+}
+
+// Compose returns the bundle or manifest (kind is layout.Bundle or layout.Manifest) of a set. It can be
+// read until ctx is done.
+func (c *Composer) Compose(ctx context.Context, kind layout.Kind, set edge.Set, held edge.Mask) (*Answer, error) {
+	if kind == layout.Manifest {
+		data, err := c.Manifest(set, held)
+		if err != nil {
+			return nil, err
+		}
+		return &Answer{ReadSeekCloser: nopCloser{bytes.NewReader(data)}, Size: int64(len(data))}, nil
+	}
+	composed, err := c.Bundle(ctx, set, held)
+	if err != nil {
+		return nil, err
+	}
+	return &Answer{composed.Open(ctx), composed.Size(), composed.CRC64NVME(), true}, nil
+}
+
+type nopCloser struct{ io.ReadSeeker }
+
+func (nopCloser) Close() error { return nil }
 
 // Composed is a bundle that exists only as a plan over stored pieces.
 type Composed struct {

@@ -301,7 +301,7 @@ func (k *killing) Put(ctx context.Context, key string, body builder.Body, opt bu
 }
 
 func TestDeliveryTorture(t *testing.T) {
-	for seed := range uint64(6) {
+	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			q := &torn{rand: rand.New(rand.NewPCG(seed, 2))}

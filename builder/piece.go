@@ -45,12 +45,9 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 		}
 		return b.reject(ctx, j, err)
 	}
-	left, err := b.Ledger.Done(ctx, j.Entry, j.Part)
-	if err != nil {
-		return fmt.Errorf("count piece of plan %d: %w", j.Sequence, err)
-	}
-	if left > 0 {
-		return nil
+	left, err := b.done(ctx, j)
+	if err != nil || left > 0 {
+		return err
 	}
 	return b.stageBundles(ctx, j.Sequence, j.origin())
 }

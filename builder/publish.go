@@ -42,12 +42,9 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	left, err := b.Ledger.Done(ctx, j.Entry, j.Part)
-	if err != nil {
-		return fmt.Errorf("count bundles of plan %d: %w", j.Sequence, err)
-	}
-	if left > 0 {
-		return nil
+	left, err := b.done(ctx, j)
+	if err != nil || left > 0 {
+		return err
 	}
 	if err := b.publish(ctx, j.Sequence, j.Base, j.origin()); err != nil {
 		return err
@@ -55,33 +52,47 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	return b.Ledger.Close(ctx, j.Entry)
 }
 
+// done counts a part and returns how many are left. An entry that is gone has been closed by whoever
+// finished it, or forgotten long after its plan: the late delivery has nothing left to do.
+func (b *Builder) done(ctx context.Context, j job) (left int, err error) {
+	left, err = b.Ledger.Done(ctx, j.Entry, j.Part)
+	if errors.Is(err, ErrNotExist) {
+		b.opt.Log.InfoContext(ctx, "late job of a finished build", "sequence", j.Sequence, "entry", j.Entry, "part", j.Part)
+		return 1, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count part %d of plan %d: %w", j.Part, j.Sequence, err)
+	}
+	return left, nil
+}
+
 // storeBundle writes one bundle and its manifest, whichever is missing.
 func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held edge.Mask) error {
-	key := layout.ManifestKey(id, held.String())
-	missing, err := b.lacks(ctx, key)
-	if err != nil {
-		return err
-	}
-	if missing {
-		data, err := b.composer.Manifest(set, held)
+	for _, object := range []struct {
+		kind layout.Kind
+		key  string
+	}{
+		{layout.Manifest, layout.ManifestKey(id, held.String())},
+		{layout.Bundle, layout.BundleKey(id, held.String())},
+	} {
+		missing, err := b.lacks(ctx, object.key)
 		if err != nil {
 			return err
 		}
-		if err := b.put(ctx, key, bytesBody(data), nil); err != nil {
+		if !missing {
+			continue
+		}
+		answer, err := b.composer.Compose(ctx, object.kind, set, held)
+		if err != nil {
+			return err
+		}
+		err = b.put(ctx, object.key, answer.Body(), nil)
+		answer.Close()
+		if err != nil {
 			return err
 		}
 	}
-	key = layout.BundleKey(id, held.String())
-	if missing, err = b.lacks(ctx, key); err != nil || !missing {
-		return err
-	}
-	composed, err := b.composer.Bundle(ctx, set, held)
-	if err != nil {
-		return err
-	}
-	r := composed.Open(ctx)
-	defer r.Close()
-	return b.put(ctx, key, Body{Reader: r, Size: composed.Size(), CRC64NVME: composed.CRC64NVME(), Checked: true}, nil)
+	return nil
 }
 
 // lacks tells whether the store lacks an object, and reports one that it has.

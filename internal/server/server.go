@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"bytes"
-
 	"precast/builder"
 	"precast/edge"
 	"precast/internal/layout"
@@ -119,6 +117,9 @@ func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Deci
 		return
 	}
 	body, source, err := s.open(r.Context(), key, kind, d)
+	if r.Context().Err() != nil {
+		return // the device has gone
+	}
 	if err != nil {
 		h.Del("ETag")
 		h.Del("Vary")
@@ -144,20 +145,12 @@ func (s *Server) open(ctx context.Context, key string, kind layout.Kind, d edge.
 	if !errors.Is(err, builder.ErrNotExist) {
 		return nil, "", err
 	}
-	if kind == layout.Manifest {
-		data, err := s.composer.Manifest(d.Set, d.Held)
-		return nopCloser{bytes.NewReader(data)}, "composed", err
-	}
-	composed, err := s.composer.Bundle(ctx, d.Set, d.Held)
+	answer, err := s.composer.Compose(ctx, kind, d.Set, d.Held)
 	if err != nil {
 		return nil, "", err
 	}
-	return composed.Open(ctx), "composed", nil
+	return answer, "composed", nil
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 // stored opens an object for reading anywhere. A driver whose bodies cannot seek is read by range.
 func (s *Server) stored(ctx context.Context, key string) (io.ReadSeekCloser, error) {

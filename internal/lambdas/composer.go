@@ -1,0 +1,146 @@
+package lambdas
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"precast/builder"
+	"precast/edge"
+	"precast/internal/index"
+	"precast/internal/layout"
+)
+
+// HeldHeader brings the device's held tags to the composer, in canonical form; the query string brings
+// its canonical selection. Together they say what the path, a set ID and mask, cannot: which items.
+const HeldHeader = "X-Precast-Held"
+
+// Composer answers requests for bundles and manifests that were not prebuilt, under the very path that
+// the object store was asked for first. It composes what the published index, or one of the retained
+// ones before it, gives to that selection, and nothing else: a path that does not follow from the
+// selection is 404, whatever it names.
+type Composer struct {
+	Objects builder.Objects
+	// Store keeps what was composed, so that the next request finds it in the object store.
+	Store bool
+	Log   *slog.Logger
+
+	Composer *builder.Composer
+}
+
+// ServeHTTP implements http.Handler.
+func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		c.fail(w, http.StatusMethodNotAllowed, "Use GET or HEAD")
+		return
+	}
+	key := strings.TrimPrefix(r.URL.Path, "/")
+	kind, err := layout.KindOf(key)
+	if err != nil || kind != layout.Bundle && kind != layout.Manifest {
+		c.fail(w, http.StatusNotFound, "Not found")
+		return
+	}
+	d, err := c.find(r.Context(), key, kind, r.URL.RawQuery, r.Header.Get(HeldHeader))
+	if err != nil {
+		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
+		c.fail(w, http.StatusServiceUnavailable, "The package is not available right now")
+		return
+	}
+	if d.Status != edge.StatusOK {
+		c.fail(w, d.Status, d.Error)
+		return
+	}
+	if err := c.send(w, r, key, kind, d); err != nil {
+		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
+	}
+}
+
+// find returns the decision whose object has this key, of the newest index that has one.
+func (c *Composer) find(ctx context.Context, key string, kind layout.Kind, query, held string) (edge.Decision, error) {
+	ix, _, err := builder.ReadIndex(ctx, c.Objects)
+	if err != nil {
+		return edge.Decision{}, err
+	}
+	if ix == nil {
+		return edge.Decision{Status: edge.StatusUnavailable, Error: edge.ErrNoIndex}, nil
+	}
+	for back := uint64(0); ; back++ {
+		d := edge.Decide(ix, query, held)
+		if d.Status == edge.StatusBadRequest {
+			return d, nil
+		}
+		if d.Status == edge.StatusOK && key == keyOf(kind, d) {
+			return d, nil
+		}
+		if back >= ix.Params.Retain || ix.Generation <= 1 {
+			return edge.Decision{Status: edge.StatusNotFound, Error: edge.ErrNotFound}, nil
+		}
+		earlier, err := builder.ReadSuperseded(ctx, c.Objects, ix.Generation-1)
+		if errors.Is(err, builder.ErrNotExist) {
+			return edge.Decision{Status: edge.StatusNotFound, Error: edge.ErrNotFound}, nil
+		}
+		if err != nil {
+			return edge.Decision{}, err
+		}
+		ix = withRetain(earlier, ix.Params.Retain)
+	}
+}
+
+// withRetain keeps the newest index's word on how far back to look.
+func withRetain(ix *index.Index, retain uint64) *index.Index {
+	c := *ix
+	c.Params.Retain = retain
+	return &c
+}
+
+func keyOf(kind layout.Kind, d edge.Decision) string {
+	if d.Selection.MetadataOnly != (kind == layout.Manifest) {
+		return ""
+	}
+	if kind == layout.Manifest {
+		return layout.ManifestKey(d.Set.ID(), d.Held.String())
+	}
+	return layout.BundleKey(d.Set.ID(), d.Held.String())
+}
+
+func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind layout.Kind, d edge.Decision) error {
+	answer, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Held)
+	if err != nil {
+		c.fail(w, http.StatusServiceUnavailable, "The package is not available right now")
+		return err
+	}
+	defer answer.Close()
+	if c.Store && r.Method == http.MethodGet {
+		_, err := c.Objects.Put(r.Context(), key, answer.Body(), builder.PutOptions{IfAbsent: true})
+		if err != nil && !errors.Is(err, builder.ErrPrecondition) {
+			c.Log.WarnContext(r.Context(), "composed object was not stored", "key", key, "error", err)
+		}
+	}
+	headers := layout.HeadersOf(kind)
+	h := w.Header()
+	h.Set("Content-Type", headers.ContentType)
+	h.Set("Cache-Control", headers.CacheControl) // as the stored object's; the CDN overrides both
+	if headers.ContentDisposition != "" {
+		h.Set("Content-Disposition", headers.ContentDisposition)
+	}
+	h.Set("ETag", `"`+strings.ReplaceAll(key, "/", "-")+`"`)
+	http.ServeContent(w, r, "", time.Time{}, answer)
+	return nil
+}
+
+func (c *Composer) fail(w http.ResponseWriter, status int, message string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", layout.ErrorCacheControl)
+	if status == http.StatusServiceUnavailable {
+		h.Set("Cache-Control", layout.UnavailableCacheControl)
+		h.Set("Retry-After", "5")
+	}
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": message}) // the client has gone, or everything is well
+}

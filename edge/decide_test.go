@@ -82,6 +82,29 @@ func TestOneReleaseOnSeveralTracks(t *testing.T) {
 	equalsReference(t, items, query, "")
 }
 
+// Two releases are two files, even if one thing about them is the same.
+func TestSimilarReleases(t *testing.T) {
+	one, renamed, changed := item("app", "a", "1"), item("app", "b", "1"), item("app", "c", "1", "x")
+	renamed.Version = "2"                         // the same content under a new version
+	changed.SHA256[0]++                           // no sound catalog has this
+	other := item("bpp", "d", "1", "y")           // another app
+	other.MD5, other.SHA256 = one.MD5, one.SHA256 // of the same content
+	items := []index.Item{one, renamed, changed, other}
+	for query, n := range map[string]int{"cpuArch=x&app=a&attrX=c": 2, "cpuArch=x&app=b&attrY=d": 2, "cpuArch=x&app=a&attrY=d": 2, "cpuArch=x&app=b&attrX=c": 2} {
+		if d := edge.Decide(indexOf(items...), query, ""); d.Set.Len() != n {
+			t.Errorf("%s: %s, want %d files", query, files(d.Set), n)
+		}
+		equalsReference(t, items, query, "")
+	}
+	// Both releases of one content at once: a device that holds it holds both.
+	items = []index.Item{item("app", "a", "1"), renamed}
+	items[1].Attrs = []string{"x"}
+	d := edge.Decide(indexOf(items...), "cpuArch=x&app=a&attrX=b", md5Of("app", "1"))
+	if d.Status != edge.StatusNotModified || files(d.Set) != "app_1 app_2" {
+		t.Errorf("status %d, %s", d.Status, files(d.Set))
+	}
+}
+
 func TestErrors(t *testing.T) {
 	long := strings.Repeat("x", edge.MaxParam)
 	for _, c := range []struct {
@@ -205,6 +228,7 @@ func TestHeld(t *testing.T) {
 		{"another release", md5Of("os_armv8", "2.0.0"), "0", 200},
 		{"cut short", os5[:31], "0", 200},
 		{"MD5 that begins a SHA-256", os256[:32], "0", 200},
+		{"SHA-256 that begins with an MD5", os5 + strings.Repeat("0", 32), "0", 200},
 		{"all", os5 + "," + score + "," + video, "7", 304},
 		{"all and more", os5 + "," + score + "," + video + "," + manyDigests(9), "7", 304},
 	} {

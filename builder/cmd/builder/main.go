@@ -1,0 +1,79 @@
+// Command builder is the Lambda function on the job queue: it plans, builds and publishes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"precast/builder"
+	"precast/internal/awsstore"
+	"precast/internal/cdn"
+	"precast/internal/environ"
+	"precast/internal/index"
+	"precast/internal/lambdas"
+	"precast/internal/station"
+)
+
+func main() {
+	log := lambdacontext.NewLogger()
+	handler, err := wire(context.Background(), environ.New(os.LookupEnv), log)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "builder:", err)
+		os.Exit(1)
+	}
+	lambda.Start(handler.Handle)
+}
+
+func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.Worker, error) {
+	places := station.Places{
+		Bucket:       env.Need("BUCKET"),
+		CatalogTable: env.Need("CATALOG_TABLE"),
+		LedgerTable:  env.Need("LEDGER_TABLE"),
+		QueueURL:     env.Need("QUEUE_URL"),
+	}
+	def := builder.DefaultParams()
+	params := index.Params{
+		MaxBundles:      env.Uint("MAX_BUNDLES", def.MaxBundles),
+		MaxBytes:        env.Uint("MAX_BYTES", def.MaxBytes),
+		MaxCombinations: env.Uint("MAX_COMBINATIONS", def.MaxCombinations),
+		SubsetItems:     env.Uint("SUBSET_ITEMS", def.SubsetItems),
+		Retain:          env.Uint("RETAIN", def.Retain),
+	}
+	opt := builder.Options{
+		Params:      params,
+		BaseURL:     env.Text("BASE_URL", ""),
+		PartBytes:   int64(env.Uint("PART_BYTES", 256<<20)),
+		Concurrency: int(env.Uint("CONCURRENCY", 4)),
+		Attempts:    int(env.Uint("ATTEMPTS", 5)),
+		Log:         log,
+	}
+	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "builder"}
+	distribution := env.Text("DISTRIBUTION_ID", "")
+	margin := env.Duration("DEADLINE_MARGIN", 20*time.Second)
+	if err := env.Err(); err != nil {
+		return nil, err
+	}
+	clients, err := awsstore.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := station.AWS(clients, places)
+	if err != nil {
+		return nil, err
+	}
+	if distribution != "" {
+		if metrics.Next, err = cdn.Connect(ctx, distribution, log); err != nil {
+			return nil, err
+		}
+	}
+	opt.Observer = metrics
+	return &lambdas.Worker{
+		Builder: builder.New(d.Ports, opt), Queue: d.Queue, Log: log, Concurrency: 2, Margin: margin,
+	}, nil
+}

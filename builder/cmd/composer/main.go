@@ -1,0 +1,47 @@
+// Command composer is the Lambda function behind a function URL that answers for bundles and manifests
+// which are not prebuilt.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-lambda-go/lambdaurl"
+
+	"precast/builder"
+	"precast/internal/awsstore"
+	"precast/internal/environ"
+	"precast/internal/lambdas"
+	"precast/internal/station"
+)
+
+func main() {
+	log := lambdacontext.NewLogger()
+	handler, err := wire(context.Background(), environ.New(os.LookupEnv), log)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "composer:", err)
+		os.Exit(1)
+	}
+	lambdaurl.Start(handler)
+}
+
+func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (http.Handler, error) {
+	bucket := env.Need("BUCKET")
+	keep := env.Bool("STORE_COMPOSED", true)
+	if err := env.Err(); err != nil {
+		return nil, err
+	}
+	clients, err := awsstore.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := station.AWS(clients, station.Places{Bucket: bucket})
+	if err != nil {
+		return nil, err
+	}
+	return &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep, Log: log}, nil
+}

@@ -1,0 +1,44 @@
+// Command enqueuer is the Lambda function on the catalog's change stream, and on the schedule of full
+// plans.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"precast/internal/awsstore"
+	"precast/internal/environ"
+	"precast/internal/lambdas"
+	"precast/internal/station"
+)
+
+func main() {
+	log := lambdacontext.NewLogger()
+	handler, err := wire(context.Background(), environ.New(os.LookupEnv), log)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "enqueuer:", err)
+		os.Exit(1)
+	}
+	lambda.Start(handler.Handle)
+}
+
+func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
+	places := station.Places{LedgerTable: env.Need("LEDGER_TABLE"), QueueURL: env.Need("QUEUE_URL")}
+	if err := env.Err(); err != nil {
+		return nil, err
+	}
+	clients, err := awsstore.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := station.AWS(clients, places)
+	if err != nil {
+		return nil, err
+	}
+	return &lambdas.Enqueuer{Ledger: d.Ledger, Queue: d.Queue, Log: log}, nil
+}

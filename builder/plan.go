@@ -118,6 +118,9 @@ func (b *Builder) Plan(ctx context.Context, items []catalog.Item, opt PlanOption
 		Params:  b.opt.Params,
 		Items:   accepted,
 	})
+	if n := len(p.Target.Encode()); n > index.MaxEncoded-64 { // room for greater numbers
+		return nil, fmt.Errorf("plan: the catalog makes an index of %d bytes, more than the %d that readers accept: it has too many items", n, index.MaxEncoded)
+	}
 	p.Coverage, p.Missing, err = b.missing(ctx, p.Target, base, opt.Verify)
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)

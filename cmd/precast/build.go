@@ -47,7 +47,7 @@ type outcome struct {
 }
 
 func (c *buildCmd) Run(ctx context.Context, std streams) error {
-	d, err := openData(c.Data)
+	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ Examples:
 }
 
 func (c *planCmd) Run(ctx context.Context, std streams) error {
-	d, err := existingData(c.Data)
+	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}

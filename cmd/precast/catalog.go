@@ -29,7 +29,7 @@ Examples:
 }
 
 func (c *seedCmd) Run(ctx context.Context, std streams) error {
-	d, err := openData(c.Data)
+	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func report(j jsonFlag, std streams, d *data, res seed.Result) error {
 		}{res.Items, append([]catalog.Key{}, res.Removed...)}
 		return printJSON(std.out, out)
 	}
-	fmt.Fprintf(std.out, "%d items in the catalog of %s", len(res.Items), d.dir)
+	fmt.Fprintf(std.out, "%d items in the catalog of %s", len(res.Items), d.name)
 	if len(res.Removed) > 0 {
 		fmt.Fprintf(std.out, ", %d removed", len(res.Removed))
 	}
@@ -102,7 +102,7 @@ Examples:
 }
 
 func (c *putCmd) Run(ctx context.Context, std streams) error {
-	d, err := openData(c.Data)
+	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ Examples:
 }
 
 func (c *rmCmd) Run(ctx context.Context, std streams) error {
-	d, err := existingData(c.Data)
+	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (*listCmd) Help() string {
 }
 
 func (c *listCmd) Run(ctx context.Context, std streams) error {
-	d, err := existingData(c.Data)
+	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ Examples:
 }
 
 func (c *importCmd) Run(ctx context.Context, std streams) error {
-	d, err := openData(c.Data)
+	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (*exportCmd) Help() string {
 }
 
 func (c *exportCmd) Run(ctx context.Context, std streams) error {
-	d, err := existingData(c.Data)
+	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,17 +8,20 @@ import (
 
 	"precast/builder"
 	"precast/internal/admin"
+	"precast/internal/awsstore"
 	"precast/internal/catalog"
 	"precast/internal/localstore"
 	"precast/internal/station"
 )
 
-// data is a data folder in use by this command: its own, or through the server that runs on it.
+// data is what a command works on: a data folder of its own, one through the server that runs on it, or a
+// pipeline on AWS.
 type data struct {
-	dir     string
-	objects *localstore.Objects
-	store   *localstore.Store // nil: a server has the folder
-	server  *admin.Client     // nil: this process has it
+	name    string // for people
+	objects builder.Objects
+	drivers station.Drivers // unless server is set
+	server  *admin.Client   // a server has the folder
+	close   func() error
 }
 
 // catalogAccess is what commands do with a catalog.
@@ -27,46 +30,68 @@ type catalogAccess interface {
 	Apply(ctx context.Context, changes []catalog.Change) error
 }
 
-// openData opens a data folder, or finds the server that runs on it.
-func openData(dir string) (*data, error) {
-	store, err := localstore.Open(dir, localstore.Options{})
+// open opens what the flags name.
+func (f dataFlag) open(ctx context.Context) (*data, error) {
+	if f.remote() {
+		return f.openRemote(ctx)
+	}
+	store, err := localstore.Open(f.Data, localstore.Options{})
 	if err == nil {
-		return &data{dir: dir, store: store, objects: store.Objects()}, nil
+		return &data{name: f.Data, objects: store.Objects(), drivers: station.Local(store), close: store.Close}, nil
 	}
 	if !errors.Is(err, localstore.ErrLocked) {
 		return nil, err
 	}
-	endpoint, findErr := admin.Find(dir)
+	endpoint, findErr := admin.Find(f.Data)
 	if findErr != nil {
 		return nil, fmt.Errorf("%w: wait for it to end", err)
 	}
-	objects, err := localstore.OpenObjects(dir)
+	objects, err := localstore.OpenObjects(f.Data)
 	if err != nil {
 		return nil, err
 	}
-	return &data{dir: dir, server: admin.NewClient(endpoint), objects: objects}, nil
+	return &data{name: f.Data, server: admin.NewClient(endpoint), objects: objects}, nil
 }
 
-// existingData is openData for commands that only look: a mistyped name makes no folder.
-func existingData(dir string) (*data, error) {
-	if _, err := os.Stat(dir); err != nil {
+// existing is open for commands that only look: a mistyped name makes no folder.
+func (f dataFlag) existing(ctx context.Context) (*data, error) {
+	if _, err := os.Stat(f.Data); err != nil && !f.remote() {
 		return nil, fmt.Errorf("open data folder: %w (precast seed or precast catalog put would make it)", err)
 	}
-	return openData(dir)
+	return f.open(ctx)
+}
+
+func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
+	places, err := f.places()
+	if err != nil {
+		return nil, err
+	}
+	clients, err := awsstore.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	drivers, err := station.AWS(clients, places)
+	if err != nil {
+		return nil, err
+	}
+	return &data{name: f.CatalogURL, objects: drivers.Objects, drivers: drivers}, nil
 }
 
 func (d *data) Close() error {
-	if d.store == nil {
+	if d.close == nil {
 		return nil
 	}
-	return d.store.Close()
+	return d.close()
 }
 
 func (d *data) catalog() catalogAccess {
 	if d.server != nil {
 		return d.server
 	}
-	return d.store.Catalog()
+	return struct {
+		builder.Catalog
+		builder.CatalogWriter
+	}{d.drivers.Catalog, d.drivers.Writer}
 }
 
 // build builds and publishes, here or in the server.
@@ -74,28 +99,30 @@ func (d *data) build(ctx context.Context, opt builder.Options, plan builder.Plan
 	if d.server != nil {
 		return d.server.Build(ctx, plan, observe)
 	}
-	s := station.New(station.Local(d.store), station.Config{Builder: opt})
-	return s.Build(ctx, plan, true, observe)
+	return station.New(d.drivers, station.Config{Builder: opt}).Build(ctx, plan, true, observe)
 }
 
 func (d *data) status(ctx context.Context, opt builder.Options) (station.Status, error) {
 	if d.server != nil {
 		return d.server.Status(ctx)
 	}
-	return station.New(station.Local(d.store), station.Config{Builder: opt}).Status(ctx)
+	return station.New(d.drivers, station.Config{Builder: opt}).Status(ctx)
 }
 
 func (d *data) redrive(ctx context.Context) (int, error) {
 	if d.server != nil {
 		return d.server.Redrive(ctx)
 	}
-	return d.store.Queue().Redrive(ctx)
+	return d.drivers.DeadLetters.Redrive(ctx)
 }
 
 // note says what happens next to a change.
 func (d *data) note() string {
-	if d.server != nil {
+	switch {
+	case d.server != nil:
 		return "The server at " + d.server.Endpoint().URL + " builds it now."
+	case d.drivers.Remote:
+		return "The pipeline builds it now; precast status tells how far it is."
 	}
 	return "Run precast build or precast serve to publish it."
 }

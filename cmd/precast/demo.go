@@ -83,7 +83,7 @@ func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n",
 
 func (d *demo) seed(ctx context.Context) error {
 	d.say("$ precast seed --data %s --size %s", d.data, strings.ReplaceAll(bytesText(d.size), " ", ""))
-	data, err := openData(d.data)
+	data, err := dataFlag{Data: d.data}.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (d *demo) serve(ctx context.Context) <-chan error {
 // build builds and publishes, in the server if it runs.
 func (d *demo) build(ctx context.Context) error {
 	d.say("$ precast build --data %s", d.data)
-	data, err := openData(d.data)
+	data, err := dataFlag{Data: d.data}.open(ctx)
 	if err != nil {
 		return err
 	}

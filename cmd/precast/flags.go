@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"reflect"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 
 	"precast/builder"
 	"precast/internal/index"
+	"precast/internal/station"
 )
 
 // size is a number of bytes, written like 10MiB, 1.5GB or 4096.
@@ -35,9 +38,51 @@ func (sizeMapper) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
-// dataFlag names the data folder.
+// dataFlag names the data folder, or the parts of a pipeline on AWS.
 type dataFlag struct {
-	Data string `help:"Data folder; made if it is not there." env:"PRECAST_DATA" default:"precast-data" placeholder:"DIR" short:"d"`
+	Data        string `help:"Data folder; made if it is not there." env:"PRECAST_DATA" default:"precast-data" placeholder:"DIR" short:"d"`
+	Objects     string `help:"On AWS instead of in the data folder: s3://BUCKET." env:"PRECAST_OBJECTS" placeholder:"URL" group:"aws"`
+	CatalogURL  string `help:"dynamodb://TABLE, of the catalog." name:"catalog" env:"PRECAST_CATALOG" placeholder:"URL" group:"aws"`
+	Ledger      string `help:"dynamodb://TABLE, of the ledger." env:"PRECAST_LEDGER" placeholder:"URL" group:"aws"`
+	Queue       string `help:"sqs://HOST/ACCOUNT/NAME of the job queue, or its https URL." env:"PRECAST_QUEUE" placeholder:"URL" group:"aws"`
+	DeadLetters string `help:"The same, of its dead letters." env:"PRECAST_DEAD_LETTERS" placeholder:"URL" group:"aws"`
+}
+
+// remote tells whether the pipeline is on AWS.
+func (f dataFlag) remote() bool {
+	return f.Objects+f.CatalogURL+f.Ledger+f.Queue+f.DeadLetters != ""
+}
+
+// places reads the URLs; it says everything that is wrong with them at once.
+func (f dataFlag) places() (station.Places, error) {
+	var errs []error
+	name := func(flag, value, scheme, example string) string {
+		rest, ok := strings.CutPrefix(value, scheme)
+		if !ok || rest == "" || strings.Contains(rest, "/") {
+			errs = append(errs, fmt.Errorf("--%s: %q is not of the form %s%s", flag, value, scheme, example))
+		}
+		return rest
+	}
+	queue := func(flag, value string) string {
+		if rest, ok := strings.CutPrefix(value, "sqs://"); ok {
+			value = "https://" + rest
+		}
+		if u, err := url.Parse(value); err != nil || u.Host == "" || u.Path == "" || u.Scheme != "https" && u.Scheme != "http" {
+			errs = append(errs, fmt.Errorf("--%s: %q is not of the form sqs://HOST/ACCOUNT/NAME", flag, value))
+		}
+		return value
+	}
+	p := station.Places{
+		Bucket:         name("objects", f.Objects, "s3://", "BUCKET"),
+		CatalogTable:   name("catalog", f.CatalogURL, "dynamodb://", "TABLE"),
+		LedgerTable:    name("ledger", f.Ledger, "dynamodb://", "TABLE"),
+		QueueURL:       queue("queue", f.Queue),
+		DeadLettersURL: queue("dead-letters", f.DeadLetters),
+	}
+	if len(errs) > 0 {
+		return p, fmt.Errorf("a pipeline on AWS takes all five URLs: %w", errors.Join(errs...))
+	}
+	return p, nil
 }
 
 // buildFlags are the settings that decide what is built. Give serve, build and plan the same ones:

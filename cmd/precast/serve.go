@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"precast/internal/admin"
-	"precast/internal/localstore"
 	"precast/internal/server"
 	"precast/internal/station"
 )
@@ -52,26 +51,24 @@ const refreshInterval = 5 * time.Second
 // serve runs until ctx is done. It calls ready once requests are answered from a published index; one
 // that comes before is told to come back.
 func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url string)) (err error) {
-	store, err := localstore.Open(c.Data, localstore.Options{})
-	if errors.Is(err, localstore.ErrLocked) {
-		if e, findErr := admin.Find(c.Data); findErr == nil {
-			return fmt.Errorf("%w: precast serve, pid %d, at %s", err, e.PID, e.URL)
-		}
-	}
+	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if d.server != nil {
+		e := d.server.Endpoint()
+		return fmt.Errorf("open data folder %s: in use by another process: precast serve, pid %d, at %s", c.Data, e.PID, e.URL)
+	}
 
 	metrics := server.NewMetrics()
 	opt, err := c.options(log, metrics)
 	if err != nil {
 		return err
 	}
-	drivers := station.Local(store)
-	st := station.New(drivers, station.Config{Builder: opt, Workers: c.Workers, Window: c.Window})
-	metrics.Depth(drivers.DeadLetters.Depth)
-	published := server.NewPublished(drivers.Objects, log)
+	st := station.New(d.drivers, station.Config{Builder: opt, Workers: c.Workers, Window: c.Window})
+	metrics.Depth(d.drivers.DeadLetters.Depth)
+	published := server.NewPublished(d.objects, log)
 	if err := published.Refresh(ctx); err != nil {
 		log.ErrorContext(ctx, "read published index", "error", err)
 	}
@@ -86,27 +83,19 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 		return fmt.Errorf("listen for devices: %w", err)
 	}
 	url := publicURL(devices.Addr())
-	local, endpoint, err := admin.Listen(url)
-	if err != nil {
-		devices.Close()
-		return err
-	}
-	withdraw, err := admin.Announce(c.Data, endpoint)
-	if err != nil {
-		devices.Close()
-		local.Close()
-		return err
-	}
-	defer withdraw()
-
 	g, ctx := errgroup.WithContext(ctx)
+	if !d.drivers.Remote {
+		withdraw, err := c.announce(ctx, g, st, url)
+		if err != nil {
+			devices.Close()
+			return err
+		}
+		defer withdraw()
+	}
 	g.Go(func() error { return st.Run(ctx) })
 	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
 	g.Go(func() error {
-		return listen(ctx, server.HTTP(server.New(drivers.Objects, published, metrics, log).Handler(), log), devices)
-	})
-	g.Go(func() error {
-		return listen(ctx, &http.Server{Handler: admin.Handler(st, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
+		return listen(ctx, server.HTTP(server.New(d.objects, published, metrics, log).Handler(), log), devices)
 	})
 	g.Go(func() error {
 		log.InfoContext(ctx, "listening", "url", url, "data", c.Data)
@@ -118,6 +107,23 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 		return nil
 	})
 	return g.Wait()
+}
+
+// announce lets other commands into the data folder's server.
+func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *station.Station, url string) (withdraw func(), err error) {
+	local, endpoint, err := admin.Listen(url)
+	if err != nil {
+		return nil, err
+	}
+	withdraw, err = admin.Announce(c.Data, endpoint)
+	if err != nil {
+		local.Close()
+		return nil, err
+	}
+	g.Go(func() error {
+		return listen(ctx, &http.Server{Handler: admin.Handler(st, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
+	})
+	return withdraw, nil
 }
 
 // listen serves until ctx is done, then lets answers under way end.

@@ -26,7 +26,7 @@ Examples:
 }
 
 func (c *statusCmd) Run(ctx context.Context, std streams) error {
-	d, err := existingData(c.Data)
+	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}

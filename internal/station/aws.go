@@ -20,7 +20,7 @@ type Places struct {
 
 // AWS returns the drivers of places. Their change log is the table's stream, which is not theirs to read.
 func AWS(c *awsstore.Clients, p Places) (Drivers, error) {
-	var d Drivers
+	d := Drivers{Remote: true}
 	if p.Bucket != "" {
 		objects, err := awsstore.NewObjects(c.S3, p.Bucket, awsstore.ObjectsOptions{})
 		if err != nil {

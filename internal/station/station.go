@@ -22,6 +22,9 @@ type Drivers struct {
 	Writer      builder.CatalogWriter
 	DeadLetters builder.DeadLetters
 	Changes     trigger.ChangeLog // nil: nothing is watched
+	// Remote: others work on the queue too, and its depth is an approximation, a minute late at most
+	// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html).
+	Remote bool
 }
 
 // Config are a station's settings.
@@ -103,14 +106,27 @@ func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool
 	return s.await(ctx, after)
 }
 
-// await polls until what was asked for is published or cannot be. A local look costs microseconds.
+// How often to look whether a build is done, and for how long a queue must have been empty before one
+// that has not published is given up. A local look costs microseconds, and is exact.
+const (
+	localLook   = 20 * time.Millisecond
+	remoteLook  = time.Second
+	remoteGrace = 90 * time.Second
+)
+
+// await looks until what was asked for is published, or cannot be any more.
 func (s *Station) await(ctx context.Context, after uint64) error {
+	look, grace := localLook, time.Duration(0)
+	if s.Remote {
+		look, grace = remoteLook, remoteGrace
+	}
 	_, _, deadBefore, err := s.DeadLetters.Depth(ctx)
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(look)
 	defer tick.Stop()
+	var idleFor time.Duration
 	for {
 		waiting, inFlight, dead, err := s.DeadLetters.Depth(ctx)
 		if err != nil {
@@ -123,10 +139,14 @@ func (s *Station) await(ctx context.Context, after uint64) error {
 		}
 		idle := waiting+inFlight == 0
 		switch {
-		case idle && ix != nil && ix.Sequence > after:
+		case (idle || s.Remote) && ix != nil && ix.Sequence > after:
 			return nil
-		case dead > deadBefore || idle:
+		case dead > deadBefore || idle && idleFor >= grace:
 			return fmt.Errorf("%w: %d dead letters; see the log, then `precast status`", ErrIncomplete, dead)
+		case idle:
+			idleFor += look
+		default:
+			idleFor = 0
 		}
 		select {
 		case <-ctx.Done():

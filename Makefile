@@ -6,7 +6,7 @@ CACHE   := .cache
 FUZZ    ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-race fuzz bench golden fmt lint ci clean
+.PHONY: help build package demo test test-aws test-race fuzz bench golden fmt lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,11 +14,20 @@ help: ## list the targets
 build: ## build bin/precast
 	$(GO) build -trimpath -o $(BIN)/precast ./cmd/precast
 
+package: ## build the Lambda functions, for arm64 and amd64, into dist/; reproducible
+	$(GO) run ./builder/cmd/pack -out dist
+
 demo: build ## play the whole story on this machine (needs Go only; curl where there is one)
 	$(BIN)/precast demo
 
 test: ## all tests that need no network
 	$(GO) test ./...
+
+AWS := ./internal/awsstore/... ./internal/streampoll/... ./builder/cmd/... ./cmd/precast
+
+test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10)
+	sh internal/awsstore/standin/install.sh
+	$(GO) test -count=1 -tags aws $(AWS)
 
 RACE := ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle ./cmd/precast
 
@@ -46,12 +55,15 @@ lint: ## format, vet and staticcheck, without changing anything
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags aws ./...
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags aws ./...
 	$(GO) mod verify
 	$(GO) mod tidy -diff
 
 ci: lint ## what continuous integration runs
 	$(GO) test -count=1 ./...
+	$(MAKE) test-aws
 	$(GO) test -count=1 -race $(RACE)
 	@mkdir -p $(CACHE)
 	$(GO) test -run "^$$$$" -bench . -benchtime 1x ./... > $(CACHE)/bench.log 2>&1 || { cat $(CACHE)/bench.log; exit 1; }

@@ -151,7 +151,7 @@ func TestMakeTargetsAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, target := range []string{"help", "build", "demo", "test", "test-race", "fuzz", "bench", "golden", "fmt", "lint", "ci", "clean"} {
+	for _, target := range []string{"help", "build", "demo", "test", "test-race", "fuzz", "bench", "golden", "package", "test-aws", "fmt", "lint", "ci", "clean"} {
 		if !regexp.MustCompile(`(?m)^` + target + `:.*## `).Match(data) {
 			t.Errorf("the Makefile has no target %s with a description", target)
 		}

@@ -23,7 +23,7 @@ demo: build ## play the whole story on this machine (needs Go only; curl where t
 test: ## all tests that need no network
 	$(GO) test ./...
 
-AWS := ./internal/awsstore/... ./internal/streampoll/... ./builder/cmd/... ./cmd/precast
+AWS := ./builder ./internal/awsstore/... ./internal/streampoll/... ./builder/cmd/... ./cmd/precast
 
 test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10)
 	sh internal/awsstore/standin/install.sh

@@ -41,7 +41,7 @@ func BenchmarkBuildOfTheSample(b *testing.B) {
 			w.put(it.App, it.Track, it.Version, program(b, i), it.Attrs()...)
 		}
 		measure(&full, &fullCPU, func() { w.build(builder.PlanOptions{}) })
-		ix, _, err := builder.ReadIndex(context.Background(), w.store.Objects())
+		ix, _, err := builder.ReadIndex(context.Background(), w.base.Objects)
 		if err != nil {
 			b.Fatal(err)
 		}

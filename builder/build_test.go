@@ -194,7 +194,7 @@ func TestVerifyMendsLostObjects(t *testing.T) {
 	for _, key := range sortedKeys(want) {
 		// A binary that is lost cannot be made again: its source is itself.
 		if i++; i%3 == 0 && !strings.HasPrefix(key, layout.BinaryPrefix) {
-			must(t, w.store.Objects().Delete(context.Background(), key))
+			must(t, w.delete(key))
 		}
 	}
 	w.build(builder.PlanOptions{})
@@ -224,7 +224,7 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		w := newWorld(rt, t.TempDir(), opt)
 		defer w.close()
 		for step := range rapid.IntRange(1, 3).Draw(rt, "steps") {
-			items, err := w.store.Catalog().Snapshot(context.Background())
+			items, err := w.base.Catalog.Snapshot(context.Background())
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -241,14 +241,14 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 			}
 			w.build(builder.PlanOptions{})
 		}
-		items, err := w.store.Catalog().Snapshot(context.Background())
+		items, err := w.base.Catalog.Snapshot(context.Background())
 		if err != nil {
 			rt.Fatal(err)
 		}
 		fresh := newWorld(rt, t.TempDir(), builder.Options{})
 		defer fresh.close()
 		for key, data := range w.objects(layout.BinaryPrefix) {
-			if _, err := fresh.store.Objects().Put(context.Background(), key,
+			if _, err := fresh.base.Objects.Put(context.Background(), key,
 				builder.Body{Reader: strings.NewReader(data), Size: int64(len(data))}, builder.PutOptions{IfAbsent: true}); err != nil {
 				rt.Fatal(err)
 			}
@@ -284,7 +284,7 @@ func TestABurstOfWritesMakesAFewPlans(t *testing.T) {
 	defer unsubscribe()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	items, err := w.store.Catalog().Snapshot(ctx)
+	items, err := w.base.Catalog.Snapshot(ctx)
 	must(t, err)
 	const writes = 1000
 	for i := 1; i <= writes; i++ {
@@ -302,7 +302,7 @@ func TestABurstOfWritesMakesAFewPlans(t *testing.T) {
 		case err := <-ended:
 			t.Fatalf("the station ended: %v", err)
 		}
-		ix, _, err := builder.ReadIndex(ctx, w.store.Objects())
+		ix, _, err := builder.ReadIndex(ctx, w.base.Objects)
 		must(t, err)
 		if ix != nil && len(ix.Items) == 1 && slices.Equal(ix.Items[0].Attrs, []string{"last"}) {
 			break

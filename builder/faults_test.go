@@ -114,30 +114,34 @@ func (w *world) pump(b *builder.Builder, each func()) {
 	w.t.Helper()
 	ctx := context.Background()
 	for {
-		messages, err := w.store.Queue().Receive(ctx, 1, time.Minute, 0)
+		waiting, _, dead, err := w.base.DeadLetters.Depth(ctx)
+		if err != nil || dead > 0 {
+			w.t.Fatalf("%d dead letters, %v", dead, err)
+		}
+		if waiting == 0 { // what is in flight is somebody else's
+			return
+		}
+		messages, err := w.base.Queue.Receive(ctx, 1, time.Minute, w.wait)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		if len(messages) == 0 {
-			break
+			w.t.Fatalf("%d jobs are waiting, none is to be had", waiting)
 		}
 		m := messages[0]
 		if err := b.Handle(ctx, m); err == nil {
-			err = w.store.Queue().Delete(ctx, m.Receipt)
+			err = w.base.Queue.Delete(ctx, m.Receipt)
 			if err != nil {
 				w.t.Fatal(err)
 			}
 		} else if !errors.Is(err, errFault) {
 			w.t.Fatalf("job failed by itself: %v", err)
-		} else if err := w.store.Queue().Extend(ctx, m.Receipt, 0); err != nil {
+		} else if err := w.base.Queue.Extend(ctx, m.Receipt, 0); err != nil {
 			w.t.Fatal(err)
 		}
 		if each != nil {
 			each()
 		}
-	}
-	if _, _, dead, err := w.store.Queue().Depth(ctx); err != nil || dead > 0 {
-		w.t.Fatalf("%d dead letters, %v", dead, err)
 	}
 }
 
@@ -159,6 +163,12 @@ func (w *world) request() {
 // Every write of a build, of a first one and of an incremental one, fails in both ways: not done, and
 // done but reported as failed. Whatever is published in between is complete, and retries finish.
 func TestEveryWriteFailsBothWays(t *testing.T) {
+	everyWriteFails(t, func(t *testing.T, opt builder.Options, g *gate) *world {
+		return newWorld(t, t.TempDir(), opt, g.install)
+	})
+}
+
+func everyWriteFails(t *testing.T, open func(t *testing.T, opt builder.Options, g *gate) *world) {
 	small := builder.Options{PartBytes: 20, Concurrency: 1}
 	story := func(w *world, each func()) {
 		b := builder.New(w.drivers.Ports, w.opt)
@@ -171,7 +181,7 @@ func TestEveryWriteFailsBothWays(t *testing.T) {
 		w.pump(b, each)
 	}
 	free := &gate{}
-	w := newWorld(t, t.TempDir(), small, free.install)
+	w := open(t, small, free)
 	story(w, nil)
 	want := w.objects(served...)
 	if got := w.versions(); !slices.Equal(got, []string{"b/prod 2", "os_a/prod 1"}) {
@@ -183,7 +193,7 @@ func TestEveryWriteFailsBothWays(t *testing.T) {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d after=%v", at, after), func(t *testing.T) {
 				g := &gate{at: at, after: after}
-				w := newWorld(t, t.TempDir(), small, g.install)
+				w := open(t, small, g)
 				defer w.close()
 				var last uint64
 				story(w, func() {
@@ -220,11 +230,11 @@ func TestALatePlanDoesNotUndoANewerOne(t *testing.T) {
 	late, current := builder.New(w.drivers.Ports, w.opt), builder.New(w.drivers.Ports, w.opt)
 	w.put("b", "prod", "2", "second", "x")
 	w.request()
-	plan, err := w.store.Queue().Receive(ctx, 1, time.Minute, 0)
+	plan, err := w.base.Queue.Receive(ctx, 1, time.Minute, w.wait)
 	must(t, err)
 	must(t, late.Handle(ctx, plan[0])) // its jobs are in the queue
-	must(t, w.store.Queue().Delete(ctx, plan[0].Receipt))
-	old, err := w.store.Queue().Receive(ctx, 10, time.Minute, 0)
+	must(t, w.base.Queue.Delete(ctx, plan[0].Receipt))
+	old, err := w.base.Queue.Receive(ctx, 10, time.Minute, w.wait)
 	must(t, err)
 	if len(old) == 0 {
 		t.Fatal("the late plan has no jobs")
@@ -301,11 +311,17 @@ func (k *killing) Put(ctx context.Context, key string, body builder.Body, opt bu
 }
 
 func TestDeliveryTorture(t *testing.T) {
-	for seed := range uint64(20) {
+	deliveryTorture(t, 20, func(t *testing.T, opt builder.Options, wrap func(*station.Drivers)) *world {
+		return newWorld(t, t.TempDir(), opt, wrap)
+	})
+}
+
+func deliveryTorture(t *testing.T, seeds uint64, open func(*testing.T, builder.Options, func(*station.Drivers)) *world) {
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			q := &torn{rand: rand.New(rand.NewPCG(seed, 2))}
-			w := newWorld(t, t.TempDir(), builder.Options{PartBytes: 60}, func(d *station.Drivers) {
+			w := open(t, builder.Options{PartBytes: 60}, func(d *station.Drivers) {
 				d.Queue = q
 				d.Objects = &killing{Objects: d.Objects, rand: rand.New(rand.NewPCG(seed, 3))}
 			})
@@ -353,7 +369,7 @@ func TestDeliveryTorture(t *testing.T) {
 				t.Fatal("the jobs never end")
 			}
 			w.checkComplete()
-			items, err := w.store.Catalog().Snapshot(ctx)
+			items, err := w.base.Catalog.Snapshot(ctx)
 			must(t, err)
 			var want []string
 			for _, it := range catalog.Apply(items, nil) {

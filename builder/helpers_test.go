@@ -32,13 +32,15 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// world is a data folder with a station over it.
+// world is a set of drivers with a station over it.
 type world struct {
 	t       fataler
-	store   *localstore.Store
-	drivers station.Drivers
+	base    station.Drivers // what is really there
+	drivers station.Drivers // what the builders see: base, or faulty wrappings of it
 	opt     builder.Options
 	events  *recorder
+	wait    time.Duration // how long to look for a message before there is none
+	close   func()
 }
 
 // newWorld opens a data folder; wrap may replace drivers by faulty ones.
@@ -48,7 +50,14 @@ func newWorld(t fataler, dir string, opt builder.Options, wrap ...func(*station.
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: store, drivers: station.Local(store), opt: opt, events: &recorder{}}
+	w := worldOf(t, station.Local(store), opt, wrap...)
+	w.close = func() { store.Close() }
+	return w
+}
+
+// worldOf makes a world of any drivers.
+func worldOf(t fataler, base station.Drivers, opt builder.Options, wrap ...func(*station.Drivers)) *world {
+	w := &world{t: t, base: base, drivers: base, opt: opt, events: &recorder{}, close: func() {}}
 	for _, f := range wrap {
 		f(&w.drivers)
 	}
@@ -58,8 +67,6 @@ func newWorld(t fataler, dir string, opt builder.Options, wrap ...func(*station.
 	}
 	return w
 }
-
-func (w *world) close() { w.store.Close() }
 
 func (w *world) station() *station.Station {
 	return station.New(w.drivers, station.Config{Builder: w.opt, Workers: 2})
@@ -85,7 +92,7 @@ func (w *world) put(app, track, version string, content string, attrs ...string)
 		}
 		it.DeviceAttr[a] = true
 	}
-	im := &seed.Importer{Objects: w.store.Objects(), Catalog: w.store.Catalog()}
+	im := w.importer()
 	res, err := im.Import(context.Background(), []seed.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
 		return nopCloser{strings.NewReader(content)}, nil
 	}}}, false)
@@ -95,20 +102,27 @@ func (w *world) put(app, track, version string, content string, attrs ...string)
 	return res.Items[0]
 }
 
+func (w *world) importer() *seed.Importer {
+	return &seed.Importer{Objects: w.base.Objects, Catalog: struct {
+		builder.Catalog
+		builder.CatalogWriter
+	}{w.base.Catalog, w.base.Writer}}
+}
+
 type nopCloser struct{ io.ReadSeeker }
 
 func (nopCloser) Close() error { return nil }
 
 func (w *world) apply(changes ...catalog.Change) {
 	w.t.Helper()
-	if err := w.store.Catalog().Apply(context.Background(), changes); err != nil {
+	if err := w.base.Writer.Apply(context.Background(), changes); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 func (w *world) seed(size int64) {
 	w.t.Helper()
-	im := &seed.Importer{Objects: w.store.Objects(), Catalog: w.store.Catalog()}
+	im := w.importer()
 	if _, err := im.Sample(context.Background(), size, 1); err != nil {
 		w.t.Fatal(err)
 	}
@@ -120,7 +134,7 @@ func (w *world) objects(prefixes ...string) map[string]string {
 	ctx := context.Background()
 	all := make(map[string]string)
 	for _, p := range prefixes {
-		err := w.store.Objects().List(ctx, p, func(o builder.ObjectInfo) error {
+		err := w.base.Objects.List(ctx, p, func(o builder.ObjectInfo) error {
 			all[o.Key] = w.read(o.Key)
 			return nil
 		})
@@ -133,7 +147,7 @@ func (w *world) objects(prefixes ...string) map[string]string {
 
 func (w *world) read(key string) string {
 	w.t.Helper()
-	body, _, err := w.store.Objects().Get(context.Background(), key, 0, -1)
+	body, _, err := w.base.Objects.Get(context.Background(), key, 0, -1)
 	if err != nil {
 		w.t.Fatalf("read %s: %v", key, err)
 	}
@@ -145,6 +159,13 @@ func (w *world) read(key string) string {
 	return string(data)
 }
 
+// delete removes an object, as no builder would.
+func (w *world) delete(key string) error {
+	return w.base.Objects.(interface {
+		Delete(ctx context.Context, key string) error
+	}).Delete(context.Background(), key)
+}
+
 // served is everything that devices can be sent.
 var served = []string{layout.BundlePrefix, layout.ManifestPrefix, layout.BinaryPrefix}
 
@@ -152,7 +173,7 @@ var served = []string{layout.BundlePrefix, layout.ManifestPrefix, layout.BinaryP
 func (w *world) checkComplete() {
 	w.t.Helper()
 	ctx := context.Background()
-	ix, _, err := builder.ReadIndex(ctx, w.store.Objects())
+	ix, _, err := builder.ReadIndex(ctx, w.base.Objects)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -179,7 +200,7 @@ func (w *world) checkComplete() {
 // versions returns what is published: "app/track version".
 func (w *world) versions() []string {
 	w.t.Helper()
-	ix, _, err := builder.ReadIndex(context.Background(), w.store.Objects())
+	ix, _, err := builder.ReadIndex(context.Background(), w.base.Objects)
 	if err != nil || ix == nil {
 		w.t.Fatalf("read index: %v %v", ix, err)
 	}
@@ -192,7 +213,7 @@ func (w *world) versions() []string {
 
 func (w *world) generation() uint64 {
 	w.t.Helper()
-	ix, _, err := builder.ReadIndex(context.Background(), w.store.Objects())
+	ix, _, err := builder.ReadIndex(context.Background(), w.base.Objects)
 	if err != nil {
 		w.t.Fatal(err)
 	}

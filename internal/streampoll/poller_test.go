@@ -1,0 +1,414 @@
+package streampoll
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams/types"
+)
+
+// world is all that outlives a Poller.
+type world struct {
+	table *fakeTable
+	jobs  *jobs
+	marks *memory
+	log   *slog.Logger
+}
+
+func newWorld() *world {
+	return &world{newFake(), &jobs{}, &memory{}, slog.New(slog.NewTextHandler(io.Discard, nil))}
+}
+
+const window = 2 * time.Second
+
+func (w *world) poller(t testing.TB) *Poller {
+	t.Helper()
+	p, err := New(Config{Client: w.table, Stream: w.table.latest, Checkpoints: w.marks, Ledger: w.jobs, Queue: w.jobs,
+		Window: window, Logger: w.log, Random: func() float64 { return 0.5 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// start runs a Poller until the function returned is called.
+func (w *world) start(t testing.TB) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	p := w.poller(t)
+	go func() { done <- p.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	}
+}
+
+// during runs a Poller while f sleeps and changes things, and checks that the reader kept the rules.
+func (w *world) during(t *testing.T, f func()) {
+	t.Helper()
+	stop := w.start(t)
+	f()
+	stop()
+	w.check(t)
+}
+
+func (w *world) check(t *testing.T) {
+	t.Helper()
+	if len(w.table.broken) > 0 {
+		t.Errorf("%d rules broken: %s", len(w.table.broken), w.table.broken[0])
+	}
+}
+
+// wantSeen fails unless every record has been read exactly n times.
+func (w *world) wantSeen(t *testing.T, records, n int) {
+	t.Helper()
+	if len(w.table.seen) != records {
+		t.Errorf("%d records were read, want %d", len(w.table.seen), records)
+	}
+	for seq, got := range w.table.seen {
+		if got != n {
+			t.Fatalf("record %s was read %d times, want %d", seq, got, n)
+		}
+	}
+}
+
+func (w *world) wantPlans(t *testing.T, want int) plan {
+	t.Helper()
+	n, p := w.jobs.last()
+	if n != want {
+		t.Errorf("%d plans, want %d: %+v", n, want, w.jobs.plans)
+	}
+	return p
+}
+
+func TestStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		start := time.Now()
+		w.during(t, func() { time.Sleep(time.Hour) })
+		if p := w.wantPlans(t, 1); !p.at.Equal(start) || p.Since != 0 {
+			t.Errorf("the plan at the start: %+v, want it at %v", p, start)
+		}
+		// Idle: the shard once a second, the list every ten, and nothing else.
+		if c := w.table.calls; c["GetRecords"] > 3601 || c["DescribeStream"] > 361 || c["GetShardIterator"] != 1 || c["Stream"] != 1 {
+			t.Errorf("calls in an hour: %v", c)
+		}
+	})
+}
+
+func TestCoalesce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		var first time.Time
+		w.during(t, func() {
+			time.Sleep(5300 * time.Millisecond)
+			first = time.Now()
+			for range 100 { // 1,000 changes in a second
+				w.table.change(0, 10)
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(time.Minute)
+		})
+		p := w.wantPlans(t, 2)
+		if p.Since != first.UnixMilli() {
+			t.Errorf("since %d, want %d", p.Since, first.UnixMilli())
+		}
+		if late := p.at.Sub(first); late > time.Second+window+pagePace {
+			t.Errorf("the plan came %v after the first change", late)
+		}
+		w.wantSeen(t, 1000, 1)
+		if w.marks.saved != 1 {
+			t.Errorf("%d checkpoints, want 1", w.marks.saved)
+		}
+	})
+}
+
+// A flood is many pages, and still few plans.
+func TestFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.table.change(0, 20_000)
+		w.during(t, func() { time.Sleep(time.Minute) })
+		w.wantSeen(t, 20_000, 1)
+		if n, _ := w.jobs.last(); n > 5 { // 20 pages take 5 s
+			t.Errorf("%d plans", n)
+		}
+	})
+}
+
+// Shards are closed and split while they are read, and all are read, parents first.
+func TestLineage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.table.empty = 3
+		n := 0
+		change := func(shard, records int) { w.table.change(shard, records); n += records }
+		change(0, 2500)
+		w.table.roll(0, 2)
+		change(0, 1200)
+		change(1, 10)
+		w.table.roll(0, 1)
+		w.during(t, func() {
+			for i := range 20 {
+				change(i, 50)
+				w.table.roll(i, 1+i%2)
+				change(i+1, 5)
+				time.Sleep(time.Duration(i) * time.Second)
+			}
+			time.Sleep(time.Minute)
+		})
+		w.wantSeen(t, n, 1)
+		// By the reads themselves, too: nothing of a child before "parent end".
+		parents := make(map[string]string)
+		for _, sh := range w.table.current().shards {
+			parents[sh.id] = sh.parent
+		}
+		for i, read := range w.table.reads {
+			id, _, _ := strings.Cut(read, " ")
+			if parent := parents[id]; parent != "" && !slices.Contains(w.table.reads[:i], parent+" end") {
+				t.Fatalf("read %d is %q, before the end of %s", i, read, parent)
+			}
+		}
+	})
+}
+
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.table.change(0, 1500)
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.wantSeen(t, 1500, 1)
+		plans, _ := w.jobs.last()
+
+		// While nobody reads: more records, a split, more records.
+		time.Sleep(time.Hour)
+		down := time.Now()
+		w.table.change(0, 7)
+		w.table.roll(0, 2)
+		w.table.change(0, 1)
+		w.table.change(1, 1)
+		time.Sleep(time.Hour)
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.wantSeen(t, 1509, 1)
+		if p := w.wantPlans(t, plans+1); p.Since != down.UnixMilli() {
+			t.Errorf("since %d, want the oldest change that nobody had read, %d", p.Since, down.UnixMilli())
+		}
+
+		// And with nothing new, nothing is read again.
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.wantSeen(t, 1509, 1)
+	})
+}
+
+// Between the plan and the checkpoint: the plan is asked for again.
+func TestCrashBeforeSave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.marks.fault = func(call string) error {
+			if call == "Save" {
+				return errNetwork
+			}
+			return nil
+		}
+		w.during(t, func() {
+			w.table.change(0, 3)
+			time.Sleep(10 * time.Second)
+		})
+		plans, p := w.jobs.last()
+		if p.Since == 0 || w.marks.saved != 0 {
+			t.Fatalf("no plan before the crash: %+v, %d saved", p, w.marks.saved)
+		}
+		w.marks.fault = nil
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.wantPlans(t, plans+1)
+		if again := w.jobs.plans[plans]; again.Since != p.Since {
+			t.Errorf("the plan after the crash: %+v, before it: %+v", again, p)
+		}
+		w.wantSeen(t, 3, 2)
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.wantSeen(t, 3, 2)
+	})
+}
+
+// Without a plan there is no checkpoint.
+func TestNoPlanNoCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.jobs.fault = func(string) error { return errNetwork }
+		w.during(t, func() {
+			w.table.change(0, 3)
+			w.table.roll(0, 1)
+			time.Sleep(time.Hour)
+		})
+		if w.marks.saved != 0 {
+			t.Errorf("%d checkpoints without a plan", w.marks.saved)
+		}
+		w.jobs.fault = nil
+		w.during(t, func() { time.Sleep(10 * time.Second) })
+		w.wantSeen(t, 3, 2)
+	})
+}
+
+func TestTrimmed(t *testing.T) {
+	for name, down := range map[string]bool{"while it ran": false, "while it was down": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.table.change(0, 1)
+				stop := w.start(t)
+				time.Sleep(time.Minute)
+				if down {
+					stop()
+				}
+				w.table.fault = func(string) error { return errNetwork }
+				w.table.change(0, 5) // nobody will read these
+				time.Sleep(20 * time.Hour)
+				w.table.change(0, 2)
+				time.Sleep(10 * time.Hour)
+				w.table.fault = nil
+				plans, _ := w.jobs.last()
+				if down {
+					stop = w.start(t)
+				}
+				time.Sleep(2 * time.Minute)
+				stop()
+				w.check(t)
+				if n, _ := w.jobs.last(); n <= plans {
+					t.Error("no plan after records were trimmed")
+				}
+				w.wantSeen(t, 3, 1)
+			})
+		})
+	}
+}
+
+// An iterator that has expired is replaced by another at the same place.
+func TestExpiredIterator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.during(t, func() {
+			w.table.change(0, 5)
+			time.Sleep(time.Minute)
+			w.table.fault = func(call string) error {
+				if call == "GetRecords" {
+					return errNetwork
+				}
+				return nil
+			}
+			time.Sleep(20 * time.Minute)
+			w.table.change(0, 6)
+			w.table.fault = nil
+			plans, _ := w.jobs.last()
+			time.Sleep(time.Minute)
+			w.wantPlans(t, plans+1)
+		})
+		w.wantSeen(t, 11, 1)
+		if n := w.table.calls["GetShardIterator"]; n != 2 {
+			t.Errorf("%d iterators, want 2", n)
+		}
+	})
+}
+
+func TestThrottled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		throttle := func(string) error { return &types.LimitExceededException{} }
+		for _, call := range []string{"", "Load", "Stream", "DescribeStream", "GetShardIterator", "GetRecords", "Send"} {
+			fault := func(c string) error {
+				if call == "" || c == call {
+					return throttle(c)
+				}
+				return nil
+			}
+			w.table.fault, w.jobs.fault, w.marks.fault = fault, fault, fault
+			clear(w.table.calls)
+			w.during(t, func() {
+				w.table.change(0, 1)
+				time.Sleep(time.Hour)
+				if call != "" && w.table.calls[call] > 170 { // every 22.5 s, at last
+					t.Errorf("%s failed %d times in an hour", call, w.table.calls[call])
+				}
+				w.table.fault, w.jobs.fault, w.marks.fault = nil, nil, nil
+				w.table.change(0, 1)
+				changed := time.Now()
+				time.Sleep(time.Minute)
+				if _, p := w.jobs.last(); p.at.Before(changed) {
+					t.Errorf("no plan in the minute after %s worked again", call)
+				}
+			})
+		}
+	})
+}
+
+// The starting plan does not wait for a stream that cannot be read.
+func TestStartWithoutStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.table.fault = func(string) error { return errNetwork }
+		w.during(t, func() { time.Sleep(time.Minute) })
+		w.wantPlans(t, 1)
+	})
+}
+
+func TestEnabledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.during(t, func() {
+			w.table.change(0, 2)
+			time.Sleep(time.Minute)
+			w.table.disable()
+			time.Sleep(time.Hour)
+			plans, _ := w.jobs.last()
+			// Something changes that is in no stream; then the stream is enabled.
+			w.table.enable()
+			time.Sleep(time.Minute)
+			w.wantPlans(t, plans+1)
+			w.table.change(0, 3)
+			time.Sleep(time.Minute)
+			w.wantPlans(t, plans+2)
+		})
+		w.wantSeen(t, 5, 1)
+		if w.marks.c.Stream != w.table.current().arn {
+			t.Errorf("the checkpoint is of %s, not of %s", w.marks.c.Stream, w.table.current().arn)
+		}
+		// The same while nobody reads.
+		w.table.enable()
+		w.table.change(0, 1)
+		time.Sleep(48 * time.Hour)
+		w.table.change(0, 4)
+		plans, _ := w.jobs.last()
+		w.during(t, func() { time.Sleep(time.Minute) })
+		w.wantSeen(t, 9, 1)
+		w.wantPlans(t, plans+1)
+	})
+}
+
+// A checkpoint of the right stream with numbers that are none of its shards'.
+func TestOddCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.table.change(0, 3)
+		s := w.table.current()
+		w.marks.c = Checkpoint{Stream: s.arn, Shards: map[string]Position{s.shards[0].id: {After: "none"}, "gone": {Ended: true}}}
+		w.during(t, func() { time.Sleep(time.Minute) })
+		w.wantSeen(t, 3, 1)
+		if len(w.marks.c.Shards) != 1 {
+			t.Errorf("checkpoint: %+v", w.marks.c)
+		}
+	})
+}
+
+func TestNewRefuses(t *testing.T) {
+	if _, err := New(Config{}); err == nil {
+		t.Error("New took an empty Config")
+	}
+}

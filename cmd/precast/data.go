@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
+
 	"precast/builder"
 	"precast/internal/admin"
 	"precast/internal/awsstore"
@@ -66,6 +68,10 @@ func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg, err := awsstore.LoadConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
 	clients, err := awsstore.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -74,6 +80,7 @@ func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
 	if err != nil {
 		return nil, err
 	}
+	drivers.Poll(clients, dynamodbstreams.NewFromConfig(cfg), places)
 	return &data{name: f.CatalogURL, objects: drivers.Objects, drivers: drivers}, nil
 }
 

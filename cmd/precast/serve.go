@@ -29,11 +29,15 @@ func (*serveCmd) Help() string {
 	return `Everything in one process: what changes in the catalog is built and published while
 devices go on being answered. Ends, with nothing lost, on SIGINT or SIGTERM.
 
+With the five URLs of a pipeline on AWS it is that pipeline without Lambda: it reads the catalog table's
+stream itself, works on the queue and serves from the bucket. Any number of them may run.
+
 Examples:
   precast serve --data /var/lib/precast
   precast serve --addr :80 --base-url https://packages.example.com --log-format json
   curl -OJ 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod'
-  curl http://127.0.0.1:8080/healthz http://127.0.0.1:8080/metrics`
+  curl http://127.0.0.1:8080/healthz http://127.0.0.1:8080/metrics
+  precast serve --objects s3://packages --catalog dynamodb://catalog --ledger dynamodb://ledger --queue sqs://sqs.eu-west-1.amazonaws.com/123456789012/jobs --dead-letters sqs://sqs.eu-west-1.amazonaws.com/123456789012/dead`
 }
 
 func (c *serveCmd) Run(ctx context.Context, std streams) error {

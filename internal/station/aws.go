@@ -1,12 +1,14 @@
 package station
 
 import (
+	"log/slog"
 	"net/http"
 	"time"
 
 	"precast/builder"
 	"precast/internal/awsstore"
 	"precast/internal/source"
+	"precast/internal/streampoll"
 )
 
 // Places name what a pipeline on AWS stands on. What is empty is not opened.
@@ -18,7 +20,7 @@ type Places struct {
 	DeadLettersURL string
 }
 
-// AWS returns the drivers of places. Their change log is the table's stream, which is not theirs to read.
+// AWS returns the drivers of places. Their trigger is set by Poll, where no function is on the stream.
 func AWS(c *awsstore.Clients, p Places) (Drivers, error) {
 	d := Drivers{Remote: true}
 	if p.Bucket != "" {
@@ -55,4 +57,24 @@ func AWS(c *awsstore.Clients, p Places) (Drivers, error) {
 		d.Queue, d.DeadLetters = queue, queue
 	}
 	return d, nil
+}
+
+// Poll sets a trigger that reads the stream of the catalog's table.
+func (d *Drivers) Poll(c *awsstore.Clients, streams streampoll.Client, p Places) {
+	ledger, queue := d.Ledger, d.Queue
+	d.NewTrigger = func(window time.Duration, log *slog.Logger) (Trigger, error) {
+		checkpoints, err := streampoll.NewTableCheckpoints(c.DynamoDB, p.LedgerTable, p.CatalogTable)
+		if err != nil {
+			return nil, err
+		}
+		return streampoll.New(streampoll.Config{
+			Client:      streams,
+			Stream:      streampoll.LatestStream(c.DynamoDB, p.CatalogTable),
+			Checkpoints: checkpoints,
+			Ledger:      ledger,
+			Queue:       queue,
+			Window:      window,
+			Logger:      log,
+		})
+	}
 }

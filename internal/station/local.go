@@ -2,10 +2,12 @@ package station
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"precast/builder"
+	"precast/builder/trigger"
 	"precast/internal/localstore"
 	"precast/internal/source"
 )
@@ -22,7 +24,11 @@ func Local(store *localstore.Store) Drivers {
 		},
 		Writer:      store.Catalog(),
 		DeadLetters: store.Queue(),
-		Changes:     changeLog{store.Catalog()},
+		NewTrigger: func(window time.Duration, log *slog.Logger) (Trigger, error) {
+			return &trigger.Watcher{
+				Log: changeLog{store.Catalog()}, Ledger: store.Ledger(), Queue: store.Queue(), Window: window, Logger: log,
+			}, nil
+		},
 	}
 }
 

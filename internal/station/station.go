@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"precast/builder"
-	"precast/builder/trigger"
 )
 
 // Drivers are all that a station stands on.
@@ -21,17 +20,25 @@ type Drivers struct {
 	builder.Ports
 	Writer      builder.CatalogWriter
 	DeadLetters builder.DeadLetters
-	Changes     trigger.ChangeLog // nil: nothing is watched
+	// NewTrigger makes what asks for plans when the catalog changes, for one plan when many changes come
+	// within the window; nil: nobody does, or others do.
+	NewTrigger func(window time.Duration, log *slog.Logger) (Trigger, error)
 	// Remote: others work on the queue too, and its depth is an approximation, a minute late at most
 	// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html).
 	Remote bool
+}
+
+// Trigger turns changes of the catalog into plan jobs.
+type Trigger interface {
+	// Run does so until ctx is done, and then returns nil.
+	Run(ctx context.Context) error
 }
 
 // Config are a station's settings.
 type Config struct {
 	Builder builder.Options
 	Workers int           // jobs done at a time
-	Window  time.Duration // see trigger.Watcher
+	Window  time.Duration // of the trigger
 	Hide    time.Duration // see builder.Worker
 }
 
@@ -67,11 +74,14 @@ func New(d Drivers, cfg Config) *Station {
 // Run watches and works until ctx is done. Jobs in hand are given back.
 func (s *Station) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.work(ctx) })
-	if s.Changes != nil {
-		w := &trigger.Watcher{Log: s.Changes, Ledger: s.Ledger, Queue: s.Queue, Window: s.cfg.Window, Logger: s.cfg.Builder.Log}
-		g.Go(func() error { return w.Run(ctx) })
+	if s.NewTrigger != nil {
+		t, err := s.NewTrigger(s.cfg.Window, s.cfg.Builder.Log)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return t.Run(ctx) })
 	}
+	g.Go(func() error { return s.work(ctx) })
 	return g.Wait()
 }
 

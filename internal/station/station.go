@@ -81,12 +81,19 @@ func (s *Station) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return t.Run(ctx) })
 	}
-	g.Go(func() error { return s.work(ctx) })
+	g.Go(func() error { return s.work(ctx, runWait) })
 	return g.Wait()
 }
 
-func (s *Station) work(ctx context.Context) error {
-	w := &builder.Worker{Builder: s.Builder, Hide: s.cfg.Hide, Wait: 20 * time.Second, Concurrency: s.cfg.Workers}
+// How long to wait for a job at a time. A remote queue may give a job to a wait whose asker has just ended,
+// where it stays hidden for a while: a build, which ends soon, waits shortly.
+const (
+	runWait   = 20 * time.Second
+	buildWait = time.Second
+)
+
+func (s *Station) work(ctx context.Context, wait time.Duration) error {
+	w := &builder.Worker{Builder: s.Builder, Hide: s.cfg.Hide, Wait: wait, Concurrency: s.cfg.Workers}
 	return w.Run(ctx)
 }
 
@@ -111,7 +118,7 @@ func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool
 		return err
 	}
 	if alone {
-		workers.Go(func() { _ = s.work(ctx) }) // logs its errors
+		workers.Go(func() { _ = s.work(ctx, buildWait) }) // logs its errors
 	}
 	return s.await(ctx, after)
 }

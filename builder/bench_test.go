@@ -16,6 +16,7 @@ import (
 	"precast/edge"
 	"precast/internal/layout"
 	"precast/internal/manifest"
+	"precast/internal/station"
 	"precast/seed"
 )
 
@@ -86,6 +87,35 @@ func BenchmarkBuildOfTheSample(b *testing.B) {
 	b.ReportMetric(float64(naive)/float64(full), "naive/full-time")
 	b.ReportMetric(float64(full)/float64(incremental), "full/incremental-time")
 	b.ReportMetric(float64(fullCPU)/float64(incrementalCPU), "full/incremental-cpu")
+}
+
+// BenchmarkWorkers builds more than 1,000 bundles with 1, 2 and 4 workers.
+func BenchmarkWorkers(b *testing.B) {
+	took := make(map[int]time.Duration)
+	for b.Loop() {
+		for _, workers := range []int{1, 2, 4} {
+			dir, err := os.MkdirTemp("", "precast-bench-")
+			if err != nil {
+				b.Fatal(err)
+			}
+			w := newWorld(b, filepath.Join(dir, "data"), builder.Options{PartBytes: 4 << 20, Concurrency: 1})
+			w.seed(64 << 10)
+			w.put("extra", "prod", "1", "one more attribute", "extra")
+			s := station.New(w.drivers, station.Config{Builder: w.opt, Workers: workers})
+			start := time.Now()
+			if err := s.Build(context.Background(), builder.PlanOptions{}, true, nil); err != nil {
+				b.Fatal(err)
+			}
+			took[workers] += time.Since(start)
+			if n := w.events.writtenUnder(layout.BundlePrefix); n < 1000 {
+				b.Fatalf("only %d bundles", n)
+			}
+			w.close()
+			os.RemoveAll(dir)
+		}
+	}
+	b.ReportMetric(float64(took[1])/float64(took[2]), "1-worker/2-workers")
+	b.ReportMetric(float64(took[1])/float64(took[4]), "1-worker/4-workers")
 }
 
 func measure(wall, processor *time.Duration, f func()) {

@@ -1,0 +1,190 @@
+package builder
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"precast/internal/catalog"
+	"precast/internal/index"
+	"precast/internal/layout"
+)
+
+// accept turns catalog items into index items. It fills in the plan's rejections, and its pieces:
+// the items whose binary is not known to be checked and stored. A rejected item is replaced by its
+// published release.
+func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt PlanOptions) ([]index.Item, error) {
+	rejected := make(map[catalog.Key]bool)
+	reject := func(it catalog.Item, reason string) {
+		if !rejected[it.Key()] {
+			p.Rejected = append(p.Rejected, Rejection{it.Key(), it.Version, reason})
+		}
+		rejected[it.Key()] = true
+	}
+	byKey := make(map[catalog.Key]catalog.Item, len(items))
+	for _, it := range items {
+		byKey[it.Key()] = it
+	}
+	for _, problem := range catalog.Check(items) {
+		reject(byKey[problem.Key], problem.Field+": "+problem.Reason)
+	}
+
+	published := make(map[content]bool)
+	publishedItems := make(map[catalog.Key]index.Item)
+	if p.Base != nil {
+		for _, it := range p.Base.Items {
+			published[contentOf(it)] = true
+			publishedItems[catalog.Key{App: it.App, Track: it.Track}] = it
+		}
+	}
+	sorted := slices.SortedFunc(slices.Values(items), catalog.Compare)
+	var accepted []index.Item
+	var unknown []catalog.Item
+	for _, it := range sorted {
+		if rejected[it.Key()] {
+			continue
+		}
+		entry, err := indexItem(it)
+		if err != nil {
+			return nil, err
+		}
+		accepted = append(accepted, entry)
+		if opt.Verify || !published[contentOf(entry)] {
+			unknown = append(unknown, it)
+		}
+	}
+	states, err := b.lookUp(ctx, unknown, opt)
+	if err != nil {
+		return nil, err
+	}
+	pieces := make(map[string]bool)
+	for i, it := range unknown {
+		switch {
+		case states[i].rejected != "":
+			reject(it, states[i].rejected)
+		case !states[i].stored && !pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)]:
+			pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)] = true
+			p.Pieces = append(p.Pieces, it)
+		}
+	}
+
+	accepted = slices.DeleteFunc(accepted, func(it index.Item) bool {
+		return rejected[catalog.Key{App: it.App, Track: it.Track}]
+	})
+	files := make(map[string][32]byte)
+	for _, it := range accepted {
+		files[layout.FileName(it.App, it.Version)] = it.SHA256
+	}
+	for _, r := range p.Rejected {
+		it, ok := publishedItems[r.Key]
+		if !ok {
+			continue
+		}
+		// Never two contents under one name, even if the one that holds the name is new.
+		name := layout.FileName(it.App, it.Version)
+		if sum, taken := files[name]; !taken || sum == it.SHA256 {
+			files[name] = it.SHA256
+			accepted = append(accepted, it)
+		}
+	}
+	return accepted, nil
+}
+
+// content is what must be the same for an item's objects to be the same.
+type content struct {
+	app, version string
+	size         int64
+	md5          [16]byte
+	sha256       [32]byte
+}
+
+func contentOf(it index.Item) content {
+	return content{it.App, it.Version, it.Size, it.MD5, it.SHA256}
+}
+
+func indexItem(it catalog.Item) (index.Item, error) {
+	out := index.Item{App: it.App, Track: it.Track, Version: it.Version, Size: it.Size, Attrs: it.Attrs()}
+	if _, err := hex.Decode(out.MD5[:], []byte(it.MD5)); err != nil {
+		return out, fmt.Errorf("item %s: md5: %w", it.Key(), err)
+	}
+	if _, err := hex.Decode(out.SHA256[:], []byte(it.SHA256)); err != nil {
+		return out, fmt.Errorf("item %s: sha256: %w", it.Key(), err)
+	}
+	return out, nil
+}
+
+// itemState is what the object store knows of an item's binary.
+type itemState struct {
+	stored   bool   // checked, its piece and itself stored
+	rejected string // why it cannot be
+}
+
+func (b *Builder) lookUp(ctx context.Context, items []catalog.Item, opt PlanOptions) ([]itemState, error) {
+	states := make([]itemState, len(items))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, it := range items {
+		g.Go(func() error {
+			var err error
+			states[i], err = b.state(ctx, it, opt)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return states, nil
+}
+
+func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (itemState, error) {
+	entry, err := indexItem(it)
+	if err != nil {
+		return itemState{}, err
+	}
+	info, err := b.Objects.Stat(ctx, pieceKey(&entry))
+	switch {
+	case err == nil:
+		if reason := disagrees(it, info.Meta); reason != "" {
+			return itemState{rejected: reason}, nil
+		}
+		_, err := b.Objects.Stat(ctx, layout.BinaryKey(it.SHA256, it.App, it.Version))
+		if err == nil {
+			return itemState{stored: true}, nil
+		}
+		if !errors.Is(err, ErrNotExist) {
+			return itemState{}, err
+		}
+	case !errors.Is(err, ErrNotExist):
+		return itemState{}, err
+	}
+	if opt.Retry {
+		return itemState{}, nil
+	}
+	note, _, err := readAll(ctx, b.Objects, layout.RejectKey(rejectDigest(it)), 1<<20)
+	if errors.Is(err, ErrNotExist) {
+		return itemState{}, nil
+	}
+	if err != nil {
+		return itemState{}, err
+	}
+	var r Rejection
+	if err := json.Unmarshal(note, &r); err != nil {
+		return itemState{}, fmt.Errorf("read the rejection of %s: %w", it.Key(), err)
+	}
+	return itemState{rejected: r.Reason}, nil
+}
+
+// rejectDigest names an item's rejection: it ends when anything changes that could mend it.
+func rejectDigest(it catalog.Item) string {
+	h := sha256.New()
+	for _, s := range []string{it.App, it.Version, it.URL, it.MD5, it.SHA256, fmt.Sprint(it.Size)} {
+		fmt.Fprintf(h, "%d:%s", len(s), s)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}

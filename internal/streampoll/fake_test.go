@@ -29,7 +29,7 @@ type fakeTable struct {
 	iterators map[string]*fakeIterator
 	made      int // shards, records and iterators: for their names
 	pageSize  int // shards in a page of the list
-	empty     int // every so many reads give nothing; 0 for never
+	empty     int // every so many reads of a shard give nothing; 0 for never
 	fault     func(call string) error
 
 	calls  map[string]int
@@ -176,6 +176,12 @@ func (f *fakeTable) begin(ctx context.Context, call string) error {
 	}
 	f.trim()
 	return nil
+}
+
+func (f *fakeTable) count(call string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[call]
 }
 
 func (f *fakeTable) stream(arn *string) (*fakeStream, error) {
@@ -325,7 +331,7 @@ func (f *fakeTable) GetRecords(ctx context.Context, in *dynamodbstreams.GetRecor
 	}
 	out := &dynamodbstreams.GetRecordsOutput{}
 	n := min(limit, len(sh.records)-it.at)
-	if f.empty > 0 && f.calls["GetRecords"]%f.empty == 0 {
+	if f.empty > 0 && len(sh.gets)%f.empty == 0 {
 		n = 0
 	} else if !sh.closed.IsZero() && it.at+n == len(sh.records) {
 		sh.drained = true
@@ -367,13 +373,17 @@ func (m *memory) Load(context.Context) (Checkpoint, error) {
 func (m *memory) Save(_ context.Context, c Checkpoint) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var err error
 	if m.fault != nil {
-		if err := m.fault("Save"); err != nil {
+		if err = m.fault("Save"); err != nil && !errors.Is(err, errAnswer) {
 			return err
 		}
 	}
 	m.c, m.saved = c, m.saved+1
-	return nil
+	return err
 }
 
-var errNetwork = errors.New("connection reset")
+var (
+	errNetwork = errors.New("connection reset")
+	errAnswer  = errors.New("the answer was lost") // it was done
+)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,27 @@ type world struct {
 
 func newWorld() *world {
 	return &world{newFake(), &jobs{}, &memory{}, slog.New(slog.NewTextHandler(io.Discard, nil))}
+}
+
+// fail has every call fail as f says, until it is told otherwise; nil is as it should be.
+func (w *world) fail(f func(call string) error) {
+	for mu, fault := range map[sync.Locker]*func(string) error{
+		&w.table.mu: &w.table.fault, &w.jobs.mu: &w.jobs.fault, &w.marks.mu: &w.marks.fault,
+	} {
+		mu.Lock()
+		*fault = f
+		mu.Unlock()
+	}
+}
+
+// only has some calls fail.
+func only(calls ...string) func(string) error {
+	return func(call string) error {
+		if slices.Contains(calls, call) {
+			return errNetwork
+		}
+		return nil
+	}
 }
 
 const window = 2 * time.Second
@@ -213,12 +235,7 @@ func TestCrashBeforeSave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.during(t, func() { time.Sleep(10 * time.Second) })
-		w.marks.fault = func(call string) error {
-			if call == "Save" {
-				return errNetwork
-			}
-			return nil
-		}
+		w.fail(only("Save"))
 		w.during(t, func() {
 			w.table.change(0, 3)
 			time.Sleep(10 * time.Second)
@@ -227,7 +244,7 @@ func TestCrashBeforeSave(t *testing.T) {
 		if p.Since == 0 || w.marks.saved != 0 {
 			t.Fatalf("no plan before the crash: %+v, %d saved", p, w.marks.saved)
 		}
-		w.marks.fault = nil
+		w.fail(nil)
 		w.during(t, func() { time.Sleep(10 * time.Second) })
 		w.wantPlans(t, plans+1)
 		if again := w.jobs.plans[plans]; again.Since != p.Since {
@@ -243,7 +260,7 @@ func TestCrashBeforeSave(t *testing.T) {
 func TestNoPlanNoCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		w.jobs.fault = func(string) error { return errNetwork }
+		w.fail(only("Next"))
 		w.during(t, func() {
 			w.table.change(0, 3)
 			w.table.roll(0, 1)
@@ -252,7 +269,7 @@ func TestNoPlanNoCheckpoint(t *testing.T) {
 		if w.marks.saved != 0 {
 			t.Errorf("%d checkpoints without a plan", w.marks.saved)
 		}
-		w.jobs.fault = nil
+		w.fail(nil)
 		w.during(t, func() { time.Sleep(10 * time.Second) })
 		w.wantSeen(t, 3, 2)
 	})
@@ -269,12 +286,12 @@ func TestTrimmed(t *testing.T) {
 				if down {
 					stop()
 				}
-				w.table.fault = func(string) error { return errNetwork }
+				w.fail(only("Stream", "DescribeStream", "GetShardIterator", "GetRecords"))
 				w.table.change(0, 5) // nobody will read these
 				time.Sleep(20 * time.Hour)
 				w.table.change(0, 2)
 				time.Sleep(10 * time.Hour)
-				w.table.fault = nil
+				w.fail(nil)
 				plans, _ := w.jobs.last()
 				if down {
 					stop = w.start(t)
@@ -298,15 +315,10 @@ func TestExpiredIterator(t *testing.T) {
 		w.during(t, func() {
 			w.table.change(0, 5)
 			time.Sleep(time.Minute)
-			w.table.fault = func(call string) error {
-				if call == "GetRecords" {
-					return errNetwork
-				}
-				return nil
-			}
+			w.fail(only("GetRecords"))
 			time.Sleep(20 * time.Minute)
 			w.table.change(0, 6)
-			w.table.fault = nil
+			w.fail(nil)
 			plans, _ := w.jobs.last()
 			time.Sleep(time.Minute)
 			w.wantPlans(t, plans+1)
@@ -321,23 +333,22 @@ func TestExpiredIterator(t *testing.T) {
 func TestThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		throttle := func(string) error { return &types.LimitExceededException{} }
 		for _, call := range []string{"", "Load", "Stream", "DescribeStream", "GetShardIterator", "GetRecords", "Send"} {
 			fault := func(c string) error {
 				if call == "" || c == call {
-					return throttle(c)
+					return &types.LimitExceededException{}
 				}
 				return nil
 			}
-			w.table.fault, w.jobs.fault, w.marks.fault = fault, fault, fault
+			w.fail(fault)
 			clear(w.table.calls)
 			w.during(t, func() {
 				w.table.change(0, 1)
 				time.Sleep(time.Hour)
-				if call != "" && w.table.calls[call] > 170 { // every 22.5 s, at last
-					t.Errorf("%s failed %d times in an hour", call, w.table.calls[call])
+				if n := w.table.count(call); n > 170 { // every 22.5 s, at last
+					t.Errorf("%s failed %d times in an hour", call, n)
 				}
-				w.table.fault, w.jobs.fault, w.marks.fault = nil, nil, nil
+				w.fail(nil)
 				w.table.change(0, 1)
 				changed := time.Now()
 				time.Sleep(time.Minute)
@@ -353,7 +364,7 @@ func TestThrottled(t *testing.T) {
 func TestStartWithoutStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		w.table.fault = func(string) error { return errNetwork }
+		w.fail(only("Stream"))
 		w.during(t, func() { time.Sleep(time.Minute) })
 		w.wantPlans(t, 1)
 	})

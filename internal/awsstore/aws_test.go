@@ -107,27 +107,33 @@ func openLedger(t *testing.T) *Ledger {
 }
 
 func TestObjects(t *testing.T) {
+	t.Parallel()
 	storetest.Objects(t, func(t *testing.T) builder.Objects { return openObjects(t, ObjectsOptions{}) })
 }
 
 func TestObjectsBelowPrefix(t *testing.T) {
+	t.Parallel()
 	storetest.Objects(t, func(t *testing.T) builder.Objects { return openObjects(t, ObjectsOptions{Prefix: "a/b/"}) })
 }
 
 func TestCatalog(t *testing.T) {
+	t.Parallel()
 	storetest.Catalog(t, func(t *testing.T) storetest.CatalogStore { return openCatalog(t, CatalogOptions{}) })
 }
 
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	storetest.Queue(t, func(t *testing.T) builder.Queue { return openQueue(t) },
 		storetest.QueueOptions{MaxReceives: testReceives})
 }
 
 func TestDeadLetters(t *testing.T) {
+	t.Parallel()
 	storetest.DeadLetters(t, func(t *testing.T) storetest.DeadQueue { return openQueue(t) },
 		storetest.QueueOptions{MaxReceives: testReceives})
 }
 
 func TestLedger(t *testing.T) {
+	t.Parallel()
 	storetest.Ledger(t, func(t *testing.T) builder.Ledger { return openLedger(t) })
 }

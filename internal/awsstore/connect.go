@@ -50,6 +50,7 @@ func LoadConfig(ctx context.Context, opts ...func(*config.LoadOptions) error) (a
 	if cfg.Region == "" {
 		return aws.Config{}, errors.New("load AWS configuration: there is no region: set AWS_REGION")
 	}
+	cfg.APIOptions = append(cfg.APIOptions, plainBodies)
 	return cfg, nil
 }
 
@@ -65,5 +66,8 @@ func httpClient() *awshttp.BuildableClient {
 // NewS3 makes an S3 client. At an endpoint of one's own the bucket goes into the path: no DNS name
 // leads to a bucket there.
 func NewS3(cfg aws.Config) *s3.Client {
-	return s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = o.BaseEndpoint != nil })
+	return s3.NewFromConfig(cfg, func(o *s3.Options) {
+		o.UsePathStyle = o.BaseEndpoint != nil
+		o.DisableLogOutputChecksumValidationSkipped = true // said of every range
+	})
 }

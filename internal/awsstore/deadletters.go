@@ -31,8 +31,8 @@ var errNoDeadLetterURL = errors.New("no dead-letter queue URL is given")
 // Dead implements builder.DeadLetters, oldest first of those that it comes upon. SQS can only
 // receive: the messages are hidden from others for the moment, and their receive counts go up, which
 // is of no consequence in a dead-letter queue.
-func (q *Queue) Dead(ctx context.Context, max int) ([]builder.Message, error) {
-	found, err := q.peek(ctx, max)
+func (q *Queue) Dead(ctx context.Context, most int) ([]builder.Message, error) {
+	found, err := q.peek(ctx, most)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
@@ -49,14 +49,14 @@ func sent(m types.Message) string {
 	return m.Attributes[string(types.MessageSystemAttributeNameSentTimestamp)]
 }
 
-func (q *Queue) peek(ctx context.Context, max int) (found []types.Message, err error) {
+func (q *Queue) peek(ctx context.Context, most int) (found []types.Message, err error) {
 	if q.dead == "" {
 		return nil, errNoDeadLetterURL
 	}
 	defer func() { q.release(ctx, found) }()
 	end := q.now().Add(peekHide / 2) // beyond that, the first come again
-	for len(found) < max && q.now().Before(end) {
-		more, err := q.receive(ctx, q.dead, max-len(found), seconds(peekHide), deadPoll)
+	for len(found) < most && q.now().Before(end) {
+		more, err := q.receive(ctx, q.dead, most-len(found), seconds(peekHide), deadPoll)
 		if err != nil {
 			return found, err
 		}

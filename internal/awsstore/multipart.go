@@ -97,7 +97,7 @@ func (w write) part(ctx context.Context, id *string, number int32, off, n int64)
 	out, err := w.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &w.bucket, Key: w.name, UploadId: id, PartNumber: &number,
 		Body: newSection(w.body.Reader, off, n), ContentLength: &n, ChecksumCRC64NVME: crc,
-	}, unsignedPayload)
+	}, withBody)
 	if err != nil {
 		return types.CompletedPart{}, fmt.Errorf("send part %d: %w", number, err)
 	}

@@ -12,6 +12,8 @@ import (
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/minio/crc64nvme"
 
 	"precast/builder"
@@ -106,18 +108,34 @@ func (w write) whole(ctx context.Context) (etag string, err error) {
 		ContentType:       optional(w.headers.ContentType), CacheControl: optional(w.headers.CacheControl),
 		ContentDisposition: optional(w.headers.ContentDisposition),
 		Metadata:           w.meta, IfNoneMatch: w.ifNoneMatch, IfMatch: w.ifMatch,
-	}, unsignedPayload)
+	}, withBody)
 	if err != nil {
 		return "", err
 	}
 	return unquoted(out.ETag), nil
 }
 
-// unsignedPayload sends x-amz-content-sha256: UNSIGNED-PAYLOAD
+// withBody is how requests with a large body are sent.
+//
+// They carry x-amz-content-sha256: UNSIGNED-PAYLOAD
 // (https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html): to sign a body
 // costs more than to send it.
-func unsignedPayload(o *s3.Options) {
-	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
+//
+// And they wait for "100 Continue" before they send it. The SDK asks for that beyond 2 MB, but
+// net/http waits only in requests that say they are HTTP/1.1, which the SDK's do not. Without the
+// wait a refused write sends its body in vain, and may break off before the refusal is read.
+func withBody(o *s3.Options) {
+	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware,
+		func(stack *middleware.Stack) error {
+			return stack.Build.Add(middleware.BuildMiddlewareFunc("WaitForContinue", waitForContinue), middleware.After)
+		})
+}
+
+func waitForContinue(ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler) (middleware.BuildOutput, middleware.Metadata, error) {
+	if req, ok := in.Request.(*smithyhttp.Request); ok {
+		req.Proto, req.ProtoMajor, req.ProtoMinor = "HTTP/1.1", 1, 1
+	}
+	return next.HandleBuild(ctx, in)
 }
 
 // encodeCRC is the form of the header x-amz-checksum-crc64nvme

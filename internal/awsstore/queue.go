@@ -36,6 +36,8 @@ type QueueOptions struct {
 // SQS counts in whole seconds; durations are rounded up. Its long polls find every visible message,
 // but a Receive that does not wait may find none though there are some
 // (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-short-and-long-polling.html).
+// The SDK cannot ask for a wait or a hiding of 0: the queue's own ReceiveMessageWaitTimeSeconds takes
+// the place of the first, so leave it at 0, and 1 s that of the second.
 // A message that a cancelled Receive did not get to see becomes visible again after its time.
 type Queue struct {
 	client    *sqs.Client
@@ -58,18 +60,19 @@ func NewQueue(client *sqs.Client, url string, opt QueueOptions) (*Queue, error) 
 }
 
 // Receive implements builder.Queue.
-func (q *Queue) Receive(ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
+func (q *Queue) Receive(ctx context.Context, most int, hide, wait time.Duration) ([]builder.Message, error) {
 	seconds, err := hideSeconds(hide)
 	if err != nil {
 		return nil, fmt.Errorf("receive messages: %w", err)
 	}
-	if max < 1 {
+	if most < 1 {
 		return nil, nil
 	}
+	seconds = max(seconds, 1)
 	end := q.now().Add(wait)
 	for {
 		poll := min(end.Sub(q.now()), maxPoll)
-		found, err := q.receive(ctx, q.url, max, seconds, poll)
+		found, err := q.receive(ctx, q.url, most, seconds, poll)
 		if err != nil {
 			return nil, fmt.Errorf("receive messages: %w", err)
 		}
@@ -90,9 +93,9 @@ func (q *Queue) Receive(ctx context.Context, max int, hide, wait time.Duration) 
 }
 
 // receive asks a queue once.
-func (q *Queue) receive(ctx context.Context, url string, max int, hide int32, wait time.Duration) ([]types.Message, error) {
+func (q *Queue) receive(ctx context.Context, url string, most int, hide int32, wait time.Duration) ([]types.Message, error) {
 	out, err := q.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-		QueueUrl: &url, MaxNumberOfMessages: int32(min(max, maxBatch)),
+		QueueUrl: &url, MaxNumberOfMessages: int32(min(most, maxBatch)),
 		VisibilityTimeout: hide, WaitTimeSeconds: seconds(wait),
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{
 			types.MessageSystemAttributeNameApproximateReceiveCount,

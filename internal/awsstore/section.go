@@ -2,7 +2,6 @@ package awsstore
 
 import (
 	"errors"
-	"fmt"
 	"io"
 )
 
@@ -55,7 +54,7 @@ func (s *section) Seek(offset int64, whence int) (int64, error) {
 		offset += s.n
 	}
 	if offset < 0 {
-		return 0, fmt.Errorf("seek in body: %w", errors.New("before its start"))
+		return 0, errors.New("seek in body: before its start")
 	}
 	if offset != s.pos {
 		s.pos, s.placed = offset, false

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the AWS stand-in that the tests with the tag "aws" start, into .cache/ministack of this
 # module. Does nothing if these very versions are there. Needs Python 3.10 or newer with venv.
+# requirements.txt is what "pip freeze" says after "pip install ministack==<version>".
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 venv=${1:-$here/../../../.cache/ministack}

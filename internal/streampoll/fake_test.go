@@ -170,7 +170,14 @@ func (f *fakeTable) begin(ctx context.Context, call string) error {
 		return err
 	}
 	if f.fault != nil {
-		if err := f.fault(call); err != nil {
+		err := f.fault(call)
+		if errors.Is(err, errHang) {
+			f.mu.Unlock()
+			<-ctx.Done()
+			f.mu.Lock()
+			return ctx.Err()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -384,6 +391,7 @@ func (m *memory) Save(_ context.Context, c Checkpoint) error {
 }
 
 var (
+	errHang    = errors.New("no answer comes")
 	errNetwork = errors.New("connection reset")
 	errAnswer  = errors.New("the answer was lost") // it was done
 )

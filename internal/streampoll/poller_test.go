@@ -2,6 +2,7 @@ package streampoll
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -20,10 +21,11 @@ type world struct {
 	jobs  *jobs
 	marks *memory
 	log   *slog.Logger
+	every time.Duration
 }
 
 func newWorld() *world {
-	return &world{newFake(), &jobs{}, &memory{}, slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return &world{newFake(), &jobs{}, &memory{}, slog.New(slog.NewTextHandler(io.Discard, nil)), 0}
 }
 
 // fail has every call fail as f says, until it is told otherwise; nil is as it should be.
@@ -52,7 +54,7 @@ const window = 2 * time.Second
 func (w *world) poller(t testing.TB) *Poller {
 	t.Helper()
 	p, err := New(Config{Client: w.table, Stream: w.table.latest, Checkpoints: w.marks, Ledger: w.jobs, Queue: w.jobs,
-		Window: window, Logger: w.log, Random: func() float64 { return 0.5 }})
+		Window: window, Every: w.every, Logger: w.log, Random: func() float64 { return 0.5 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,36 +277,46 @@ func TestNoPlanNoCheckpoint(t *testing.T) {
 	})
 }
 
+// What nobody has read in a day is gone, and sometimes nothing tells: a plan makes up for it.
 func TestTrimmed(t *testing.T) {
-	for name, down := range map[string]bool{"while it ran": false, "while it was down": true} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld()
-				w.table.change(0, 1)
-				stop := w.start(t)
-				time.Sleep(time.Minute)
-				if down {
+	for name, missed := range map[string]struct {
+		change func(*fakeTable)
+		left   int // records that are still there after a day
+	}{
+		"some":    {func(f *fakeTable) { f.change(0, 5); time.Sleep(20 * time.Hour); f.change(0, 2) }, 2},
+		"all":     {func(f *fakeTable) { f.change(0, 5) }, 0},
+		"shards":  {func(f *fakeTable) { f.change(0, 5); f.roll(0, 2); f.change(1, 5); f.roll(0, 1) }, 0},
+		"streams": {func(f *fakeTable) { f.change(0, 5); f.enable(); f.change(0, 5); f.enable() }, 0},
+		"the end": {func(f *fakeTable) { f.change(0, 5); f.disable() }, 0},
+	} {
+		for _, down := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, ", down ", down), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld()
+					w.table.change(0, 1)
+					stop := w.start(t)
+					time.Sleep(time.Minute)
+					if down {
+						stop()
+					}
+					w.fail(only("Stream", "DescribeStream", "GetShardIterator", "GetRecords"))
+					missed.change(w.table)
+					time.Sleep(25*time.Hour - time.Duration(missed.left)*10*time.Hour)
+					w.fail(nil)
+					plans, _ := w.jobs.last()
+					if down {
+						stop = w.start(t)
+					}
+					time.Sleep(2 * time.Minute)
 					stop()
-				}
-				w.fail(only("Stream", "DescribeStream", "GetShardIterator", "GetRecords"))
-				w.table.change(0, 5) // nobody will read these
-				time.Sleep(20 * time.Hour)
-				w.table.change(0, 2)
-				time.Sleep(10 * time.Hour)
-				w.fail(nil)
-				plans, _ := w.jobs.last()
-				if down {
-					stop = w.start(t)
-				}
-				time.Sleep(2 * time.Minute)
-				stop()
-				w.check(t)
-				if n, _ := w.jobs.last(); n <= plans {
-					t.Error("no plan after records were trimmed")
-				}
-				w.wantSeen(t, 3, 1)
+					w.check(t)
+					if n, _ := w.jobs.last(); n <= plans {
+						t.Error("no plan after records were trimmed")
+					}
+					w.wantSeen(t, 1+missed.left, 1)
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -360,6 +372,66 @@ func TestThrottled(t *testing.T) {
 	})
 }
 
+// A shard's children are found when it ends, not when the list is due.
+func TestPromptChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.during(t, func() {
+			time.Sleep(61500 * time.Millisecond) // the list is due in 8.5 s
+			w.table.roll(0, 2)
+			w.table.change(1, 1)
+			changed := time.Now()
+			time.Sleep(time.Minute)
+			if _, p := w.jobs.last(); p.Since != changed.UnixMilli() || p.at.Sub(changed) > time.Second+window+pagePace {
+				t.Errorf("the plan came %v after the change", p.at.Sub(changed))
+			}
+		})
+		// The end of a shard is remembered, with or without records.
+		if root := w.table.current().shards[0].id; !w.marks.c.Shards[root].Ended {
+			t.Errorf("checkpoint: %+v", w.marks.c)
+		}
+	})
+}
+
+// A shard that ends without a record is not read again, either.
+func TestQuietEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.during(t, func() {
+			time.Sleep(time.Minute)
+			w.table.roll(0, 1)
+			time.Sleep(time.Minute)
+		})
+		if root := w.table.current().shards[0].id; !w.marks.c.Shards[root].Ended {
+			t.Errorf("checkpoint: %+v", w.marks.c)
+		}
+	})
+}
+
+// A call that hangs ends, and the rest goes on.
+func TestHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		start := time.Now()
+		w.fail(func(call string) error {
+			if call == "DescribeStream" {
+				return errHang
+			}
+			return nil
+		})
+		w.during(t, func() {
+			time.Sleep(time.Hour)
+			if n, p := w.jobs.last(); n != 1 || p.at.Sub(start) > callTimeout {
+				t.Errorf("%d plans, at %v", n, p.at)
+			}
+			w.fail(nil)
+			w.table.change(0, 1)
+			time.Sleep(2 * time.Minute)
+			w.wantPlans(t, 2)
+		})
+	})
+}
+
 // The starting plan does not wait for a stream that cannot be read.
 func TestStartWithoutStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -403,17 +475,49 @@ func TestEnabledAgain(t *testing.T) {
 	})
 }
 
-// A checkpoint of the right stream with numbers that are none of its shards'.
+// Checkpoints that are of no use: a number that is not of its shard, and another stream's.
 func TestOddCheckpoint(t *testing.T) {
+	for name, odd := range map[string]func(*fakeStream) Checkpoint{
+		"number": func(s *fakeStream) Checkpoint {
+			return Checkpoint{Stream: s.arn, Shards: map[string]Position{s.shards[0].id: {After: "none"}, "gone": {Ended: true}}}
+		},
+		"stream": func(s *fakeStream) Checkpoint {
+			return Checkpoint{Stream: "another", Shards: map[string]Position{s.shards[0].id: {Ended: true}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				w.table.change(0, 3)
+				w.marks.c = odd(w.table.current())
+				w.during(t, func() { time.Sleep(time.Minute) })
+				w.wantSeen(t, 3, 1)
+				if len(w.marks.c.Shards) != 1 {
+					t.Errorf("checkpoint: %+v", w.marks.c)
+				}
+			})
+		})
+	}
+}
+
+// In a week of rollovers nothing piles up: neither shards nor plans.
+func TestWeek(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		w.table.change(0, 3)
-		s := w.table.current()
-		w.marks.c = Checkpoint{Stream: s.arn, Shards: map[string]Position{s.shards[0].id: {After: "none"}, "gone": {Ended: true}}}
-		w.during(t, func() { time.Sleep(time.Minute) })
-		w.wantSeen(t, 3, 1)
-		if len(w.marks.c.Shards) != 1 {
-			t.Errorf("checkpoint: %+v", w.marks.c)
+		w.every = 20 * time.Second
+		w.during(t, func() {
+			for range 7 * 6 {
+				time.Sleep(4 * time.Hour)
+				w.table.change(0, 2)
+				time.Sleep(time.Minute)
+				w.table.roll(0, 1)
+			}
+			time.Sleep(time.Hour)
+		})
+		w.wantSeen(t, 7*6*2, 1)
+		w.wantPlans(t, 1+2*7*6) // for each shard's records, and for its end: the next one's beginning
+		if n := len(w.marks.c.Shards); n > 8 {
+			t.Errorf("the checkpoint has %d shards", n)
 		}
 	})
 }

@@ -80,7 +80,7 @@ func play(t *testing.T, steps []step, seed uint64, sabotage func(*world, *Config
 			if random.IntN(100) >= percent {
 				return nil
 			}
-			return []error{errNetwork, errAnswer, &types.LimitExceededException{}, &types.InternalServerError{}, context.DeadlineExceeded}[random.IntN(5)]
+			return []error{errNetwork, errAnswer, errHang, &types.LimitExceededException{}, &types.InternalServerError{}}[random.IntN(5)]
 		}
 		w.fail(func(call string) error {
 			mu.Lock()

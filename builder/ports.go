@@ -47,7 +47,8 @@ type Objects interface {
 type ObjectInfo struct {
 	Key  string
 	Size int64 // bytes
-	// ETag is opaque: equal for equal content written by one driver, without quotes.
+	// ETag is opaque, without quotes: as long as it is the same, so is the content. (Equal content need
+	// not have equal ETags: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html.)
 	ETag string
 	// Meta holds the caller's metadata: lower-case ASCII names, printable ASCII values, < 2 KB in all
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
@@ -117,7 +118,8 @@ type Message struct {
 
 // DeadLetters are the messages that were received too often.
 type DeadLetters interface {
-	// Dead returns up to max dead letters, oldest first where the driver can tell.
+	// Dead returns up to max dead letters, oldest first where the driver can tell. Their Receives may be
+	// approximate, and their IDs may be other ones after Redrive.
 	Dead(ctx context.Context, max int) ([]Message, error)
 	// Redrive moves all dead letters back to the queue, their receive counts reset, and returns how
 	// many it moved.

@@ -203,6 +203,7 @@ type importCmd struct {
 	Replace bool   `help:"Remove every item that is not in it."`
 	Files   int    `help:"Unpack at most this many files of an archive." default:"10000"`
 	Bytes   size   `help:"Unpack at most this much of an archive." default:"32GiB"`
+	Split   bool   `help:"On AWS, write more than 100 items in several transactions: no longer all or nothing." group:"aws"`
 }
 
 func (*importCmd) Help() string {
@@ -218,6 +219,7 @@ Examples:
 }
 
 func (c *importCmd) Run(ctx context.Context, std streams) error {
+	c.split = c.Split
 	d, err := c.open(ctx)
 	if err != nil {
 		return err

@@ -68,6 +68,7 @@ func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
 	if err != nil {
 		return nil, err
 	}
+	places.SplitChanges = f.split
 	cfg, err := awsstore.LoadConfig(ctx)
 	if err != nil {
 		return nil, err

@@ -46,6 +46,8 @@ type dataFlag struct {
 	Ledger      string `help:"dynamodb://TABLE, of the ledger." env:"PRECAST_LEDGER" placeholder:"URL" group:"aws"`
 	Queue       string `help:"sqs://HOST/ACCOUNT/NAME of the job queue, or its https URL." env:"PRECAST_QUEUE" placeholder:"URL" group:"aws"`
 	DeadLetters string `help:"The same, of its dead letters." env:"PRECAST_DEAD_LETTERS" placeholder:"URL" group:"aws"`
+
+	split bool // see importCmd
 }
 
 // remote tells whether the pipeline is on AWS.

@@ -18,6 +18,8 @@ type Places struct {
 	LedgerTable    string
 	QueueURL       string
 	DeadLettersURL string
+	// SplitChanges lets changes be written in several transactions where one cannot hold them.
+	SplitChanges bool
 }
 
 // AWS returns the drivers of places. Their trigger is set by Poll, where no function is on the stream.
@@ -36,7 +38,7 @@ func AWS(c *awsstore.Clients, p Places) (Drivers, error) {
 		}
 	}
 	if p.CatalogTable != "" {
-		items, err := awsstore.NewCatalog(c.DynamoDB, p.CatalogTable, awsstore.CatalogOptions{})
+		items, err := awsstore.NewCatalog(c.DynamoDB, p.CatalogTable, awsstore.CatalogOptions{Split: p.SplitChanges})
 		if err != nil {
 			return d, err
 		}

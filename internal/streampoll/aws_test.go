@@ -179,6 +179,7 @@ func (s *site) stream(enabled bool) {
 
 // Changes of a real table become plans in a real queue, across restarts.
 func TestStandIn(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	var c streampoll.Checkpoint
 	begin := time.Now().Add(-time.Second).Truncate(time.Second).UnixMilli() // as coarse as a record's time
@@ -228,6 +229,7 @@ func TestStandIn(t *testing.T) {
 }
 
 func TestCheckpoints(t *testing.T) {
+	t.Parallel()
 	s := open(t)
 	c, err := s.marks.Load(t.Context())
 	if err != nil || c.Stream != "" || len(c.Shards) != 0 {

@@ -42,6 +42,7 @@ func (p *Poller) discover(ctx context.Context) error {
 	disabled := status == types.StreamStatusDisabled || status == types.StreamStatusDisabling
 	if disabled && !p.disabled {
 		p.Logger.WarnContext(ctx, "the stream is disabled: changes of the catalog are not seen", "stream", p.arn)
+		p.discovery.at = time.Now().Add(p.Every) // another may have been enabled already
 	}
 	p.ask, p.disabled = disabled, disabled
 	p.merge(shards)

@@ -143,6 +143,7 @@ func play(t *testing.T, steps []step, seed uint64, sabotage func(*world, *Config
 }
 
 func TestNothingIsLost(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		steps := drawSteps(rt)
 		seed := rapid.Uint64().Draw(rt, "seed")
@@ -156,6 +157,7 @@ func TestNothingIsLost(t *testing.T) {
 
 // The property finds readers, stores and services that lose changes or break the rules.
 func TestLossIsFound(t *testing.T) {
+	t.Parallel()
 	for name, sabotage := range map[string]func(*world, *Config){
 		"records are dropped":   func(w *world, c *Config) { c.Client = deaf{w.table} },
 		"parents are hidden":    func(w *world, c *Config) { c.Client = orphans{w.table} },

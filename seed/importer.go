@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/minio/crc64nvme"
 
@@ -34,6 +35,7 @@ type Importer struct {
 	Catalog Catalog
 	Limits  Limits                             // of archives; zero: DefaultLimits
 	Report  func(it catalog.Item, stored bool) // told of every item; nil: not
+	Now     func() time.Time                   // for the items' Changed; nil: it stays zero
 }
 
 // Release is an item and, unless its URL says where it is already, its binary.
@@ -70,10 +72,29 @@ func (im *Importer) Import(ctx context.Context, releases []Release, replace bool
 			im.Report(it, stored)
 		}
 	}
+	im.stamp(before, p.changes)
 	if err := im.Catalog.Apply(ctx, p.changes); err != nil {
 		return Result{}, fmt.Errorf("import: %w", err)
 	}
 	return p.res, nil
+}
+
+// stamp notes when the items were changed; one that is written as it was has not been.
+func (im *Importer) stamp(before []catalog.Item, changes []catalog.Change) {
+	old := make(map[catalog.Key]catalog.Item, len(before))
+	for _, it := range before {
+		old[it.Key()] = it
+	}
+	for _, c := range changes {
+		if c.Item == nil {
+			continue
+		}
+		if was, ok := old[c.Key]; ok && was.Same(*c.Item) {
+			c.Item.Changed = was.Changed
+		} else if c.Item.Changed = (time.Time{}); im.Now != nil {
+			c.Item.Changed = im.Now().UTC().Truncate(time.Millisecond)
+		}
+	}
 }
 
 // Changes returns what Import would write into a catalog that holds before, storing nothing.

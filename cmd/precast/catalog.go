@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"precast/internal/catalog"
 	"precast/seed"
@@ -42,7 +43,7 @@ func (c *seedCmd) Run(ctx context.Context, std streams) error {
 }
 
 func importer(d *data, std streams, quiet bool) *seed.Importer {
-	im := &seed.Importer{Objects: d.objects, Catalog: d.catalog()}
+	im := &seed.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now}
 	if !quiet {
 		im.Report = func(it catalog.Item, stored bool) {
 			state := "binary was there"

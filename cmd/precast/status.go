@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"precast/builder"
 )
@@ -54,6 +55,10 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 			fmt.Fprintln(std.out, "it is what the catalog says")
 		} else {
 			fmt.Fprintln(std.out, "the catalog is ahead of it")
+		}
+		if !st.OldestChange.IsZero() {
+			fmt.Fprintf(std.out, "the oldest change that is not served was made %s ago, at %s\n",
+				time.Since(st.OldestChange).Round(time.Second), st.OldestChange.Format(time.RFC3339))
 		}
 		fmt.Fprintf(std.out, "jobs: %d waiting, %d in flight, %d dead\n", st.Waiting, st.InFlight, st.Dead)
 		for _, r := range st.Rejected {

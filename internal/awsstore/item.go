@@ -3,6 +3,7 @@ package awsstore
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -21,6 +22,7 @@ const (
 	attrSize    = "size"
 	attrCPUArch = "cpuArch"
 	attrDevice  = "deviceAttr"
+	attrChanged = "changed" // milliseconds since 1970
 )
 
 type attributes = map[string]types.AttributeValue
@@ -46,6 +48,9 @@ func encodeItem(it catalog.Item) attributes {
 		}
 	}
 	av[attrSize] = number(it.Size)
+	if !it.Changed.IsZero() {
+		av[attrChanged] = number(it.Changed.UnixMilli())
+	}
 	if len(it.DeviceAttr) > 0 {
 		on := make(attributes, len(it.DeviceAttr))
 		for name, value := range it.DeviceAttr {
@@ -71,7 +76,21 @@ func decodeItem(av attributes) catalog.Item {
 		Size:       decodeSize(av[attrSize]),
 		CPUArch:    decodeText(av[attrCPUArch]),
 		DeviceAttr: decodeAttrs(av[attrDevice]),
+		Changed:    decodeTime(av[attrChanged]),
 	}
+}
+
+// decodeTime takes what is no time for none: it only informs.
+func decodeTime(av types.AttributeValue) time.Time {
+	n, ok := av.(*types.AttributeValueMemberN)
+	if !ok {
+		return time.Time{}
+	}
+	ms, err := strconv.ParseInt(n.Value, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }
 
 func decodeText(av types.AttributeValue) string {

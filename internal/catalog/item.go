@@ -5,7 +5,9 @@ package catalog
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
+	"time"
 )
 
 // Item is one record: application App on track Track. The JSON names are the sample's.
@@ -23,12 +25,21 @@ type Item struct {
 	// CPUArch is informative: the OS item of architecture A is the app named os_A.
 	CPUArch    string          `json:"cpuArch,omitempty"`
 	DeviceAttr map[string]bool `json:"deviceAttr,omitempty"`
+	// Changed is when Precast last wrote the item, to the millisecond, in UTC; zero if others did. Nothing
+	// that devices get depends on it.
+	Changed time.Time `json:"changed,omitzero"`
 }
 
 // Key names an item.
 type Key struct {
 	App   string `json:"app"`
 	Track string `json:"env"`
+}
+
+// Same tells whether two items are equal but for when they were written.
+func (it Item) Same(other Item) bool {
+	it.Changed, other.Changed = time.Time{}, time.Time{}
+	return reflect.DeepEqual(it, other)
 }
 
 // Key returns the item's key.

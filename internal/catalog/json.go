@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 )
 
 // Entry is an item as it stands in a catalog file. When File is set, the item's digests, size and
@@ -51,6 +52,7 @@ func Encode(w io.Writer, items []Item) error {
 		if i > 0 {
 			b.WriteString(",")
 		}
+		it.Changed = time.Time{} // it is of this catalog, not of the release
 		line, err := json.Marshal(it)
 		if err != nil {
 			return fmt.Errorf("write catalog: item %s: %w", it.Key(), err)

@@ -34,7 +34,8 @@ type metric struct {
 func (m *Metrics) emit(values map[string]float64, units map[string]string, fields map[string]any) {
 	var metrics []metric
 	line := map[string]any{"service": m.Service}
-	for _, name := range []string{"ChangeToServableSeconds", "BundlesPlanned", "ObjectsWritten", "BytesWritten", "ItemsRejected", "Publishes"} {
+	for _, name := range []string{"ChangeToServableSeconds", "BundlesPlanned", "ObjectsWritten", "BytesWritten", "ItemsRejected", "Publishes",
+		"JobsWaiting", "JobsInFlight", "DeadLetters"} {
 		if v, ok := values[name]; ok {
 			metrics = append(metrics, metric{name, units[name]})
 			line[name] = v
@@ -56,6 +57,12 @@ func (m *Metrics) emit(values map[string]float64, units map[string]string, field
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, _ = m.Out.Write(append(data, '\n')) // a log that cannot be written has nowhere to say so
+}
+
+// Jobs says how many jobs there are, and how many were given up.
+func (m *Metrics) Jobs(waiting, inFlight, dead int) {
+	m.emit(map[string]float64{"JobsWaiting": float64(waiting), "JobsInFlight": float64(inFlight), "DeadLetters": float64(dead)},
+		map[string]string{"JobsWaiting": "Count", "JobsInFlight": "Count", "DeadLetters": "Count"}, nil)
 }
 
 // Planned implements builder.Observer.

@@ -21,6 +21,10 @@ type Enqueuer struct {
 	Ledger builder.Ledger
 	Queue  builder.Queue
 	Log    *slog.Logger
+	// Depth counts the jobs, and the dead letters among them, at every scheduled event; Metrics says how
+	// many there are. Nil: not.
+	Depth   func(ctx context.Context) (waiting, inFlight, dead int, err error)
+	Metrics *Metrics
 }
 
 // streamRecord is what the enqueuer needs of a record. The change itself is not looked at, since a plan
@@ -47,6 +51,9 @@ func (e *Enqueuer) Handle(ctx context.Context, payload json.RawMessage) (events.
 	var ev event
 	if err := json.Unmarshal(payload, &ev); err != nil {
 		return events.DynamoDBEventResponse{}, fmt.Errorf("decode event: %w", err)
+	}
+	if len(ev.Records) == 0 && e.Depth != nil {
+		e.count(ctx)
 	}
 	request := builder.Request{PlanOptions: ev.PlanOptions}
 	var first string
@@ -79,4 +86,14 @@ func (e *Enqueuer) Handle(ctx context.Context, payload json.RawMessage) (events.
 	}
 	e.Log.InfoContext(ctx, "enqueued", "records", len(ev.Records), "after", after)
 	return events.DynamoDBEventResponse{BatchItemFailures: []events.DynamoDBBatchItemFailure{}}, nil
+}
+
+// count reports the queue's depth; that it cannot be had stops nothing.
+func (e *Enqueuer) count(ctx context.Context) {
+	waiting, inFlight, dead, err := e.Depth(ctx)
+	if err != nil {
+		e.Log.WarnContext(ctx, "count jobs", "error", err)
+		return
+	}
+	e.Metrics.Jobs(waiting, inFlight, dead)
 }

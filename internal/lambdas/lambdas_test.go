@@ -99,6 +99,22 @@ func TestEnqueuer(t *testing.T) {
 	}
 }
 
+func TestEnqueuerCountsDeadLettersOnSchedule(t *testing.T) {
+	store := open(t)
+	var out bytes.Buffer
+	e := &lambdas.Enqueuer{Ledger: store.Ledger(), Queue: store.Queue(), Log: quiet,
+		Depth:   func(context.Context) (int, int, int, error) { return 4, 1, 3, nil },
+		Metrics: &lambdas.Metrics{Out: &out, Now: time.Now, Namespace: "N", Service: "enqueuer"}}
+	for _, ev := range []string{batch, `{}`} {
+		if _, err := e.Handle(t.Context(), json.RawMessage(ev)); err != nil {
+			t.Fatal(err)
+		}
+		if counted := strings.Contains(out.String(), `"DeadLetters":3`); counted != (ev == `{}`) {
+			t.Fatalf("after %s: %s", ev, &out)
+		}
+	}
+}
+
 type brokenQueue struct{ builder.Queue }
 
 func (brokenQueue) Send(context.Context, ...[]byte) error { return errors.New("no queue today") }

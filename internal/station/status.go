@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"precast/builder"
+	"precast/edge"
+	"precast/internal/catalog"
 )
 
 // Status tells how far what is published is behind the catalog.
@@ -14,9 +17,12 @@ type Status struct {
 	Sequence   uint64 `json:"sequence"`   // of the plan it came from
 	Items      int    `json:"items"`      // published
 	UpToDate   bool   `json:"upToDate"`   // what is published is what the catalog says
-	Waiting    int    `json:"waiting"`    // jobs
-	InFlight   int    `json:"inFlight"`
-	Dead       int    `json:"dead"`
+	// OldestChange is when the first of the items was changed that are not served as the catalog says; zero if
+	// there are none, or others than Precast changed them.
+	OldestChange time.Time `json:"oldestChange,omitzero"`
+	Waiting      int       `json:"waiting"` // jobs
+	InFlight     int       `json:"inFlight"`
+	Dead         int       `json:"dead"`
 	// Rejected are the items of the catalog that cannot be published.
 	Rejected []builder.Rejection `json:"rejected"`
 	// DeadLetters are the newest few.
@@ -54,6 +60,7 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 	}
 	st.UpToDate = !p.Changed()
 	st.Rejected = append([]builder.Rejection{}, p.Rejected...)
+	st.OldestChange = oldestChange(items, p)
 	if st.Waiting, st.InFlight, st.Dead, err = s.DeadLetters.Depth(ctx); err != nil {
 		return st, err
 	}
@@ -70,4 +77,24 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 		st.DeadLetters = append(st.DeadLetters, DeadLetter{m.ID, m.Receives, job})
 	}
 	return st, nil
+}
+
+// oldestChange looks for items that are not published in the release that the catalog says.
+func oldestChange(items []catalog.Item, p *builder.Plan) time.Time {
+	published := make(map[catalog.Key]string)
+	if p.Base != nil {
+		for _, it := range p.Base.Items {
+			published[catalog.Key{App: it.App, Track: it.Track}] = fmt.Sprint(it.Version, it.Size, edge.Hex(it.SHA256[:]), it.Attrs)
+		}
+	}
+	var oldest time.Time
+	for _, it := range items {
+		if it.Changed.IsZero() || published[it.Key()] == fmt.Sprint(it.Version, it.Size, it.SHA256, it.Attrs()) {
+			continue
+		}
+		if oldest.IsZero() || it.Changed.Before(oldest) {
+			oldest = it.Changed
+		}
+	}
+	return oldest
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"precast/builder"
 	"precast/internal/catalog"
@@ -85,7 +86,7 @@ func (c catalogs) roundTrip(t *testing.T) {
 	items := []catalog.Item{
 		{
 			App: "scoreboard", Track: "prod", Version: "1.0.0", Ident: "R-1 “quoted”\n日本語",
-			URL: "s3://bucket/a key?x=1&y=2", MD5: strings.Repeat("a", 32), SHA256: sha1, Size: 1 << 40,
+			URL: "s3://bucket/a key?x=1&y=2", MD5: strings.Repeat("a", 32), SHA256: sha1, Size: 1 << 40, Changed: time.UnixMilli(1_700_000_000_123).UTC(),
 			CPUArch: "armv8", DeviceAttr: map[string]bool{"gamer": true, "camera": false, "mit Ümlaut": true},
 		},
 		item("os_armv8", "beta", "2"),

@@ -50,7 +50,7 @@ func (p *Poller) discover(ctx context.Context) error {
 }
 
 // follow turns to a stream. What was not read of the one before, and what happened between them, is
-// in the catalog: the plan that follows the first position in the new stream will see it.
+// in the catalog: the plan will see it. (The new stream may have no shard that would ask for one.)
 func (p *Poller) follow(ctx context.Context, arn string) {
 	if arn == p.arn {
 		return
@@ -61,6 +61,7 @@ func (p *Poller) follow(ctx context.Context, arn string) {
 	}
 	p.arn, p.disabled = arn, false
 	clear(p.shards)
+	p.want(time.Now())
 }
 
 // list returns all shards or none: with some it could take a shard for one without parents.

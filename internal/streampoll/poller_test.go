@@ -283,11 +283,12 @@ func TestTrimmed(t *testing.T) {
 		change func(*fakeTable)
 		left   int // records that are still there after a day
 	}{
-		"some":    {func(f *fakeTable) { f.change(0, 5); time.Sleep(20 * time.Hour); f.change(0, 2) }, 2},
-		"all":     {func(f *fakeTable) { f.change(0, 5) }, 0},
-		"shards":  {func(f *fakeTable) { f.change(0, 5); f.roll(0, 2); f.change(1, 5); f.roll(0, 1) }, 0},
-		"streams": {func(f *fakeTable) { f.change(0, 5); f.enable(); f.change(0, 5); f.enable() }, 0},
-		"the end": {func(f *fakeTable) { f.change(0, 5); f.disable() }, 0},
+		"some":              {func(f *fakeTable) { f.change(0, 5); time.Sleep(20 * time.Hour); f.change(0, 2) }, 2},
+		"all":               {func(f *fakeTable) { f.change(0, 5) }, 0},
+		"shards":            {func(f *fakeTable) { f.change(0, 5); f.roll(0, 2); f.change(1, 5); f.roll(0, 1) }, 0},
+		"streams":           {func(f *fakeTable) { f.change(0, 5); f.enable(); f.change(0, 5); f.enable() }, 0},
+		"enabled, disabled": {func(f *fakeTable) { f.change(0, 5); f.enable(); f.disable() }, 0},
+		"the end":           {func(f *fakeTable) { f.change(0, 5); f.disable() }, 0},
 	} {
 		for _, down := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", down ", down), func(t *testing.T) {

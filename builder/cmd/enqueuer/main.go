@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
@@ -28,7 +29,10 @@ func main() {
 }
 
 func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
-	places := station.Places{LedgerTable: env.Need("LEDGER_TABLE"), QueueURL: env.Need("QUEUE_URL")}
+	places := station.Places{
+		LedgerTable: env.Need("LEDGER_TABLE"), QueueURL: env.Need("QUEUE_URL"), DeadLettersURL: env.Text("DEAD_LETTERS_URL", ""),
+	}
+	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "enqueuer"}
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
@@ -40,5 +44,9 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 	if err != nil {
 		return nil, err
 	}
-	return &lambdas.Enqueuer{Ledger: d.Ledger, Queue: d.Queue, Log: log}, nil
+	e := &lambdas.Enqueuer{Ledger: d.Ledger, Queue: d.Queue, Log: log, Metrics: metrics}
+	if places.DeadLettersURL != "" {
+		e.Depth = d.DeadLetters.Depth
+	}
+	return e, nil
 }

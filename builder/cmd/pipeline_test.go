@@ -5,11 +5,15 @@
 package cmd_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +46,7 @@ import (
 func zips(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command("go", "run", "./builder/cmd/pack", "-arch", runtime.GOARCH, "-out", dir, "-functions", "enqueuer,builder")
+	cmd := exec.Command("go", "run", "./builder/cmd/pack", "-arch", runtime.GOARCH, "-out", dir, "-functions", "enqueuer,builder,composer")
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("pack: %v\n%s", err, out)
@@ -59,6 +63,7 @@ type pipeline struct {
 	names   awsstore.Names
 	places  awsstore.Places
 	drivers station.Drivers
+	zips    string // folder of the packed functions
 }
 
 func deploy(t *testing.T) *pipeline {
@@ -92,14 +97,26 @@ func deploy(t *testing.T) *pipeline {
 		t.Fatal(err)
 	}
 	dir := zips(t)
+	p.zips = dir
 	p.function("enqueuer", dir, p.places.CatalogStream, &lambda.CreateEventSourceMappingInput{
 		StartingPosition: types.EventSourcePositionTrimHorizon, BatchSize: aws.Int32(100)})
 	p.function("builder", dir, p.places.QueueARN, &lambda.CreateEventSourceMappingInput{BatchSize: aws.Int32(5)})
 	return p
 }
 
-// function creates a function from its zip and maps an event source to it.
+// function creates a function and maps an event source to it.
 func (p *pipeline) function(name, dir, source string, mapping *lambda.CreateEventSourceMappingInput) {
+	p.t.Helper()
+	p.create(name, dir)
+	mapping.FunctionName, mapping.EventSourceArn, mapping.Enabled = &name, &source, aws.Bool(true)
+	mapping.FunctionResponseTypes = []types.FunctionResponseType{types.FunctionResponseTypeReportBatchItemFailures}
+	if _, err := p.lambda.CreateEventSourceMapping(p.t.Context(), mapping); err != nil {
+		p.t.Fatalf("map %s to %s: %v", source, name, err)
+	}
+}
+
+// create creates a function from its zip.
+func (p *pipeline) create(name, dir string) {
 	p.t.Helper()
 	zip, err := os.ReadFile(filepath.Join(dir, name+"-"+runtime.GOARCH+".zip"))
 	if err != nil {
@@ -116,11 +133,6 @@ func (p *pipeline) function(name, dir, source string, mapping *lambda.CreateEven
 	})
 	if err != nil {
 		p.t.Fatalf("create function %s: %v", name, err)
-	}
-	mapping.FunctionName, mapping.EventSourceArn, mapping.Enabled = &name, &source, aws.Bool(true)
-	mapping.FunctionResponseTypes = []types.FunctionResponseType{types.FunctionResponseTypeReportBatchItemFailures}
-	if _, err := p.lambda.CreateEventSourceMapping(p.t.Context(), mapping); err != nil {
-		p.t.Fatalf("map %s to %s: %v", source, name, err)
 	}
 }
 
@@ -267,9 +279,109 @@ func TestPipeline(t *testing.T) {
 	if _, err := p.drivers.Objects.Stat(t.Context(), layout.BundleKey(d.Set.ID(), "0")); err != nil {
 		t.Fatalf("the gamer's bundle: %v", err)
 	}
+	// What the packed composer makes on request is what was prebuilt.
+	key := layout.BundleKey(d.Set.ID(), "0")
+	status, body := p.composed(key, "attrgamer=prod&cpuarch=armv8", "")
+	if status != 200 || string(body) != stored(t, p.drivers.Objects)[key] {
+		t.Fatalf("composed: %d, %d bytes", status, len(body))
+	}
+	if status, body := p.composed(key, "cpuarch=armv8", ""); status != 404 {
+		t.Fatalf("composed for another selection: %d %s", status, body)
+	}
 	if _, _, dead, err := p.drivers.DeadLetters.Depth(t.Context()); err != nil || dead != 0 {
 		t.Fatalf("%d dead letters, %v", dead, err)
 	}
+}
+
+// composed asks the packed composer, by the event that a function URL makes of a request. The stand-in's
+// runtime API does not take streamed answers, so this is one that does, for one invocation
+// (https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
+func (p *pipeline) composed(key, query, held string) (status int, body []byte) {
+	p.t.Helper()
+	event, err := json.Marshal(map[string]any{
+		"version": "2.0", "rawPath": "/" + key, "rawQueryString": query,
+		"headers":        map[string]string{"x-precast-held": held},
+		"requestContext": map[string]any{"domainName": "composer.invalid", "http": map[string]string{"method": "GET", "sourceIp": "127.0.0.1"}},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	answer := make(chan []byte, 1)
+	asked := false
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", func(w http.ResponseWriter, r *http.Request) {
+		if asked {
+			<-r.Context().Done() // there is no other
+			return
+		}
+		asked = true
+		w.Header().Set("Lambda-Runtime-Aws-Request-Id", "request")
+		w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
+		w.Header().Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:us-east-1:000000000000:function:composer")
+		_, _ = w.Write(event)
+	})
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/request/{kind}", func(w http.ResponseWriter, r *http.Request) {
+		data, err := io.ReadAll(r.Body)
+		if err != nil || r.PathValue("kind") != "response" || r.Header.Get("Content-Type") != "application/vnd.awslambda.http-integration-response" {
+			p.t.Errorf("the composer sent %s, %v, %v: %.300q", r.PathValue("kind"), r.Header, err, data)
+		}
+		w.WriteHeader(http.StatusAccepted)
+		answer <- data
+	})
+	runtimeAPI := httptest.NewServer(mux)
+	defer runtimeAPI.CloseClientConnections()
+	cmd := exec.Command(filepath.Join(p.unzip("composer"), "bootstrap"))
+	cmd.Env = append(os.Environ(), "AWS_LAMBDA_RUNTIME_API="+strings.TrimPrefix(runtimeAPI.URL, "http://"), "_HANDLER=bootstrap",
+		"AWS_LAMBDA_FUNCTION_NAME=composer", "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
+		"AWS_ENDPOINT_URL="+p.url, "BUCKET="+p.names.Bucket)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	defer cmd.Process.Kill()
+	var data []byte
+	select {
+	case data = <-answer:
+	case err := <-ended:
+		p.t.Fatalf("the composer ended: %v: %s", err, &stderr)
+	}
+	// The status and headers as JSON, eight zeros, the body.
+	prelude, body, ok := bytes.Cut(data, make([]byte, 8))
+	var head struct{ StatusCode int }
+	if err := json.Unmarshal(prelude, &head); err != nil || !ok {
+		p.t.Fatalf("the composer sent %.300q: %v", data, err)
+	}
+	return head.StatusCode, body
+}
+
+// unzip extracts a packed function and returns the folder.
+func (p *pipeline) unzip(name string) string {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	z, err := zip.OpenReader(filepath.Join(p.zips, name+"-"+runtime.GOARCH+".zip"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer z.Close()
+	if len(z.File) != 1 || z.File[0].Name != "bootstrap" || z.File[0].Mode() != 0o755 {
+		p.t.Fatalf("the zip of %s holds %v", name, z.File)
+	}
+	in, err := z.File[0].Open()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer in.Close()
+	program, err := io.ReadAll(in)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bootstrap"), program, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	return dir
 }
 
 func difference(got, want map[string]string) string {

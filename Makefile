@@ -23,13 +23,15 @@ demo: build ## play the whole story on this machine (needs Go only; curl where t
 test: ## all tests that need no network
 	$(GO) test ./...
 
-AWS := ./builder ./internal/awsstore/... ./internal/streampoll/... ./builder/cmd/... ./cmd/precast
+AWS := ./internal/awsstore/... ./internal/streampoll ./builder/cmd
 
 test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10)
 	sh internal/awsstore/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
+	$(GO) test -count=1 -tags aws -run AWS ./builder ./cmd/precast
 
-RACE := ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle ./cmd/precast
+RACE := ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
+	./internal/lambdas ./internal/streampoll ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector
 	$(GO) test -race $(RACE)

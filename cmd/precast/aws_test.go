@@ -14,18 +14,22 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"precast/builder"
 	"precast/internal/awsstore"
 	"precast/internal/awsstore/standin"
+	"precast/internal/layout"
 )
 
-// The whole command against AWS's stand-in: the same words as with a data folder, five URLs more.
-func TestCommandsOnAWS(t *testing.T) {
+// onAWS starts a stand-in with an empty pipeline in it, and returns the environment in which precast works
+// on that, and the pipeline's objects.
+func onAWS(t *testing.T) (env []string, objects builder.Objects) {
+	t.Helper()
 	os.Unsetenv("AWS_CA_BUNDLE")
 	server, err := standin.Start(t.Context(), standin.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Stop()
+	t.Cleanup(server.Stop)
 	clients, err := awsstore.Connect(t.Context(), config.WithBaseEndpoint(server.URL), config.WithRegion("us-east-1"),
 		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("test", "test", "")))
 	if err != nil {
@@ -36,14 +40,87 @@ func TestCommandsOnAWS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	objects, err = awsstore.NewObjects(clients.S3, "packages", awsstore.ObjectsOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(os.Environ(), "AWS_ENDPOINT_URL="+server.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
+		"PRECAST_OBJECTS=s3://packages", "PRECAST_CATALOG=dynamodb://catalog", "PRECAST_LEDGER=dynamodb://ledger",
+		"PRECAST_QUEUE="+places.QueueURL, "PRECAST_DEAD_LETTERS="+places.DeadLetterURL), objects
+}
+
+// Two servers build at once; one is killed in the middle of a job, and the other finishes.
+func TestAKilledServerOnAWS(t *testing.T) {
+	env, objects := onAWS(t)
 	path, err := exec.LookPath("precast")
 	if err != nil {
 		t.Fatal(err)
 	}
 	work := t.TempDir()
-	env := append(os.Environ(), "AWS_ENDPOINT_URL="+server.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
-		"PRECAST_OBJECTS=s3://packages", "PRECAST_CATALOG=dynamodb://catalog", "PRECAST_LEDGER=dynamodb://ledger",
-		"PRECAST_QUEUE="+places.QueueURL, "PRECAST_DEAD_LETTERS="+places.DeadLetterURL)
+	seed := exec.Command(path, "seed", "--size", "30KiB")
+	seed.Dir, seed.Env = work, env
+	if out, err := seed.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	victim := exec.Command(path, "serve", "--addr", "127.0.0.1:0", "--log-level", "error")
+	victim.Dir, victim.Env = work, env
+	if err := victim.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer victim.Process.Kill()
+	bundles := func() (n int) {
+		t.Helper()
+		if err := objects.List(t.Context(), layout.BundlePrefix, func(builder.ObjectInfo) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for bundles() < 40 { // it is at it
+	}
+	type started struct {
+		s   *serving
+		err error
+	}
+	survivor := make(chan started, 1)
+	go func() {
+		s, err := startServer(path, work, env)
+		survivor <- started{s, err}
+	}()
+	for n := bundles(); bundles() < n+20; {
+	}
+	if err := victim.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = victim.Wait()
+	if n := bundles(); n >= 529 {
+		t.Fatalf("the build was done before the kill: %d bundles", n)
+	}
+	other := <-survivor // ready: something is published
+	if other.err != nil {
+		t.Fatal(other.err)
+	}
+	ix, _, err := builder.ReadIndex(t.Context(), objects)
+	if err != nil || len(ix.Items) != 9 {
+		t.Fatalf("index %v, %v", ix, err)
+	}
+	for _, key := range builder.Cover(ix, nil).Keys() {
+		if _, err := objects.Stat(t.Context(), key); err != nil {
+			t.Fatalf("published without %s: %v", key, err)
+		}
+	}
+	if err := other.s.end(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The whole command against AWS's stand-in: the same words as with a data folder, five URLs more.
+func TestCommandsOnAWS(t *testing.T) {
+	env, _ := onAWS(t)
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
 	command := func(want int, args ...string) string {
 		t.Helper()
 		cmd := exec.Command(path, args...)

@@ -77,6 +77,7 @@ func HTTP(h http.Handler, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
+		ConnContext:       rememberConn,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
@@ -204,6 +205,7 @@ func serve(w http.ResponseWriter, r *http.Request, body io.ReadSeeker) {
 		deadline := time.Now().Add(grace + time.Duration(size/slowest)*time.Second)
 		_ = http.NewResponseController(w).SetWriteDeadline(deadline) // only tests have writers that cannot
 	}
+	defer cork(r)()
 	http.ServeContent(w, r, "", time.Time{}, body)
 }
 

@@ -241,31 +241,7 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 			}
 			w.build(builder.PlanOptions{})
 		}
-		items, err := w.base.Catalog.Snapshot(context.Background())
-		if err != nil {
-			rt.Fatal(err)
-		}
-		fresh := newWorld(rt, t.TempDir(), builder.Options{})
-		defer fresh.close()
-		for key, data := range w.objects(layout.BinaryPrefix) {
-			if _, err := fresh.base.Objects.Put(context.Background(), key,
-				builder.Body{Reader: strings.NewReader(data), Size: int64(len(data))}, builder.PutOptions{IfAbsent: true}); err != nil {
-				rt.Fatal(err)
-			}
-		}
-		for _, it := range items {
-			fresh.apply(catalog.Put(it))
-		}
-		fresh.build(builder.PlanOptions{})
-		incremental := w.objects(append(served, layout.PiecePrefix)...)
-		for key, data := range fresh.objects(append(served, layout.PiecePrefix)...) {
-			if got, ok := incremental[key]; !ok || got != data {
-				rt.Fatalf("%s: incremental has %d bytes (there: %v), from scratch %d", key, len(got), ok, len(data))
-			}
-		}
-		if got, want := w.versions(), fresh.versions(); !slices.Equal(got, want) {
-			rt.Fatalf("published %v, from scratch %v", got, want)
-		}
+		w.checkEqualsFromScratch(newWorld(rt, t.TempDir(), builder.Options{}))
 	})
 }
 

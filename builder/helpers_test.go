@@ -197,6 +197,37 @@ func (w *world) checkComplete() {
 	}
 }
 
+// checkEqualsFromScratch builds the same catalog in a fresh world, and fails unless everything that is
+// there is here, byte for byte, and the same is published.
+func (w *world) checkEqualsFromScratch(fresh *world) {
+	w.t.Helper()
+	defer fresh.close()
+	ctx := context.Background()
+	items, err := w.base.Catalog.Snapshot(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for key, data := range w.objects(layout.BinaryPrefix) {
+		body := builder.Body{Reader: strings.NewReader(data), Size: int64(len(data))}
+		if _, err := fresh.base.Objects.Put(ctx, key, body, builder.PutOptions{IfAbsent: true}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	for _, it := range items {
+		fresh.apply(catalog.Put(it))
+	}
+	fresh.build(builder.PlanOptions{})
+	here := w.objects(append(served, layout.PiecePrefix)...)
+	for key, data := range fresh.objects(append(served, layout.PiecePrefix)...) {
+		if got, ok := here[key]; !ok || got != data {
+			w.t.Fatalf("%s: here %d bytes (there: %v), from scratch %d", key, len(got), ok, len(data))
+		}
+	}
+	if got, want := w.versions(), fresh.versions(); !slices.Equal(got, want) {
+		w.t.Fatalf("published %v, from scratch %v", got, want)
+	}
+}
+
 // versions returns what is published: "app/track version".
 func (w *world) versions() []string {
 	w.t.Helper()

@@ -8,9 +8,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"precast/builder"
 )
 
 // Exit codes, as documented by --help and docs/operations.md.
@@ -38,12 +42,31 @@ type commands struct {
 	Status  statusCmd  `cmd:"" help:"Show how far what is published is behind the catalog."`
 	Inspect inspectCmd `cmd:"" help:"Look into a bundle and hold it against its manifest."`
 	Demo    demoCmd    `cmd:"" help:"Play the whole story in a temporary folder."`
+	Version versionCmd `cmd:"" help:"Print the version, and the format of what it builds."`
 }
 
 const description = `Packages for anonymous devices, prebuilt.
 
 Exit codes: 0 done; 1 something went wrong; 2 the command line was wrong;
 3 the answer is no (a bundle that is not sound, items that cannot be published).`
+
+type versionCmd struct{}
+
+func (*versionCmd) Help() string {
+	return `Programs of one format build the same bytes from the same catalog.
+
+Examples:
+  precast version`
+}
+
+func (*versionCmd) Run(std streams) error {
+	v := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	fmt.Fprintf(std.out, "precast %s, format %s, %s\n", v, builder.FormatID, runtime.Version())
+	return nil
+}
 
 // streams are what a command talks to.
 type streams struct {

@@ -207,6 +207,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--help"}, exitOK},
 		{nil, exitOK},
 		{[]string{"serve", "--help"}, exitOK},
+		{[]string{"version"}, exitOK},
 		{[]string{"frobnicate"}, exitUsage},
 		{[]string{"seed", "--size", "many"}, exitUsage},
 		{[]string{"catalog", "put", "a"}, exitUsage},

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"precast/internal/index"
+	"precast/internal/layout"
 )
 
 // Status codes of a decision.
@@ -55,6 +56,14 @@ func Decide(ix *index.Index, query, held string) Decision {
 		d.Status = StatusNotModified
 	}
 	return d
+}
+
+// Object returns the object that answers a decision whose Status is 200.
+func (d Decision) Object() (kind layout.Kind, key string) {
+	if d.Selection.MetadataOnly {
+		return layout.Manifest, layout.ManifestKey(d.Set.ID(), d.Held.String())
+	}
+	return layout.Bundle, layout.BundleKey(d.Set.ID(), d.Held.String())
 }
 
 func refuse(err error) Decision { return Decision{Status: StatusBadRequest, Error: err.Error()} }

@@ -73,10 +73,7 @@ func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients, err := awsstore.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
+	clients := awsstore.NewClients(cfg)
 	drivers, err := station.AWS(clients, places)
 	if err != nil {
 		return nil, err

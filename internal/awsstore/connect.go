@@ -36,7 +36,12 @@ func Connect(ctx context.Context, opts ...func(*config.LoadOptions) error) (*Cli
 	if err != nil {
 		return nil, err
 	}
-	return &Clients{S3: NewS3(cfg), DynamoDB: dynamodb.NewFromConfig(cfg), SQS: sqs.NewFromConfig(cfg)}, nil
+	return NewClients(cfg), nil
+}
+
+// NewClients makes the clients from what LoadConfig returned.
+func NewClients(cfg aws.Config) *Clients {
+	return &Clients{S3: NewS3(cfg), DynamoDB: dynamodb.NewFromConfig(cfg), SQS: sqs.NewFromConfig(cfg)}
 }
 
 // LoadConfig is config.LoadDefaultConfig with an HTTP client for large bodies. A missing region is

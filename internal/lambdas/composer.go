@@ -45,7 +45,7 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.fail(w, http.StatusNotFound, "Not found")
 		return
 	}
-	d, err := c.find(r.Context(), key, kind, r.URL.RawQuery, r.Header.Get(HeldHeader))
+	d, err := c.find(r.Context(), key, r.URL.RawQuery, r.Header.Get(HeldHeader))
 	if err != nil {
 		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
 		c.fail(w, http.StatusServiceUnavailable, "The package is not available right now")
@@ -61,7 +61,7 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // find returns the decision whose object has this key, of the newest index that has one.
-func (c *Composer) find(ctx context.Context, key string, kind layout.Kind, query, held string) (edge.Decision, error) {
+func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Decision, error) {
 	ix, _, err := builder.ReadIndex(ctx, c.Objects)
 	if err != nil {
 		return edge.Decision{}, err
@@ -74,8 +74,10 @@ func (c *Composer) find(ctx context.Context, key string, kind layout.Kind, query
 		if d.Status == edge.StatusBadRequest {
 			return d, nil
 		}
-		if d.Status == edge.StatusOK && key == keyOf(kind, d) {
-			return d, nil
+		if d.Status == edge.StatusOK {
+			if _, answer := d.Object(); answer == key {
+				return d, nil
+			}
 		}
 		if back >= ix.Params.Retain || ix.Generation <= 1 {
 			return edge.Decision{Status: edge.StatusNotFound, Error: edge.ErrNotFound}, nil
@@ -98,16 +100,6 @@ func withRetain(ix *index.Index, retain uint64) *index.Index {
 	return &c
 }
 
-func keyOf(kind layout.Kind, d edge.Decision) string {
-	if d.Selection.MetadataOnly != (kind == layout.Manifest) {
-		return ""
-	}
-	if kind == layout.Manifest {
-		return layout.ManifestKey(d.Set.ID(), d.Held.String())
-	}
-	return layout.BundleKey(d.Set.ID(), d.Held.String())
-}
-
 func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind layout.Kind, d edge.Decision) error {
 	answer, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Held)
 	if err != nil {
@@ -128,7 +120,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind
 	if headers.ContentDisposition != "" {
 		h.Set("Content-Disposition", headers.ContentDisposition)
 	}
-	h.Set("ETag", `"`+strings.ReplaceAll(key, "/", "-")+`"`)
+	h.Set("ETag", `"`+layout.ETag(key)+`"`)
 	http.ServeContent(w, r, "", time.Time{}, answer)
 	return nil
 }

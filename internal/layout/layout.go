@@ -104,6 +104,10 @@ func BinaryKey(sha256, app, version string) string {
 // FileName is the name of a binary in a bundle.
 func FileName(app, version string) string { return app + "_" + version }
 
+// ETag is the entity tag, without quotes, of an answer whose bytes are those of a bundle or manifest: its key
+// says which bytes these are, prebuilt or composed.
+func ETag(key string) string { return strings.ReplaceAll(key, "/", "-") }
+
 // ManifestName is the name of the manifest in a bundle.
 const ManifestName = "package_details.json"
 

@@ -102,12 +102,8 @@ func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
 
 // serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed.
 func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Decision, held string) {
-	key, kind := layout.BundleKey(d.Set.ID(), d.Held.String()), layout.Bundle
-	if d.Selection.MetadataOnly {
-		key, kind = layout.ManifestKey(d.Set.ID(), d.Held.String()), layout.Manifest
-	}
-	// The key is the ETag: it says which bytes these are, however they came about.
-	etag := strings.NewReplacer("/", "-").Replace(key)
+	kind, key := d.Object()
+	etag := layout.ETag(key)
 	headers := layout.HeadersOf(kind)
 	h := w.Header()
 	h.Set("ETag", `"`+etag+`"`)

@@ -299,8 +299,8 @@ func TestPipeline(t *testing.T) {
 func (p *pipeline) composed(key, query, held string) (status int, body []byte) {
 	p.t.Helper()
 	event, err := json.Marshal(map[string]any{
-		"version": "2.0", "rawPath": "/" + key, "rawQueryString": query,
-		"headers":        map[string]string{"x-precast-held": held},
+		"version": "2.0", "rawPath": "/" + key, "rawQueryString": "",
+		"headers":        map[string]string{"x-precast-selection": query, "x-precast-held": held},
 		"requestContext": map[string]any{"domainName": "composer.invalid", "http": map[string]string{"method": "GET", "sourceIp": "127.0.0.1"}},
 	})
 	if err != nil {

@@ -3,6 +3,7 @@
 package index
 
 import (
+	"errors"
 	"slices"
 	"strings"
 )
@@ -59,6 +60,17 @@ func New(ix Index) *Index {
 	})
 	ix.lookups()
 	return &ix
+}
+
+// ErrOlder: of an earlier generation, or an earlier plan, than the index in use.
+var ErrOlder = errors.New("index is older than the one in use")
+
+// Replaces fails with ErrOlder unless the index may be used in place of another one, or of none.
+func (ix *Index) Replaces(inUse *Index) error {
+	if inUse != nil && (ix.Generation < inUse.Generation || ix.Generation == inUse.Generation && ix.Sequence < inUse.Sequence) {
+		return ErrOlder
+	}
+	return nil
 }
 
 // With returns a copy under another generation number. The items are shared.

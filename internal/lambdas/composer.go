@@ -2,7 +2,6 @@ package lambdas
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -11,15 +10,13 @@ import (
 
 	"precast/builder"
 	"precast/edge"
+	"precast/internal/answer"
 	"precast/internal/index"
 	"precast/internal/layout"
 )
 
-// HeldHeader brings the device's held tags to the composer, in canonical form; the query string brings
-// its canonical selection. Together they say what the path, a set ID and mask, cannot: which items.
-const HeldHeader = "X-Precast-Held"
-
-// Composer answers requests for bundles and manifests that were not prebuilt, under the very path that
+// Composer answers requests, with the device's selection and held tags in edge.SelectionHeader and
+// edge.HeldHeader, for bundles and manifests that were not prebuilt, under the very path that
 // the object store was asked for first. It composes what the published index, or one of the retained
 // ones before it, gives to that selection, and nothing else: a path that does not follow from the
 // selection is 404, whatever it names.
@@ -34,25 +31,23 @@ type Composer struct {
 
 // ServeHTTP implements http.Handler.
 func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		c.fail(w, http.StatusMethodNotAllowed, "Use GET or HEAD")
+	if !answer.ReadOnly(w, r) {
 		return
 	}
 	key := strings.TrimPrefix(r.URL.Path, "/")
 	kind, err := layout.KindOf(key)
 	if err != nil || kind != layout.Bundle && kind != layout.Manifest {
-		c.fail(w, http.StatusNotFound, "Not found")
+		answer.Fail(w, http.StatusNotFound, "Not found")
 		return
 	}
-	d, err := c.find(r.Context(), key, r.URL.RawQuery, r.Header.Get(HeldHeader))
+	d, err := c.find(r.Context(), key, r.Header.Get(edge.SelectionHeader), r.Header.Get(edge.HeldHeader))
 	if err != nil {
 		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
-		c.fail(w, http.StatusServiceUnavailable, "The package is not available right now")
+		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return
 	}
 	if d.Status != edge.StatusOK {
-		c.fail(w, d.Status, d.Error)
+		answer.Fail(w, d.Status, d.Error)
 		return
 	}
 	if err := c.send(w, r, key, kind, d); err != nil {
@@ -74,8 +69,10 @@ func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Deci
 		if d.Status == edge.StatusBadRequest {
 			return d, nil
 		}
-		if d.Status == edge.StatusOK {
-			if _, answer := d.Object(); answer == key {
+		// What a device that holds everything gets is asked for as well: see edge.DecideForCache.
+		if d.Status == edge.StatusOK || d.Status == edge.StatusNotModified {
+			if _, object := d.Object(); object == key {
+				d.Status = edge.StatusOK
 				return d, nil
 			}
 		}
@@ -101,14 +98,14 @@ func withRetain(ix *index.Index, retain uint64) *index.Index {
 }
 
 func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind layout.Kind, d edge.Decision) error {
-	answer, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Held)
+	composed, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Held)
 	if err != nil {
-		c.fail(w, http.StatusServiceUnavailable, "The package is not available right now")
+		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return err
 	}
-	defer answer.Close()
+	defer composed.Close()
 	if c.Store && r.Method == http.MethodGet {
-		_, err := c.Objects.Put(r.Context(), key, answer.Body(), builder.PutOptions{IfAbsent: true})
+		_, err := c.Objects.Put(r.Context(), key, composed.Body(), builder.PutOptions{IfAbsent: true})
 		if err != nil && !errors.Is(err, builder.ErrPrecondition) {
 			c.Log.WarnContext(r.Context(), "composed object was not stored", "key", key, "error", err)
 		}
@@ -121,18 +118,6 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind
 		h.Set("Content-Disposition", headers.ContentDisposition)
 	}
 	h.Set("ETag", `"`+layout.ETag(key)+`"`)
-	http.ServeContent(w, r, "", time.Time{}, answer)
+	http.ServeContent(w, r, "", time.Time{}, composed)
 	return nil
-}
-
-func (c *Composer) fail(w http.ResponseWriter, status int, message string) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", layout.ErrorCacheControl)
-	if status == http.StatusServiceUnavailable {
-		h.Set("Cache-Control", layout.UnavailableCacheControl)
-		h.Set("Retry-After", "5")
-	}
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"error": message}) // the client has gone, or everything is well
 }

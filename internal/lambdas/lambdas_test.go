@@ -291,8 +291,9 @@ func TestComposer(t *testing.T) {
 	c := &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: true, Log: quiet}
 	ask := func(method, key, query, held string) *httptest.ResponseRecorder {
 		t.Helper()
-		r := httptest.NewRequest(method, "/"+key+"?"+query, nil)
-		r.Header.Set(lambdas.HeldHeader, held)
+		r := httptest.NewRequest(method, "/"+key, nil)
+		r.Header.Set(edge.SelectionHeader, query)
+		r.Header.Set(edge.HeldHeader, held)
 		w := httptest.NewRecorder()
 		c.ServeHTTP(w, r)
 		return w
@@ -301,11 +302,18 @@ func TestComposer(t *testing.T) {
 	d, old := edge.Decide(second, query, ""), edge.Decide(first, query, "")
 	held := edge.Hex(d.Set.Item(0).MD5[:])
 	part := edge.Decide(second, query, held)
+	var everything []string
+	for i := range d.Set.Len() {
+		everything = append(everything, edge.Hex(d.Set.Item(i).SHA256[:]))
+	}
+	all := strings.Join(everything, ",")
+	whole := edge.Decide(second, query, all)
 	for name, a := range map[string]struct{ key, query, held string }{
-		"full":     {layout.BundleKey(d.Set.ID(), "0"), query, ""},
-		"retained": {layout.BundleKey(old.Set.ID(), "0"), query, ""},
-		"subset":   {layout.BundleKey(d.Set.ID(), part.Held.String()), query, held},
-		"manifest": {layout.ManifestKey(d.Set.ID(), part.Held.String()), query + "&payloadtype=metadataonly", held},
+		"full":            {layout.BundleKey(d.Set.ID(), "0"), query, ""},
+		"retained":        {layout.BundleKey(old.Set.ID(), "0"), query, ""},
+		"subset":          {layout.BundleKey(d.Set.ID(), part.Held.String()), query, held},
+		"nothing lacking": {layout.BundleKey(d.Set.ID(), whole.Held.String()), query, all},
+		"manifest":        {layout.ManifestKey(d.Set.ID(), part.Held.String()), query + "&payloadtype=metadataonly", held},
 	} {
 		w := ask(http.MethodGet, a.key, a.query, a.held)
 		if w.Code != 200 || w.Body.Len() == 0 {
@@ -345,7 +353,8 @@ func TestComposer(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, a.status)
 		}
 	}
-	r := httptest.NewRequest(http.MethodGet, "/"+layout.BundleKey(d.Set.ID(), "0")+"?"+query, nil)
+	r := httptest.NewRequest(http.MethodGet, "/"+layout.BundleKey(d.Set.ID(), "0"), nil)
+	r.Header.Set(edge.SelectionHeader, query)
 	r.Header.Set("Range", "bytes=10-19")
 	w := httptest.NewRecorder()
 	c.ServeHTTP(w, r)

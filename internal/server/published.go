@@ -80,8 +80,9 @@ func (p *Published) Refresh(ctx context.Context) error {
 	if ix == nil {
 		return errors.New("the published index has vanished")
 	}
-	if now := p.current.Load(); now != nil && ix.Generation < now.Generation {
-		return fmt.Errorf("the stored index is generation %d, older than the %d in use", ix.Generation, now.Generation)
+	now := p.current.Load()
+	if err := ix.Replaces(now); err != nil {
+		return fmt.Errorf("use generation %d, plan %d, after generation %d, plan %d: %w", ix.Generation, ix.Sequence, now.Generation, now.Sequence, err)
 	}
 	if p.current.Swap(ix) == nil {
 		close(p.first)

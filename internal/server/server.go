@@ -4,8 +4,8 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +14,7 @@ import (
 
 	"precast/builder"
 	"precast/edge"
+	"precast/internal/answer"
 	"precast/internal/layout"
 )
 
@@ -45,13 +46,13 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("/healthz", s.serveHealth)
 	mux.Handle("/metrics", s.metrics.handler())
 	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, r *http.Request) {
-		fail(w, http.StatusNotFound, "Not found: devices ask for /package?cpuArch=...")
+		answer.Fail(w, http.StatusNotFound, "Not found: devices ask for /package?cpuArch=...")
 	}))
 	// The mux answers a path such as /binaries/../x with a redirect to the clean one; a device that
 	// sends one is broken or hostile, and is told so.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/.") {
-			fail(w, http.StatusBadRequest, "Path is not clean")
+			answer.Fail(w, http.StatusBadRequest, "Path is not clean")
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -83,21 +84,16 @@ func HTTP(h http.Handler, log *slog.Logger) *http.Server {
 }
 
 func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
-	if !readOnly(w, r) {
+	if !answer.ReadOnly(w, r) {
 		return
 	}
 	held := strings.Join(r.Header.Values("If-None-Match"), ",")
 	d := edge.Decide(s.published.Index(), r.URL.RawQuery, held)
-	switch d.Status {
-	case edge.StatusOK:
-		s.serveAnswer(w, r, d, held)
-	case edge.StatusNotModified:
-		w.Header().Set("Cache-Control", layout.PackageCacheControl)
-		w.Header().Set("Vary", "If-None-Match")
-		w.WriteHeader(http.StatusNotModified)
-	default:
-		fail(w, d.Status, d.Error)
+	if d.Status != edge.StatusOK {
+		answer.Write(w, d.Response())
+		return
 	}
+	s.serveAnswer(w, r, d, held)
 }
 
 // serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed.
@@ -121,7 +117,7 @@ func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Deci
 		h.Del("ETag")
 		h.Del("Vary")
 		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
-		fail(w, http.StatusServiceUnavailable, "The package is not available right now")
+		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return
 	}
 	defer body.Close()
@@ -162,22 +158,22 @@ func (s *Server) stored(ctx context.Context, key string) (io.ReadSeekCloser, err
 }
 
 func (s *Server) serveBinary(w http.ResponseWriter, r *http.Request) {
-	if !readOnly(w, r) {
+	if !answer.ReadOnly(w, r) {
 		return
 	}
 	key := strings.TrimPrefix(r.URL.Path, "/")
 	if kind, err := layout.KindOf(key); err != nil || kind != layout.Binary {
-		fail(w, http.StatusNotFound, "No such binary")
+		answer.Fail(w, http.StatusNotFound, "No such binary")
 		return
 	}
 	body, err := s.stored(r.Context(), key)
 	if errors.Is(err, builder.ErrNotExist) {
-		fail(w, http.StatusNotFound, "No such binary")
+		answer.Fail(w, http.StatusNotFound, "No such binary")
 		return
 	}
 	if err != nil {
 		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
-		fail(w, http.StatusServiceUnavailable, "The binary is not available right now")
+		answer.Fail(w, http.StatusServiceUnavailable, "The binary is not available right now")
 		return
 	}
 	defer body.Close()
@@ -206,43 +202,15 @@ func serve(w http.ResponseWriter, r *http.Request, body io.ReadSeeker) {
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if !readOnly(w, r) {
+	if !answer.ReadOnly(w, r) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	ix := s.published.Index()
 	if ix == nil {
-		fail(w, http.StatusServiceUnavailable, edge.ErrNoIndex)
+		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNoIndex)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "generation": ix.Generation})
-}
-
-func readOnly(w http.ResponseWriter, r *http.Request) bool {
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		return true
-	}
-	w.Header().Set("Allow", "GET, HEAD")
-	fail(w, http.StatusMethodNotAllowed, "Use GET or HEAD")
-	return false
-}
-
-// fail answers with an error. Errors are cached too, for a short while.
-func fail(w http.ResponseWriter, status int, message string) {
-	h := w.Header()
-	h.Set("Cache-Control", layout.ErrorCacheControl)
-	if status == http.StatusServiceUnavailable {
-		h.Set("Cache-Control", layout.UnavailableCacheControl)
-		h.Set("Retry-After", "5")
-	}
-	writeJSON(w, status, map[string]string{"error": message})
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // the client has gone, or everything is well
+	fmt.Fprintf(w, `{"status":"ok","generation":%d}`+"\n", ix.Generation)
 }

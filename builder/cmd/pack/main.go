@@ -4,21 +4,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"flag"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"github.com/mholt/archives"
+	"precast/internal/lambdazip"
 )
 
 func main() {
@@ -59,41 +55,17 @@ func pack(ctx context.Context, function, arch, out string) error {
 	if err != nil {
 		return err
 	}
-	var z bytes.Buffer
-	format := archives.Zip{Compression: 8} // deflate (APPNOTE.TXT 4.4.5)
-	if err := format.Archive(ctx, &z, []archives.FileInfo{{
-		FileInfo:      entry{int64(len(program))},
-		NameInArchive: "bootstrap",
-		Open:          func() (fs.File, error) { return file{bytes.NewReader(program)}, nil },
-	}}); err != nil {
-		return fmt.Errorf("zip %s for %s: %w", function, arch, err)
+	z, err := lambdazip.Encode(lambdazip.File{Name: "bootstrap", Mode: 0o755, Data: program})
+	if err != nil {
+		return fmt.Errorf("pack %s for %s: %w", function, arch, err)
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
 	name := filepath.Join(out, function+"-"+arch+".zip")
-	if err := os.WriteFile(name, z.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(name, z, 0o644); err != nil {
 		return err
 	}
-	fmt.Printf("%x  %s\n", sha256.Sum256(z.Bytes()), name)
+	fmt.Printf("%x  %s\n", sha256.Sum256(z), name)
 	return nil
 }
-
-// entry describes the one file of a zip.
-type entry struct{ size int64 }
-
-func (e entry) Name() string      { return "bootstrap" }
-func (e entry) Size() int64       { return e.size }
-func (e entry) Mode() fs.FileMode { return 0o755 }
-
-// The earliest time that a zip can state.
-func (e entry) ModTime() time.Time { return time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC) }
-func (e entry) IsDir() bool        { return false }
-func (e entry) Sys() any           { return nil }
-
-type file struct{ *bytes.Reader }
-
-func (f file) Stat() (fs.FileInfo, error) { return entry{f.Size()}, nil }
-func (f file) Close() error               { return nil }
-
-var _ io.Reader = file{}

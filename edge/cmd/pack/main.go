@@ -1,0 +1,107 @@
+// Command pack builds the edge: dist/edge.zip for Lambda@Edge and dist/function.js for the viewer-request
+// function. The same sources and settings give the same bytes.
+//
+//	go run ./edge/cmd/pack -out dist
+//	go run ./edge/cmd/pack -out dist -bucket fleet-objects -region eu-central-1
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+
+	"precast/internal/lambdazip"
+)
+
+// config is what edge/shim reads from config.json. What is empty comes with the origin's custom headers,
+// or has a default there.
+type config struct {
+	Bucket         string  `json:"bucket,omitempty"`
+	Region         string  `json:"region,omitempty"`
+	Endpoint       string  `json:"endpoint,omitempty"`
+	RefreshSeconds float64 `json:"refreshSeconds"`
+	TimeoutSeconds float64 `json:"timeoutSeconds"`
+}
+
+func main() {
+	var c config
+	out := flag.String("out", "dist", "folder for edge.zip and function.js")
+	tags := flag.String("tags", "", "build tags of the WebAssembly module; tests use faults")
+	flag.StringVar(&c.Bucket, "bucket", "", "bucket to bake in; else the origin's custom headers name it")
+	flag.StringVar(&c.Region, "region", "", "the bucket's region")
+	flag.StringVar(&c.Endpoint, "endpoint", "", "URL of another S3, addressed by path")
+	flag.Float64Var(&c.RefreshSeconds, "refresh", 5, "seconds after which the index is looked at again")
+	flag.Float64Var(&c.TimeoutSeconds, "timeout", 2, "seconds that fetching the index may take")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := pack(ctx, c, *tags, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "pack:", err)
+		os.Exit(1)
+	}
+}
+
+func pack(ctx context.Context, c config, tags, out string) error {
+	if (c.Bucket == "") != (c.Region == "") {
+		return fmt.Errorf("-bucket and -region go together")
+	}
+	module, err := buildModule(ctx, tags)
+	if err != nil {
+		return err
+	}
+	settings, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	files := []lambdazip.File{{Name: "edge.wasm", Mode: 0o644, Data: module}, {Name: "config.json", Mode: 0o644, Data: settings}}
+	for _, name := range []string{"index.mjs", "handler.mjs", "published.mjs", "go.mjs", "s3.mjs"} {
+		data, err := os.ReadFile(filepath.Join("edge", "shim", name))
+		if err != nil {
+			return fmt.Errorf("read the shim (run this at the top of the repository): %w", err)
+		}
+		files = append(files, lambdazip.File{Name: name, Mode: 0o644, Data: data})
+	}
+	z, err := lambdazip.Encode(files...)
+	if err != nil {
+		return err
+	}
+	function, err := os.ReadFile(filepath.Join("edge", "function", "function.js"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	for _, f := range []lambdazip.File{{Name: "edge.zip", Data: z}, {Name: "function.js", Data: function}} {
+		name := filepath.Join(out, f.Name)
+		if err := os.WriteFile(name, f.Data, 0o644); err != nil {
+			return err
+		}
+		fmt.Printf("%x  %s  %d bytes\n", sha256.Sum256(f.Data), name, len(f.Data))
+	}
+	return nil
+}
+
+// buildModule compiles edge/wasm.
+func buildModule(ctx context.Context, tags string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "precast-edge-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	name := filepath.Join(dir, "edge.wasm")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-buildmode=c-shared",
+		"-tags", tags, "-ldflags", "-s -w -buildid=", "-o", name, "./edge/wasm")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, fmt.Errorf("build edge/wasm: %w", err)
+	}
+	return os.ReadFile(name)
+}

@@ -6,7 +6,7 @@ CACHE   := .cache
 FUZZ    ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help build package demo test test-aws test-race fuzz bench golden fmt lint ci clean
+.PHONY: help build package edge demo test test-aws test-race fuzz bench golden fmt lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ build: ## build bin/precast
 
 package: ## build the Lambda functions, for arm64 and amd64, into dist/; reproducible
 	$(GO) run ./builder/cmd/pack -out dist
+
+edge: ## build dist/edge.zip (Lambda@Edge) and dist/function.js; BUCKET and REGION bake in a bucket
+	$(GO) run ./edge/cmd/pack -out dist $(if $(BUCKET),-bucket $(BUCKET) -region $(REGION))
 
 demo: build ## play the whole story on this machine (needs Go only; curl where there is one)
 	$(BIN)/precast demo

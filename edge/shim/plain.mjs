@@ -10,9 +10,10 @@ export function parseIndex(b) {
   const uint = () => { let v = 0, scale = 1; for (;;) { const c = b[at++]; v += (c & 127) * scale; if (c < 128) return v; scale *= 128; } };
   const text = () => { const n = uint(); return b.toString('utf8', at, (at += n)); };
   const hex = (n) => b.toString('hex', at, (at += n));
-  if (b.toString('latin1', 0, 3) !== 'PCX' || b[3] !== 1 || crc32(b.subarray(0, -4)) !== b.readUInt32LE(b.length - 4)) throw new Error('corrupt');
+  if (b.toString('latin1', 0, 3) !== 'PCX' || b[3] !== 2 || crc32(b.subarray(0, -4)) !== b.readUInt32LE(b.length - 4)) throw new Error('corrupt');
   const ix = { generation: uint(), sequence: uint(), format: text(), baseURL: text(), items: [], byApp: new Map(), byAttr: new Map() };
   for (let i = 0; i < 5; i++) uint();
+  text();
   const attrs = Array.from({ length: uint() }, text);
   const add = (map, name, i) => { const list = map.get(name); if (list) list.push(i); else map.set(name, [i]); };
   for (let i = 0, n = uint(); i < n; i++) {

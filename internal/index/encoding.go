@@ -9,7 +9,7 @@ import (
 // The encoding, all integers unsigned LEB128 unless said otherwise:
 //
 //	"PCX" version(1 byte)
-//	generation sequence format baseURL params(5 integers)
+//	generation sequence format baseURL params(5 integers) pin
 //	attribute count, attribute names (sorted, distinct)
 //	item count, items: app track version size md5(16 bytes) sha256(32 bytes) attrs(count, positions)
 //	CRC-32 (IEEE) of everything before, 4 bytes little-endian
@@ -17,7 +17,7 @@ import (
 // A string is its length in bytes, then its bytes. docs/formats.md repeats this.
 const (
 	magic   = "PCX"
-	version = 1
+	version = 2
 
 	// MaxEncoded is the longest encoding that Parse accepts, in bytes: about 100,000 items.
 	MaxEncoded = 16 << 20
@@ -43,6 +43,7 @@ func (ix *Index) Encode() []byte {
 	for _, p := range []uint64{ix.Params.MaxBundles, ix.Params.MaxBytes, ix.Params.MaxCombinations, ix.Params.SubsetItems, ix.Params.Retain} {
 		b = appendUint(b, p)
 	}
+	b = appendString(b, ix.Pin)
 	b = appendUint(b, uint64(len(attrs)))
 	for _, a := range attrs {
 		b = appendString(b, a)
@@ -98,6 +99,7 @@ func Parse(data []byte) (*Index, error) {
 	r := &reader{s: string(body[len(magic)+1:])}
 	ix := &Index{Generation: r.uint(), Sequence: r.uint(), Format: r.string(), BaseURL: r.string()}
 	ix.Params = Params{r.uint(), r.uint(), r.uint(), r.uint(), r.uint()}
+	ix.Pin = r.string()
 	var attrs []string // grown, not made: a false count must not cost 16 bytes for each of its own
 	for i := range r.count(1) {
 		a := r.string()

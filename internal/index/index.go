@@ -22,6 +22,8 @@ type Index struct {
 	BaseURL string
 	// Params are the limits that the plan was made under.
 	Params Params
+	// Pin says why nothing is published over this index; empty if something may be.
+	Pin string
 	// Items are sorted by app, then track, bytewise.
 	Items []Item
 

@@ -34,6 +34,7 @@ func indexes() *rapid.Generator[*index.Index] {
 				MaxBundles: number.Draw(t, "p1"), MaxBytes: number.Draw(t, "p2"), MaxCombinations: number.Draw(t, "p3"),
 				SubsetItems: number.Draw(t, "p4"), Retain: number.Draw(t, "p5"),
 			},
+			Pin: name.Draw(t, "pin"),
 		}
 		type key struct{ app, track string }
 		keys := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) key {
@@ -173,7 +174,7 @@ func seal(body []byte) []byte {
 func TestOtherVersions(t *testing.T) {
 	body := golden().Encode()
 	body = body[:len(body)-4]
-	for _, v := range []byte{0, 2, 255} {
+	for _, v := range []byte{0, 1, 255} {
 		body[3] = v
 		if _, err := index.Parse(seal(body)); !errors.Is(err, index.ErrVersion) {
 			t.Errorf("version %d: %v", v, err)
@@ -187,7 +188,7 @@ func TestOtherVersions(t *testing.T) {
 
 // Bodies with the right checksum that Encode does not write.
 func TestMalformed(t *testing.T) {
-	const head = "PCX\x01" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00" // up to the attributes
+	const head = "PCX\x02" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00" + "\x00" // up to the attributes
 	digests := strings.Repeat("\x11", 48)
 	item := func(app, track string, attrs string) string {
 		return string(rune(len(app))) + app + string(rune(len(track))) + track + "\x011" + "\x05" + digests + attrs
@@ -199,10 +200,10 @@ func TestMalformed(t *testing.T) {
 		"nothing":                      "",
 		"no items":                     head + "\x00",
 		"something after the items":    head + "\x00\x00\x00",
-		"number longer than need be":   "PCX\x01" + "\x81\x00" + head[5:] + "\x00\x00",
-		"number of 11 bytes":           "PCX\x01" + strings.Repeat("\xff", 10) + "\x01" + head[5:] + "\x00\x00",
-		"number beyond 64 bits":        "PCX\x01" + strings.Repeat("\xff", 9) + "\x02" + head[5:] + "\x00\x00",
-		"string longer than the rest":  "PCX\x01\x01\x01\x7fx",
+		"number longer than need be":   "PCX\x02" + "\x81\x00" + head[5:] + "\x00\x00",
+		"number of 11 bytes":           "PCX\x02" + strings.Repeat("\xff", 10) + "\x01" + head[5:] + "\x00\x00",
+		"number beyond 64 bits":        "PCX\x02" + strings.Repeat("\xff", 9) + "\x02" + head[5:] + "\x00\x00",
+		"string longer than the rest":  "PCX\x02\x01\x01\x7fx",
 		"attributes out of order":      head + "\x02\x01b\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
 		"attribute twice in the table": head + "\x02\x01a\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
 		"attribute of no item":         head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x01\x00"),
@@ -214,7 +215,7 @@ func TestMalformed(t *testing.T) {
 		"item twice":                   head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "prod", "\x00"),
 		"more items than bytes":        head + "\x00" + "\x7f" + item("x", "prod", "\x00"),
 		"negative size":                head + "\x00" + "\x01" + "\x01x\x04prod\x011" + strings.Repeat("\xff", 9) + "\x01" + digests + "\x00",
-		"other magic":                  "PCY\x01" + head[4:] + "\x00\x00",
+		"other magic":                  "PCY\x02" + head[4:] + "\x00\x00",
 	} {
 		if _, err := index.Parse(seal([]byte(body))); !errors.Is(err, index.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -224,7 +225,7 @@ func TestMalformed(t *testing.T) {
 
 // A false count, under a right checksum, must not cost much more memory than the input is long.
 func TestFalseCountsCostNoMemory(t *testing.T) {
-	const head = "PCX\x01" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00"
+	const head = "PCX\x02" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00" + "\x00"
 	const size = 8 << 20
 	count := string(binary.AppendUvarint(nil, size))
 	fill := strings.Repeat("\x00", size)
@@ -285,7 +286,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(index.New(index.Index{}).Encode(), false)
 	body := golden().Encode()
 	f.Add(body[:len(body)-4], true)
-	f.Add([]byte("PCX\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x7f"), true)
+	f.Add([]byte("PCX\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x7f"), true)
 	f.Fuzz(func(t *testing.T, data []byte, sealed bool) {
 		if sealed { // or the checksum would keep all the rest from being reached
 			data = seal(data)

@@ -1,0 +1,287 @@
+# docs/iam.md says why each action is needed.
+
+locals {
+  # Wherever a role can be assumed by a service on behalf of somebody else's resource, it says whose
+  # (https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html).
+  statements = {
+    enqueuer = concat([
+      {
+        Sid      = "ReadChanges"
+        Effect   = "Allow"
+        Action   = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]
+        Resource = [aws_dynamodb_table.catalog.stream_arn]
+      },
+      {
+        # Lambda sends there in the function's name
+        # (https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html).
+        Sid      = "GiveUpChanges"
+        Effect   = "Allow"
+        Action   = ["sqs:SendMessage"]
+        Resource = [aws_sqs_queue.stream_failures.arn]
+      },
+      {
+        Sid      = "TakeNumbers"
+        Effect   = "Allow"
+        Action   = ["dynamodb:UpdateItem"]
+        Resource = [aws_dynamodb_table.ledger.arn]
+      },
+      {
+        Sid      = "SendJobs"
+        Effect   = "Allow"
+        Action   = ["sqs:SendMessage"]
+        Resource = [aws_sqs_queue.jobs.arn]
+      },
+      {
+        Sid      = "CountJobs"
+        Effect   = "Allow"
+        Action   = ["sqs:GetQueueAttributes"]
+        Resource = [aws_sqs_queue.jobs.arn, aws_sqs_queue.dead_letters.arn]
+      },
+    ], local.trace_statements)
+
+    composer = concat([
+      {
+        Sid      = "ReadPieces"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = [for k in ["index", "index.d/*", "pieces/*"] : "${aws_s3_bucket.store.arn}/${k}"]
+      },
+      {
+        Sid      = "TellMissingFromForbidden"
+        Effect   = "Allow"
+        Action   = ["s3:ListBucket"]
+        Resource = [aws_s3_bucket.store.arn]
+      },
+      ], !var.store_composed ? [] : [
+      {
+        Sid      = "KeepWhatWasComposed"
+        Effect   = "Allow"
+        Action   = ["s3:PutObject"]
+        Resource = ["${aws_s3_bucket.store.arn}/bundles/*", "${aws_s3_bucket.store.arn}/manifests/*"]
+      },
+    ], local.key_statements, local.trace_statements)
+  }
+
+  # Not in the map: these refer to the distribution, which refers to the composer.
+  builder_statements = concat([
+    {
+      Sid      = "TakeJobs"
+      Effect   = "Allow"
+      Action   = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"]
+      Resource = [aws_sqs_queue.jobs.arn]
+    },
+    {
+      Sid      = "ReadCatalog"
+      Effect   = "Allow"
+      Action   = ["dynamodb:Scan"]
+      Resource = [aws_dynamodb_table.catalog.arn]
+    },
+    {
+      Sid      = "KeepLedger"
+      Effect   = "Allow"
+      Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+      Resource = [aws_dynamodb_table.ledger.arn]
+    },
+    {
+      Sid      = "ReadAndWriteObjects"
+      Effect   = "Allow"
+      Action   = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
+      Resource = ["${aws_s3_bucket.store.arn}/*"]
+    },
+    {
+      Sid      = "TellMissingFromForbidden"
+      Effect   = "Allow"
+      Action   = ["s3:ListBucket"]
+      Resource = [aws_s3_bucket.store.arn]
+    },
+    {
+      Sid      = "InvalidateAnswers"
+      Effect   = "Allow"
+      Action   = ["cloudfront:CreateInvalidation"]
+      Resource = [aws_cloudfront_distribution.cdn.arn]
+    },
+    ], length(var.source_bucket_arns) == 0 ? [] : [
+    {
+      Sid      = "ReadSources"
+      Effect   = "Allow"
+      Action   = ["s3:GetObject"]
+      Resource = [for arn in var.source_bucket_arns : "${arn}/*"]
+    },
+  ], local.key_statements, local.trace_statements)
+
+  # S3 encrypts and decrypts in the caller's name
+  # (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html).
+  key_statements = var.bucket_kms_key_arn == null ? [] : [
+    {
+      Sid      = "UseTheBucketsKey"
+      Effect   = "Allow"
+      Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      Resource = [var.bucket_kms_key_arn]
+    },
+  ]
+
+  # X-Ray has no resources to name
+  # (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html).
+  trace_statements = !var.tracing ? [] : [
+    {
+      Sid      = "Trace"
+      Effect   = "Allow"
+      Action   = ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
+      Resource = ["*"]
+    },
+  ]
+
+  log_statements = {
+    for f in local.functions : f => {
+      Sid      = "WriteLogs"
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+      Resource = ["${aws_cloudwatch_log_group.function[f].arn}:*"]
+    }
+  }
+
+  functions = toset(["enqueuer", "builder", "composer"])
+}
+
+resource "aws_iam_role" "function" {
+  for_each = local.functions
+  name     = "${local.global_name}-${each.key}"
+  tags     = local.tags
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "lambda.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "enqueuer" {
+  #checkov:skip=CKV_AWS_355:only with tracing, whose actions have no resource
+  name   = "enqueuer"
+  role   = aws_iam_role.function["enqueuer"].id
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat([local.log_statements["enqueuer"]], local.statements.enqueuer) })
+}
+
+resource "aws_iam_role_policy" "builder" {
+  name   = "builder"
+  role   = aws_iam_role.function["builder"].id
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat([local.log_statements["builder"]], local.builder_statements) })
+}
+
+resource "aws_iam_role_policy" "composer" {
+  name   = "composer"
+  role   = aws_iam_role.function["composer"].id
+  policy = jsonencode({ Version = "2012-10-17", Statement = concat([local.log_statements["composer"]], local.statements.composer) })
+}
+
+# --- edge
+
+resource "aws_iam_role" "edge" {
+  name = "${local.global_name}-edge"
+  tags = local.tags
+  # Both services
+  # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/lambda-edge-permissions.html).
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = ["edgelambda.amazonaws.com", "lambda.amazonaws.com"] }
+      Action    = "sts:AssumeRole"
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "edge" {
+  name = "edge"
+  role = aws_iam_role.edge.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = concat([
+      {
+        # Without s3:ListBucket: before the first publish it is told 403, not 404.
+        Sid      = "ReadIndex"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = ["${aws_s3_bucket.store.arn}/index"]
+      },
+      {
+        # In any region: it runs, and logs, next to the device, in log groups that it makes itself
+        # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/edge-functions-logs.html).
+        Sid      = "WriteLogs"
+        Effect   = "Allow"
+        Action   = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+        Resource = ["arn:${local.partition}:logs:*:${local.account}:log-group:/aws/lambda/us-east-1.${local.edge_name}:*"]
+      },
+      ], var.bucket_kms_key_arn == null ? [] : [
+      {
+        Sid      = "UseTheBucketsKey"
+        Effect   = "Allow"
+        Action   = ["kms:Decrypt"]
+        Resource = [var.bucket_kms_key_arn]
+      },
+    ])
+  })
+}
+
+# --- schedules
+
+resource "aws_iam_role" "schedule" {
+  name = "${local.global_name}-schedule"
+  tags = local.tags
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "scheduler.amazonaws.com" }
+      Action    = "sts:AssumeRole"
+      # https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html
+      Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "schedule" {
+  name = "schedule"
+  role = aws_iam_role.schedule.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid      = "AskForPlans"
+      Effect   = "Allow"
+      Action   = ["lambda:InvokeFunction"]
+      Resource = [aws_lambda_function.enqueuer.arn]
+    }]
+  })
+}
+
+# --- people
+
+locals {
+  release_manager_policy = {
+    Version = "2012-10-17"
+    Statement = concat([
+      {
+        Sid      = "ChangeTheCatalog"
+        Effect   = "Allow"
+        Action   = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Scan"]
+        Resource = [aws_dynamodb_table.catalog.arn]
+      },
+      {
+        Sid      = "StoreBinaries"
+        Effect   = "Allow"
+        Action   = ["s3:PutObject"]
+        Resource = ["${aws_s3_bucket.store.arn}/binaries/*"]
+      },
+    ], local.key_statements)
+  }
+}
+
+resource "aws_iam_policy" "release_manager" {
+  count       = var.create_release_manager_policy ? 1 : 0
+  name        = "${local.global_name}-release-manager"
+  description = "Change the catalog of ${var.name} and store binaries"
+  policy      = jsonencode(local.release_manager_policy)
+  tags        = local.tags
+}

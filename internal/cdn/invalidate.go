@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
@@ -21,14 +22,21 @@ type Client interface {
 	CreateInvalidation(ctx context.Context, in *cloudfront.CreateInvalidationInput, opt ...func(*cloudfront.Options)) (*cloudfront.CreateInvalidationOutput, error)
 }
 
-// Invalidator is a builder.Observer that invalidates a distribution at every new generation. A wildcard
-// path counts as one of the 1,000 that are free each month
+// Settled is how long after a publish every instance at the edge answers from it: edge/shim uses an index
+// for twice its refresh of 5 seconds at most, and may take 2 more to fetch the next.
+const Settled = 12 * time.Second
+
+// Invalidator is a builder.Observer that invalidates a distribution at every new generation: at once, for
+// the many instances at the edge that see it at once, and when it has settled, for answers that slower ones
+// gave in between. A wildcard path counts as one of the 1,000 that are free each month
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/PayingForInvalidation.html).
 type Invalidator struct {
 	builder.Silent
 	Client       Client
 	Distribution string // its ID
 	Log          *slog.Logger
+	// Wait returns after a duration, or with ctx's error.
+	Wait func(ctx context.Context, d time.Duration) error
 }
 
 var _ builder.Observer = (*Invalidator)(nil)
@@ -39,26 +47,48 @@ func Connect(ctx context.Context, distribution string, log *slog.Logger) (*Inval
 	if err != nil {
 		return nil, fmt.Errorf("connect to CloudFront: %w", err)
 	}
-	return &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: distribution, Log: log}, nil
+	return &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: distribution, Log: log, Wait: wait}, nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // Published implements builder.Observer. A failure is only logged: without the invalidation, answers are
-// stale for as long as their Cache-Control allows, which is half a minute.
+// stale for as long as the distribution's cache policy allows, which is a minute.
 func (v *Invalidator) Published(ctx context.Context, p builder.Published) {
 	if !p.Changed {
 		return
 	}
-	// The reference makes the same publish, delivered twice, one invalidation.
+	// The references make the same publish, delivered twice, one pair of invalidations.
 	reference := fmt.Sprintf("precast-generation-%d-plan-%d", p.Generation, p.Sequence)
-	path, quantity := Paths, int32(1)
+	err := v.invalidate(ctx, reference)
+	if err == nil {
+		err = v.Wait(ctx, Settled)
+	}
+	if err == nil {
+		err = v.invalidate(ctx, reference+"-settled")
+	}
+	if err != nil {
+		v.Log.ErrorContext(ctx, "invalidate the CDN", "distribution", v.Distribution, "generation", p.Generation, "error", err)
+	}
+}
+
+func (v *Invalidator) invalidate(ctx context.Context, reference string) error {
+	quantity := int32(1)
 	_, err := v.Client.CreateInvalidation(ctx, &cloudfront.CreateInvalidationInput{
 		DistributionId: &v.Distribution,
 		InvalidationBatch: &types.InvalidationBatch{
 			CallerReference: &reference,
-			Paths:           &types.Paths{Quantity: &quantity, Items: []string{path}},
+			Paths:           &types.Paths{Quantity: &quantity, Items: []string{Paths}},
 		},
 	})
-	if err != nil {
-		v.Log.ErrorContext(ctx, "invalidate the CDN", "distribution", v.Distribution, "error", err)
-	}
+	return err
 }

@@ -1,0 +1,281 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// The viewer-request Function's event and results:
+// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-event-structure.html
+
+type functionEvent struct {
+	Version string          `json:"version"`
+	Context functionContext `json:"context"`
+	Viewer  struct {
+		IP string `json:"ip"`
+	} `json:"viewer"`
+	Request functionRequest `json:"request"`
+}
+
+type functionContext struct {
+	DistributionDomainName string `json:"distributionDomainName"`
+	DistributionID         string `json:"distributionId"`
+	EventType              string `json:"eventType"`
+	RequestID              string `json:"requestId"`
+}
+
+type functionRequest struct {
+	Method      string                   `json:"method"`
+	URI         string                   `json:"uri"`
+	QueryString json.RawMessage          `json:"querystring"` // an object, its order that of the query; or text
+	Headers     map[string]functionValue `json:"headers"`
+	Cookies     map[string]functionValue `json:"cookies"`
+}
+
+// functionValue is a header, parameter or cookie. The first of many is the value.
+type functionValue struct {
+	Value      string          `json:"value"`
+	MultiValue []functionValue `json:"multiValue,omitempty"`
+}
+
+func valueOf(values []string) functionValue {
+	v := functionValue{Value: values[0]}
+	if len(values) > 1 {
+		for _, each := range values {
+			v.MultiValue = append(v.MultiValue, functionValue{Value: each})
+		}
+	}
+	return v
+}
+
+func (v functionValue) values() []string {
+	if len(v.MultiValue) == 0 {
+		return []string{v.Value}
+	}
+	var all []string
+	for _, each := range v.MultiValue {
+		all = append(all, each.Value)
+	}
+	return all
+}
+
+// functionAnswer is a response of the Function's.
+type functionAnswer struct {
+	StatusCode        int                      `json:"statusCode"`
+	StatusDescription string                   `json:"statusDescription"`
+	Headers           map[string]functionValue `json:"headers"`
+	Body              json.RawMessage          `json:"body"`
+}
+
+// runFunction calls the Function. It returns the request that it makes of r, or its answer.
+func (c *CloudFront) runFunction(ctx context.Context, t *Trace, r *request) (*request, *response, error) {
+	ev := functionEvent{Version: "1.0", Context: functionContext{c.dist.Domain, c.dist.ID, "viewer-request", r.id}}
+	ev.Viewer.IP = r.ip
+	names, values := pairs(r.query)
+	params := make(map[string]functionValue, len(names))
+	for _, name := range names {
+		params[name] = valueOf(values[name])
+	}
+	ev.Request = functionRequest{Method: r.method, URI: r.uri, QueryString: inOrder(names, params),
+		Headers: make(map[string]functionValue), Cookies: make(map[string]functionValue)}
+	for name, v := range r.header {
+		if name != "Cookie" {
+			ev.Request.Headers[strings.ToLower(name)] = valueOf(v)
+		}
+	}
+	options := map[string]any{"timeout": c.dist.Limits.FunctionTime.Milliseconds()}
+	if r.query != "" {
+		options["raw"] = r.query
+	}
+	result, took, err := c.host.call(ctx, "viewer", ev, options)
+	t.Function = took
+	if err != nil {
+		return nil, nil, &Broken{RuleFunctionError, 503, err.Error()}
+	}
+	invalid := func(format string, args ...any) (*request, *response, error) {
+		return nil, nil, &Broken{RuleFunctionResult, 502, fmt.Sprintf(format, args...)}
+	}
+	var kind struct {
+		Method     *string `json:"method"`
+		StatusCode *int    `json:"statusCode"`
+	}
+	if err := json.Unmarshal(result, &kind); err != nil || kind.Method == nil && kind.StatusCode == nil {
+		return invalid("neither a request nor a response: %.200s", result)
+	}
+	if kind.StatusCode != nil {
+		answer, err := c.functionAnswer(result)
+		return nil, answer, err
+	}
+	var got functionRequest
+	if err := json.Unmarshal(result, &got); err != nil {
+		return invalid("%v: %.200s", err, result)
+	}
+	if got.Method != r.method {
+		return invalid("the method was changed to %q", got.Method)
+	}
+	out := r.clone()
+	out.uri = got.URI
+	if out.query, err = queryOf(got.QueryString, r.query, params); err != nil {
+		return invalid("%v", err)
+	}
+	if err := checkTarget(RuleFunctionResult, out.uri, out.query, c.dist.Limits.URL); err != nil {
+		return nil, nil, err
+	}
+	out.header, err = headersOf(got.Headers)
+	if err != nil {
+		return nil, nil, err
+	}
+	before := r.header.Clone()
+	before.Del("Cookie")
+	if err := checkRequestHeaders(before, out.header, readOnlyInViewerRequest()); err != nil {
+		return nil, nil, err
+	}
+	return out, nil, nil
+}
+
+// inOrder writes parameters as a JSON object.
+func inOrder(names []string, values map[string]functionValue) json.RawMessage {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, name := range names {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		// Neither can fail: both are made of strings.
+		key, _ := json.Marshal(name)
+		value, _ := json.Marshal(values[name])
+		b.Write(key)
+		b.WriteByte(':')
+		b.Write(value)
+	}
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
+// queryOf is the query that a function returns: text, or parameters. Those that it did not touch stay as
+// they were sent.
+func queryOf(result json.RawMessage, raw string, before map[string]functionValue) (string, error) {
+	if len(result) == 0 || bytes.Equal(result, []byte("null")) {
+		return "", nil
+	}
+	var text string
+	if json.Unmarshal(result, &text) == nil {
+		return text, nil
+	}
+	after := make(map[string]functionValue)
+	if err := json.Unmarshal(result, &after); err != nil {
+		return "", fmt.Errorf("querystring: %w", err)
+	}
+	if reflect.DeepEqual(before, after) {
+		return raw, nil
+	}
+	// JSON objects keep their order: it is read off the text.
+	dec := json.NewDecoder(bytes.NewReader(result))
+	var parts []string
+	for depth := 0; ; {
+		token, err := dec.Token()
+		if err != nil {
+			return strings.Join(parts, "&"), nil
+		}
+		if d, ok := token.(json.Delim); ok {
+			if d == '{' || d == '[' {
+				depth++
+			} else {
+				depth--
+			}
+			continue
+		}
+		if depth != 1 {
+			continue
+		}
+		name := token.(string)
+		for _, v := range after[name].values() {
+			parts = append(parts, name+"="+v)
+		}
+	}
+}
+
+// headersOf reads the headers of a Function's result.
+func headersOf(from map[string]functionValue) (http.Header, error) {
+	header := make(http.Header)
+	for name, v := range from {
+		if name != strings.ToLower(name) {
+			return nil, &Broken{RuleHeaderName, 502, fmt.Sprintf("name %q is not in lower case", name)}
+		}
+		for _, value := range v.values() {
+			if err := checkHeader(name, value); err != nil {
+				return nil, err
+			}
+			header.Add(name, value)
+		}
+	}
+	return header, nil
+}
+
+// functionAnswer checks and reads a response of the Function's.
+func (c *CloudFront) functionAnswer(result json.RawMessage) (*response, error) {
+	var a functionAnswer
+	if err := json.Unmarshal(result, &a); err != nil {
+		return nil, &Broken{RuleFunctionResult, 502, err.Error()}
+	}
+	if a.StatusCode < 100 || a.StatusCode > 599 {
+		return nil, &Broken{RuleFunctionResult, 502, fmt.Sprintf("status %d", a.StatusCode)}
+	}
+	header, err := headersOf(a.Headers)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkResponseHeaders(header, nil); err != nil {
+		return nil, err
+	}
+	body, err := bodyOf(a.Body)
+	if err != nil {
+		return nil, &Broken{RuleFunctionResult, 502, err.Error()}
+	}
+	// cloudfront-limits.html, limits-functions
+	if len(result) > c.dist.Limits.FunctionAnswer {
+		return nil, &Broken{RuleFunctionAnswer, 502, fmt.Sprintf("%d bytes, more than %d", len(result), c.dist.Limits.FunctionAnswer)}
+	}
+	return &response{status: a.StatusCode, header: header, body: body}, nil
+}
+
+// bodyOf reads a Function's body: text, or {encoding, data}.
+func bodyOf(raw json.RawMessage) ([]byte, error) {
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+		return nil, nil
+	}
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return []byte(text), nil
+	}
+	var coded struct{ Encoding, Data string }
+	if err := json.Unmarshal(raw, &coded); err != nil {
+		return nil, fmt.Errorf("body: %w", err)
+	}
+	return decoded(coded.Encoding, coded.Data)
+}
+
+func decoded(encoding, data string) ([]byte, error) {
+	switch encoding {
+	case "", "text":
+		return []byte(data), nil
+	case "base64":
+		body, err := base64.StdEncoding.DecodeString(data)
+		if err != nil {
+			return nil, fmt.Errorf("body is not base64: %w", err)
+		}
+		return body, nil
+	}
+	return nil, errors.New("body encoding is " + encoding)
+}
+
+// milliseconds of real time, for traces
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,0 +1,57 @@
+// Runs the Function and the Lambda@Edge handler for host.go: a line of JSON on stdin is a call, a line on
+// stdout its result. Calls overlap. Arguments: function.js, the handler's index.mjs (each may be empty).
+import { createInterface } from 'node:readline';
+import { readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
+import vm from 'node:vm';
+
+const [functionFile, handlerFile] = process.argv.slice(1);
+const send = (message) => process.stdout.write(JSON.stringify(message) + '\n');
+for (const level of ['log', 'info', 'warn', 'error', 'debug']) {
+  console[level] = (...parts) => send({ log: parts.map((p) => (typeof p === 'string' ? p : JSON.stringify(p))).join(' ') });
+}
+// The rig's clock. It stands before anything is imported, and never goes back.
+let clock = Number(process.env.RIG_NOW);
+delete process.env.RIG_NOW;
+Date.now = () => clock;
+
+// A bare context, without evaluation of strings, as CloudFront Functions has none
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-javascript-runtime-20.html).
+let viewer = null;
+if (functionFile) {
+  const context = vm.createContext({ __proto__: null, console: { __proto__: null, log: (...parts) => console.log(...parts.map(String)) } }, {
+    codeGeneration: { strings: false, wasm: false },
+  });
+  vm.runInContext(readFileSync(functionFile, 'utf8'), context, { filename: 'function.js' });
+  vm.runInContext(`var __call = async (text, raw) => {
+    const event = JSON.parse(text);
+    Object.defineProperty(event.request, 'rawQueryString', { value: () => raw });
+    return JSON.stringify(await handler(event));
+  }`, context);
+  const script = new vm.Script('__call(__text, __raw)');
+  viewer = (event, { raw, timeout }) => {
+    context.__text = JSON.stringify(event);
+    context.__raw = raw ?? undefined;
+    return script.runInContext(context, { timeout });
+  };
+}
+const origin = handlerFile ? (await import(pathToFileURL(handlerFile))).handler : null;
+const functions = {
+  viewer,
+  origin: async (event, { id }) => JSON.stringify(await origin(event, { awsRequestId: id, functionName: 'us-east-1.edge', getRemainingTimeInMillis: () => 30000 })),
+};
+
+async function run({ id, kind, now, event, options }) {
+  clock = Math.max(clock, now);
+  const start = process.hrtime.bigint();
+  const ms = () => Number(process.hrtime.bigint() - start) / 1e6;
+  try {
+    const result = await functions[kind](event, options);
+    send({ id, result: result ?? 'null', ms: ms() });
+  } catch (e) {
+    send({ id, error: String(e?.stack ?? e).split('\n').slice(0, 3).join(' '), ms: ms() });
+  }
+}
+
+send({ ready: true });
+createInterface({ input: process.stdin, crlfDelay: Infinity }).on('line', (line) => run(JSON.parse(line))).on('close', () => process.exit(0));

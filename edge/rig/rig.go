@@ -225,6 +225,9 @@ func (r *Rig) Advance(d time.Duration) {
 	r.clock.ahead += d
 }
 
+// Now is the time on the rig's clock.
+func (r *Rig) Now() time.Time { return r.clock.now() }
+
 // Close ends everything.
 func (r *Rig) Close() error {
 	for _, srv := range r.servers {

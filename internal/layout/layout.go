@@ -9,6 +9,8 @@
 //	index.d/<generation>                   superseded indexes, for rollback and upgrade paths
 //	plans/<sequence>                       an index on its way to being published
 //	rejects/<item digest>.json             why an item cannot be published
+//	statements/<generation>/<epoch>/<sha256 of the selection>   what a selection gets, signed on request
+//	keyring, keyring.d/<version>           the keys that sign; the former is mutable
 //
 // Everything but the index is immutable: written once, under a name that its content decides.
 package layout
@@ -33,6 +35,9 @@ const (
 	IndexHistory
 	Plan
 	Reject
+	Statement
+	Keyring
+	KeyringHistory
 )
 
 // Headers are stored with an object and sent with it.
@@ -58,6 +63,12 @@ func HeadersOf(k Kind) Headers {
 		return Headers{"application/octet-stream", "public, max-age=5", ""}
 	case Reject:
 		return Headers{"application/json", "no-cache", ""}
+	case Statement:
+		return Headers{"text/plain; charset=utf-8", PackageCacheControl, ""}
+	case Keyring:
+		return Headers{"text/plain; charset=utf-8", "public, max-age=60", ""}
+	case KeyringHistory:
+		return Headers{"text/plain; charset=utf-8", immutable, ""}
 	default:
 		return Headers{"application/octet-stream", immutable, ""}
 	}
@@ -168,6 +179,9 @@ func KindOf(key string) (Kind, error) {
 		if d, ok := strings.CutSuffix(rest, ".json"); ok && isHex(d, 64) {
 			return Reject, nil
 		}
+	}
+	if kind := trustKind(key); kind != Unknown {
+		return kind, nil
 	}
 	return Unknown, refuse(key, "not a key of this layout")
 }

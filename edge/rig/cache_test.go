@@ -60,6 +60,7 @@ func page(status int, body string, header ...string) http.HandlerFunc {
 
 // How long a response is used (Expiration.html), under several cache policies.
 func TestLifetimes(t *testing.T) {
+	t.Parallel()
 	zero := rig.CachePolicy{Queries: rig.AllQueries, Def: 30 * time.Second, Max: time.Minute}
 	floor := rig.CachePolicy{Queries: rig.AllQueries, Min: 20 * time.Second, Def: 30 * time.Second, Max: time.Minute}
 	for _, c := range []struct {
@@ -95,6 +96,7 @@ func TestLifetimes(t *testing.T) {
 		{"416", zero, 416, []string{"Cache-Control", "max-age=50"}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			o := &origin{}
 			r := shared(t, o, c.policy)
 			header := slices.Clone(c.header)
@@ -137,6 +139,7 @@ func shared(t *testing.T, o *origin, p rig.CachePolicy) *rig.Rig {
 
 // What is the same in the key is one entry; what is not in it does not come to the origin.
 func TestCacheKey(t *testing.T) {
+	t.Parallel()
 	o := &origin{answer: func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s", r.RequestURI, r.Header.Get("X-Kept"))
 	}}
@@ -167,6 +170,7 @@ func TestCacheKey(t *testing.T) {
 }
 
 func TestRevalidation(t *testing.T) {
+	t.Parallel()
 	o := &origin{answer: page(200, "one", "Cache-Control", "max-age=10")}
 	r := shared(t, o, rig.CachePolicy{})
 	first := get(t, r, "/package")
@@ -193,6 +197,7 @@ func TestRevalidation(t *testing.T) {
 // The trap: an origin-request function that answers 304 from what the device holds tells the cache that its
 // copy is right, whatever the copy is.
 func TestAGenerated304RefreshesTheCopy(t *testing.T) {
+	t.Parallel()
 	o := &origin{answer: page(200, "yesterday", "Cache-Control", "max-age=10")}
 	r := overOrigin(t, `let n = 0; export const handler = async (event) => n++ === 0 ? event.Records[0].cf.request : {status: '304'};`, o.ServeHTTP)
 	get(t, r, "/package")
@@ -203,8 +208,10 @@ func TestAGenerated304RefreshesTheCopy(t *testing.T) {
 }
 
 func TestStale(t *testing.T) {
+	t.Parallel()
 	const swr = "max-age=10, stale-while-revalidate=20"
 	t.Run("while revalidating", func(t *testing.T) {
+		t.Parallel()
 		o := &origin{answer: page(200, "one", "Cache-Control", swr)}
 		r := shared(t, o, rig.CachePolicy{})
 		get(t, r, "/package")
@@ -224,6 +231,7 @@ func TestStale(t *testing.T) {
 		}
 	})
 	t.Run("not beyond the maximum TTL", func(t *testing.T) {
+		t.Parallel()
 		o := &origin{answer: page(200, "one", "Cache-Control", "max-age=50, stale-while-revalidate=100")}
 		r := shared(t, o, rig.CachePolicy{})
 		get(t, r, "/package")
@@ -245,6 +253,7 @@ func TestStale(t *testing.T) {
 		"what must be looked at anew": {"max-age=0", 200},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o := &origin{answer: page(200, "one", "Cache-Control", c.control)}
 			r := shared(t, o, rig.CachePolicy{})
 			get(t, r, "/package")
@@ -268,6 +277,7 @@ func TestStale(t *testing.T) {
 }
 
 func TestCollapsedForwarding(t *testing.T) {
+	t.Parallel()
 	const viewers = 50
 	release := make(chan struct{})
 	o := &origin{answer: func(w http.ResponseWriter, r *http.Request) {
@@ -315,6 +325,7 @@ func TestCollapsedForwarding(t *testing.T) {
 }
 
 func TestRangeAndHead(t *testing.T) {
+	t.Parallel()
 	body := strings.Repeat("0123456789", 100)
 	o := &origin{answer: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"e"`)
@@ -352,6 +363,7 @@ func TestRangeAndHead(t *testing.T) {
 }
 
 func TestInvalidation(t *testing.T) {
+	t.Parallel()
 	o := &origin{answer: func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.RequestURI) }}
 	// What counts is the URI after the Function.
 	r := overFunction(t, `function handler(event) { var r = event.request; if (r.querystring.x) r.uri = '/elsewhere'; return r; }`, passingHandler, o.ServeHTTP)
@@ -371,6 +383,7 @@ func TestInvalidation(t *testing.T) {
 
 // What was fetched before an invalidation is not stored after it.
 func TestInvalidationDuringAFetch(t *testing.T) {
+	t.Parallel()
 	o := &origin{}
 	var r *rig.Rig
 	o.set(func(w http.ResponseWriter, req *http.Request) {
@@ -389,6 +402,7 @@ func TestInvalidationDuringAFetch(t *testing.T) {
 }
 
 func TestHeadersOfAnswers(t *testing.T) {
+	t.Parallel()
 	o := &origin{answer: page(200, "x", "Vary", "Origin, X-Precast-Held", "Cache-Control", "max-age=1", "X-Amz-Request-Id", "1", "Set-Cookie", "a=b", "X-Own", "kept")}
 	r := overOrigin(t, passingHandler, o.ServeHTTP, func(d *rig.Distribution) {
 		d.Behaviors[0].Override = map[string]string{"Cache-Control": "max-age=99", "X-Added": "yes"}
@@ -416,6 +430,7 @@ func TestHeadersOfAnswers(t *testing.T) {
 
 // A broken rule is nobody else's answer.
 func TestBrokenRulesAreNotCached(t *testing.T) {
+	t.Parallel()
 	o := &origin{answer: page(200, "fine")}
 	r := overOrigin(t, `let n = 0; export const handler = async (event) => { if (n++ === 0) throw new Error('once'); return event.Records[0].cf.request; };`, o.ServeHTTP)
 	if a := get(t, r, "/package"); a.status != 500 || r.Entries() != 0 {

@@ -99,31 +99,32 @@ func (c *CloudFront) nextID() string {
 // ServeHTTP implements http.Handler.
 func (c *CloudFront) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	t := &Trace{ID: c.nextID(), Method: hr.Method, URL: hr.RequestURI}
-	counted := &countingWriter{ResponseWriter: w}
-	c.serve(counted, hr, t)
-	t.Status, t.Bytes = counted.status, counted.bytes
-	c.record(*t)
+	whole := &wholeAnswer{header: w.Header()}
+	c.serve(whole, hr, t)
+	t.Status, t.Bytes = whole.status, whole.body.Len()
+	c.record(*t) // before the viewer has the answer, so that it can look
+	w.WriteHeader(whole.status)
+	_, _ = w.Write(whole.body.Bytes()) // the viewer has gone, or everything is well
 }
 
-type countingWriter struct {
-	http.ResponseWriter
-	status, bytes int
+// wholeAnswer is an http.ResponseWriter that keeps what is written.
+type wholeAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
 }
 
-func (w *countingWriter) WriteHeader(status int) {
+func (w *wholeAnswer) Header() http.Header { return w.header }
+
+func (w *wholeAnswer) WriteHeader(status int) {
 	if w.status == 0 {
 		w.status = status
 	}
-	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *countingWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(p)
-	w.bytes += n
-	return n, err
+func (w *wholeAnswer) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	return w.body.Write(p)
 }
 
 func (c *CloudFront) serve(w http.ResponseWriter, hr *http.Request, t *Trace) {
@@ -361,7 +362,7 @@ func (c *CloudFront) write(w http.ResponseWriter, hr *http.Request, t *Trace, b 
 	}
 	w.WriteHeader(a.status)
 	if hr.Method != http.MethodHead && a.status != http.StatusNotModified {
-		_, _ = w.Write(a.body) // the viewer has gone, or everything is well
+		_, _ = w.Write(a.body) // a wholeAnswer takes everything
 	}
 }
 

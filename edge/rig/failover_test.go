@@ -29,10 +29,12 @@ func group(t *testing.T, handler string, primary, secondary http.HandlerFunc, ch
 }
 
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	for status, over := range map[int]bool{
 		200: false, 301: false, 400: false, 403: true, 404: true, 416: false, 429: false, 500: true, 502: true, 503: true, 504: true,
 	} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
 			r := group(t, passingHandler, page(status, "first"), page(200, "second"))
 			a := get(t, r, "/package")
 			want := map[bool]string{false: "first", true: "second"}[over]
@@ -42,12 +44,14 @@ func TestFailover(t *testing.T) {
 		})
 	}
 	t.Run("unreachable", func(t *testing.T) {
+		t.Parallel()
 		r := group(t, passingHandler, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, page(200, "second"))
 		if a := get(t, r, "/package"); string(a.body) != "second" || a.trace.Failover != 502 {
 			t.Fatal(a)
 		}
 	})
 	t.Run("cut short", func(t *testing.T) {
+		t.Parallel()
 		r := group(t, passingHandler, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			fmt.Fprint(w, "first")
@@ -57,6 +61,7 @@ func TestFailover(t *testing.T) {
 		}
 	})
 	t.Run("slow", func(t *testing.T) {
+		t.Parallel()
 		r := group(t, passingHandler, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, page(200, "second"),
 			func(d *rig.Distribution) { d.Limits.Origin = 50 * time.Millisecond })
 		if a := get(t, r, "/package"); string(a.body) != "second" || a.trace.Failover != 504 {
@@ -64,6 +69,7 @@ func TestFailover(t *testing.T) {
 		}
 	})
 	t.Run("both fail", func(t *testing.T) {
+		t.Parallel()
 		r := group(t, passingHandler, page(503, "first"), page(500, "second"))
 		if a := get(t, r, "/package"); a.status != 500 || string(a.body) != "second" {
 			t.Fatal(a)
@@ -73,6 +79,7 @@ func TestFailover(t *testing.T) {
 
 // The origin-request function runs again for the secondary origin, on the request as it was.
 func TestTheHandlerRunsAgain(t *testing.T) {
+	t.Parallel()
 	handler := `export const handler = async (event) => { const r = event.Records[0].cf.request;
 		r.headers['x-saw'] = [{value: r.uri + '?' + r.querystring + ' ' + (r.origin.s3 ?? r.origin.custom).domainName + ' ' + ('x-saw' in r.headers)}];
 		r.uri = '/rewritten'; r.querystring = ''; return r; };`
@@ -86,6 +93,7 @@ func TestTheHandlerRunsAgain(t *testing.T) {
 
 // Whether a generated answer fails over is not documented: the rig can do both.
 func TestGeneratedAnswersAndFailover(t *testing.T) {
+	t.Parallel()
 	for _, over := range []bool{false, true} {
 		r := group(t, `export const handler = async () => ({status: '404', body: 'generated'});`, page(200, "first"), page(200, "second"),
 			func(d *rig.Distribution) { d.Assume.GeneratedFailsOver = over })
@@ -97,6 +105,7 @@ func TestGeneratedAnswersAndFailover(t *testing.T) {
 }
 
 func TestGenerated304IsCachedOrNot(t *testing.T) {
+	t.Parallel()
 	for _, cached := range []bool{false, true} {
 		r := group(t, `export const handler = async () => ({status: '304', headers: {'cache-control': [{value: 'max-age=10'}]}});`, page(200, ""), page(200, ""),
 			func(d *rig.Distribution) { d.Assume.NotModifiedIsCached = cached })
@@ -115,6 +124,7 @@ func TestGenerated304IsCachedOrNot(t *testing.T) {
 
 // Requests pass a rig's S3 and composer only with the signature of origin access control.
 func TestOriginsWantSignatures(t *testing.T) {
+	t.Parallel()
 	objects := emptyBucket(t)
 	key := layout.BundleKey(strings.Repeat("a", 64), "0")
 	put(t, objects, key, "bundle")
@@ -150,6 +160,7 @@ func TestOriginsWantSignatures(t *testing.T) {
 
 // A device's query in S3's sight is an error.
 func TestS3RefusesQueries(t *testing.T) {
+	t.Parallel()
 	objects := emptyBucket(t)
 	key := layout.BundleKey(strings.Repeat("a", 64), "0")
 	put(t, objects, key, "bundle")
@@ -163,6 +174,7 @@ func TestS3RefusesQueries(t *testing.T) {
 }
 
 func TestS3(t *testing.T) {
+	t.Parallel()
 	objects := emptyBucket(t)
 	key := layout.BinaryKey(strings.Repeat("b", 64), "some app", "1+2%")
 	put(t, objects, key, "binary")

@@ -183,16 +183,17 @@ func try(r *rig.Rig, method, target string, header ...string) (answer, error) {
 	return a, nil
 }
 
-var packDir string // set by TestMain, which removes it
+var scratch string // a folder; set by TestMain, which removes it
 
 // packed builds the real artefacts, once for all tests.
 var packed = sync.OnceValues(func() (dir string, err error) {
-	cmd := exec.Command("go", "run", "./edge/cmd/pack", "-out", packDir)
+	dir = filepath.Join(scratch, "dist")
+	cmd := exec.Command("go", "run", "./edge/cmd/pack", "-out", dir)
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go run ./edge/cmd/pack: %w\n%s", err, out)
 	}
-	return packDir, nil
+	return dir, nil
 })
 
 func TestMain(m *testing.M) {
@@ -200,7 +201,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	packDir = dir
+	scratch = dir
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)

@@ -28,6 +28,7 @@ func broken(a answer) string {
 
 // Each case is the body of an origin-request function of (request, r), whose request may be changed.
 func TestOriginRequestRules(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name, code string
 		status     int
@@ -89,6 +90,7 @@ func TestOriginRequestRules(t *testing.T) {
 	})
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			a := get(t, r, fmt.Sprintf("/package?case=%d", i), "If-None-Match", `"a"`, "X-Precast-Held", "a")
 			if a.status != c.status || broken(a) != c.rule {
 				t.Fatalf("%v, rule %q, want %d, rule %q", a, broken(a), c.status, c.rule)
@@ -98,6 +100,7 @@ func TestOriginRequestRules(t *testing.T) {
 }
 
 func TestFunctionRules(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name, code string
 		status     int
@@ -143,6 +146,7 @@ func TestFunctionRules(t *testing.T) {
 	r := overFunction(t, code.String(), passingHandler, origin)
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			first := fmt.Sprintf("case%d", i)
 			a := get(t, r, "/package?"+first+"&b=2&a=1&a=%20")
 			if a.status != c.status || broken(a) != c.rule {
@@ -159,6 +163,7 @@ func TestFunctionRules(t *testing.T) {
 }
 
 func TestRequestLimits(t *testing.T) {
+	t.Parallel()
 	r := overOrigin(t, passingHandler, func(w http.ResponseWriter, r *http.Request) {})
 	room := 8192 - len("https://device.example/package?")
 	for _, c := range []struct {
@@ -177,6 +182,7 @@ func TestRequestLimits(t *testing.T) {
 		{"an odd method", "BREW", "/package", nil, 403, rig.RuleMethod},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			a := ask(t, r, c.method, c.target, c.header...)
 			if a.status != c.status || broken(a) != c.rule {
 				t.Fatalf("%d, rule %q, want %d, rule %q", a.status, broken(a), c.status, c.rule)
@@ -187,6 +193,7 @@ func TestRequestLimits(t *testing.T) {
 
 // What cannot be published does not start.
 func TestPublishLimits(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		dir  string
 		want string
@@ -198,6 +205,7 @@ func TestPublishLimits(t *testing.T) {
 		"nothing":           {t.TempDir(), "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r, err := rig.Start(t.Context(), rig.Options{Objects: emptyBucket(t), Dist: c.dir, Now: frozen()})
 			if err == nil {
 				err = errors.Join(err, r.Close())

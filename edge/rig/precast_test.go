@@ -1,0 +1,341 @@
+package rig_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"precast/builder"
+	"precast/edge"
+	"precast/edge/rig"
+	"precast/internal/layout"
+)
+
+const gamer = "/package?cpuArch=armv8&attrGamer=prod"
+
+// selections are all that the sample's devices can ask for.
+func selections() []string {
+	var all []string
+	for _, arch := range []string{"armv8", "armv7", "sparc"} {
+		for _, os := range []string{"", "&os=prod", "&os=beta"} {
+			for _, gamer := range []string{"", "&attrGamer=prod", "&attrGamer=beta"} {
+				for _, camera := range []string{"", "&attrCamera=prod", "&attrCamera=beta"} {
+					for _, cellular := range []string{"", "&attrCellular=prod"} {
+						for _, payload := range []string{"", "&payloadType=metadataOnly"} {
+							all = append(all, "cpuArch="+arch+os+gamer+camera+cellular+payload)
+						}
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// Headers in which the edge differs from the server, and why.
+func comparable(a answer, throughTheEdge bool) http.Header {
+	h := a.header.Clone()
+	for _, name := range []string{
+		"Date", "Connection",
+		"Etag",                                          // S3's is the MD5, the server's and the composer's the key
+		"Last-Modified", "X-Amz-Server-Side-Encryption", // S3's; the server has none
+		"Server", "Via", "Age", "X-Cache", "X-Amz-Cf-Id", "X-Amz-Cf-Pop", // CloudFront's and S3's
+	} {
+		h.Del(name)
+	}
+	if throughTheEdge {
+		return h
+	}
+	// A response headers policy knows no statuses: errors get its headers, too (understanding-response-headers-policies.html).
+	h.Set("Cache-Control", layout.PackageCacheControl)
+	h.Set("Vary", "If-None-Match")
+	return h
+}
+
+// Every selection of the sample, whatever the device holds, gets through the edge what the server answers.
+func TestTheEdgeAnswersAsTheServer(t *testing.T) {
+	t.Parallel()
+	for name, opt := range map[string]builder.Options{"prebuilt": {}, "composed": nothingPrebuilt()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, opt)
+			queries := append(selections(), "", "cpuArch=", "cpuArch=armv8&payloadType=all", "cpuArch=%zz", "cpuArch=%ff", "cpuArch=armv8&scoreboard=beta&modemFW=prod&videostreamer=prod")
+			if name == "composed" { // the decisions are the same
+				queries = slices.DeleteFunc(queries, func(q string) bool { return !strings.Contains(q, "attrGamer=prod") })
+			}
+			statuses := make(map[int]int)
+			for _, q := range queries {
+				md5s, sha256s := s.digests(q)
+				lists := [][]string{nil}
+				if len(md5s) > 0 {
+					lists = append(lists, md5s[:1], md5s, sha256s[:len(sha256s)/2+1])
+				}
+				for _, list := range lists {
+					header := held(list)
+					a, want := s.get("/package?"+q, header...), s.ask(http.MethodGet, "/package?"+q, header...)
+					statuses[want.status]++
+					if a.status != want.status || !bytes.Equal(a.body, want.body) {
+						t.Fatalf("%s %v: %v, want %d %.200q", q, header, a, want.status, want.body)
+					}
+					if got, want := comparable(a, true), comparable(want, false); fmt.Sprint(got) != fmt.Sprint(want) {
+						t.Fatalf("%s %v: %d: headers\n%v, want\n%v", q, header, a.status, got, want)
+					}
+				}
+			}
+			for _, status := range []int{200, 304, 400, 404} {
+				if statuses[status] == 0 && name == "prebuilt" {
+					t.Errorf("no answer was %d: %v", status, statuses)
+				}
+			}
+			t.Logf("%v answers by status; %d of S3, %d composed", statuses, len(s.fetched()), len(s.Composer.Requests()))
+		})
+	}
+}
+
+func TestTheSameDeviceTwice(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	for i, want := range []string{"Miss", "Hit", "Hit"} {
+		if a := s.get(gamer); a.status != 200 || a.xcache() != want || len(s.fetched()) != 1 {
+			t.Fatalf("request %d: %v, want %s", i+1, a, want)
+		}
+	}
+	// A device that holds everything costs nothing but its first request.
+	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
+	for i, want := range []string{"Miss", "Hit"} {
+		if a := s.get(gamer, held(md5s)...); a.status != 304 || len(a.body) != 0 || a.xcache() != want {
+			t.Fatalf("request %d: %v, want %s", i+1, a, want)
+		}
+	}
+	// A binary is not looked for again, for as long as its year.
+	var list map[string]struct{ URL string }
+	decode(t, s.get(gamer+"&payloadType=metadataOnly").body, &list)
+	for _, want := range []string{"Miss", "Hit", "Hit"} {
+		a := s.get(list["scoreboard"].URL)
+		if a.status != 200 || len(a.body) != itemSize || a.xcache() != want {
+			t.Fatalf("%v, want %s", a, want)
+		}
+		s.Advance(30 * 24 * time.Hour)
+	}
+}
+
+// Every spelling of a request is one entry of the cache.
+func TestSpellings(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	random := rand.New(rand.NewPCG(1, 2))
+	pairs := [][2]string{{"cpuArch", "armv8"}, {"attrGamer", "prod"}, {"attrCellular", "prod"}, {"videoStreamer", "beta"}}
+	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
+	spell := func(text string) string {
+		var b strings.Builder
+		for _, c := range []byte(text) {
+			switch random.IntN(4) {
+			case 0:
+				if c >= 'A' {
+					c ^= 0x20
+				}
+			case 1:
+				fmt.Fprintf(&b, "%%%02x", c)
+				continue
+			case 2:
+				fmt.Fprintf(&b, "%%%02X", c)
+				continue
+			}
+			b.WriteByte(c)
+		}
+		return b.String()
+	}
+	seen := make(map[string]bool)
+	for range 50 {
+		var parts []string
+		for _, i := range random.Perm(len(pairs)) {
+			parts = append(parts, spell(pairs[i][0])+"="+spell(pairs[i][1]))
+		}
+		query := strings.Join(parts, "&") + []string{"", "&os=prod", "&x=", "&&", "&payloadType=fullPayload", "&cpuArch=late"}[random.IntN(6)]
+		var tags []string
+		for _, i := range random.Perm(2) {
+			tags = append(tags, fmt.Sprintf([]string{"%s", `"%s"`, `W/"%s"`, "%s, nonsense"}[random.IntN(4)], []string{md5s[i], strings.ToUpper(md5s[i])}[random.IntN(2)]))
+		}
+		seen[query] = true
+		header := held(tags)
+		s.expect(s.get("/package?"+query, header...), "/package?"+query, header...)
+	}
+	if s.Entries() != 1 || len(s.fetched()) != 1 || len(seen) < 45 {
+		t.Fatalf("%d spellings made %d entries and %d fetches", len(seen), s.Entries(), len(s.fetched()))
+	}
+}
+
+// After a publish and its invalidations devices get the new generation.
+func TestAPublishReachesDevices(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	if brought, _ := files(t, s.get(gamer).body); !slices.Contains(brought, "scoreboard_1.0.0") {
+		t.Fatal(brought)
+	}
+	for _, version := range []string{"1.0.1", "1.0.2"} {
+		s.release(version)
+		a := s.get(gamer)
+		if brought, _ := files(t, a.body); !slices.Contains(brought, "scoreboard_"+version) {
+			t.Fatalf("%v: after the release of %s", brought, version)
+		}
+		s.expect(a, gamer)
+	}
+	// Without any invalidation an answer is two minutes old at most: a minute in the cache, and an index
+	// of ten seconds.
+	s.opt.Observer = nil
+	s.release("1.0.3")
+	s.Advance(10 * time.Second)
+	s.get(gamer)
+	s.Advance(time.Minute)
+	s.expect(s.get(gamer), gamer)
+}
+
+// While devices ask, releases are published. No answer is a mix of two.
+func TestNoAnswerIsAMix(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	queries := []string{gamer, gamer + "&attrCellular=prod", gamer + "&videoStreamer=beta", "/package?cpuArch=armv7&os=beta&attrGamer=prod"}
+	type seen struct {
+		query string
+		body  string
+	}
+	var (
+		mu      sync.Mutex
+		answers = make(map[seen]int)
+		ending  = make(chan struct{})
+		asked   atomic.Int32
+		wg      sync.WaitGroup
+	)
+	for i := range 6 {
+		wg.Go(func() {
+			for n := i; ; n++ {
+				select {
+				case <-ending:
+					return
+				default:
+				}
+				q := queries[n%len(queries)]
+				a, err := try(s.Rig, "GET", q)
+				if err != nil || a.status != 200 {
+					t.Errorf("%s: %v, %v", q, a, err)
+					return
+				}
+				mu.Lock()
+				answers[seen{q, string(a.body)}]++
+				mu.Unlock()
+				asked.Add(1)
+			}
+		})
+	}
+	allowed := make(map[seen]bool)
+	remember := func() {
+		for _, q := range queries {
+			allowed[seen{q, string(s.ask("GET", q).body)}] = true
+		}
+	}
+	remember()
+	for n := range 5 {
+		s.release(fmt.Sprintf("2.0.%d", n))
+		remember()
+		for before := asked.Load(); asked.Load() < before+20 && !t.Failed(); {
+			s.get(queries[n%len(queries)])
+			asked.Add(1)
+		}
+	}
+	close(ending)
+	wg.Wait()
+	for a, n := range answers {
+		brought, _ := files(t, []byte(a.body)) // its manifest agrees with its files
+		if !allowed[a] {
+			t.Errorf("%s was answered %d times with %v, which no generation says", a.query, n, brought)
+		}
+	}
+	if len(answers) <= len(queries) {
+		t.Errorf("%d different answers: no release was seen", len(answers))
+	}
+	t.Logf("%d answers, %d different, of %d that the generations say", asked.Load(), len(answers), len(allowed))
+}
+
+// What was not prebuilt is composed, with the same bytes.
+func TestFailoverToTheComposer(t *testing.T) {
+	t.Parallel()
+	prebuilt := newSite(t, builder.Options{})
+	for _, list := range []bool{false, true} {
+		for _, store := range []bool{false, true} {
+			s := newSite(t, nothingPrebuilt(), func(o *rig.Options) { o.List, o.Store = list, store })
+			md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
+			for _, header := range [][]string{nil, held(md5s[:1]), held(md5s[1:])} {
+				for _, q := range []string{gamer, gamer + "&payloadType=metadataOnly"} {
+					a, want := s.get(q, header...), prebuilt.get(q, header...)
+					if a.status != 200 || !bytes.Equal(a.body, want.body) || a.trace.Origin != "composer" || want.trace.Origin != "s3" {
+						t.Fatalf("%s %v: composed %v, prebuilt %v", q, header, a, want)
+					}
+					if code := map[bool]int{false: 403, true: 404}[list]; a.trace.Failover != code || a.trace.HandlerRuns != 2 {
+						t.Fatalf("%v: want failover on %d and two runs", a, code)
+					}
+					// Once it is stored, S3 has it.
+					s.Invalidate("/package*")
+					if again := s.get(q, header...); again.trace.Origin != map[bool]string{false: "composer", true: "s3"}[store] || !bytes.Equal(again.body, a.body) {
+						t.Fatal(again)
+					}
+				}
+			}
+			a, want := s.get(gamer, "Range", "bytes=100-299"), prebuilt.get(gamer)
+			if a.status != 206 || !bytes.Equal(a.body, want.body[100:300]) {
+				t.Fatal(a)
+			}
+		}
+	}
+	s := newSite(t, nothingPrebuilt())
+	s.Composer.SetDown(true)
+	if a := s.get(gamer); a.status < 500 {
+		t.Fatalf("%v: without a composer", a)
+	}
+	s.Composer.SetDown(false)
+	s.Advance(edge.RetryAfter * time.Second)
+	s.expect(s.get(gamer), gamer)
+}
+
+// An expired copy of yesterday's answer is not right for a device that holds everything today.
+func TestRevalidationTrap(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	s.opt.Observer = nil // nobody invalidates
+	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
+	s.release("1.0.1")
+	tomorrow, _ := s.digests("cpuArch=armv8&attrGamer=prod")
+	// The device has taken everything of the next generation before the edge knows of it.
+	rollback := newSite(t, builder.Options{})
+	rollback.opt.Observer = nil
+	header := held(tomorrow)
+	yesterday := rollback.get(gamer, header...)
+	if brought, _ := files(t, yesterday.body); !slices.Equal(brought, []string{"scoreboard_1.0.0"}) || len(md5s) != len(tomorrow) {
+		t.Fatalf("%v: the trap is not set", brought)
+	}
+	rollback.release("1.0.1")
+	rollback.Advance(time.Hour)
+	a := rollback.get(gamer, header...)
+	switch {
+	case a.status == 304:
+	case a.status == 200 && !bytes.Equal(a.body, yesterday.body):
+		if brought, held := files(t, a.body); len(brought) != 0 || len(held) != len(tomorrow) {
+			t.Fatalf("brought %v, held %v: %v", brought, held, a)
+		}
+	default:
+		t.Fatalf("%v: yesterday's bundle", a)
+	}
+	// And it stays so, on a hit and after the copy has expired once more.
+	for range 2 {
+		if again := rollback.get(gamer, header...); !bytes.Equal(again.body, a.body) {
+			t.Fatal(again)
+		}
+		rollback.Advance(time.Hour)
+	}
+}

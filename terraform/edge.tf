@@ -181,14 +181,10 @@ resource "aws_cloudfront_origin_access_control" "composer" {
 # --- the distribution
 
 resource "aws_cloudfront_distribution" "cdn" {
-  #checkov:skip=CKV_AWS_68:web_acl_arn sets it
   #checkov:skip=CKV2_AWS_47:web_acl_arn sets it; nothing here is Java
-  #checkov:skip=CKV_AWS_86:access_logs switches them on
   #checkov:skip=CKV_AWS_305:there is no page at the root, by intent
-  #checkov:skip=CKV_AWS_310:the behaviour of /package has an origin group; binaries have no other origin
   #checkov:skip=CKV_AWS_374:devices are anywhere
   #checkov:skip=CKV_AWS_174:with an alias TLSv1.2_2021; CloudFront's own certificate takes no choice
-  #checkov:skip=CKV2_AWS_42:aliases and certificate_arn set it
   comment             = "Precast ${var.name} (${local.region})"
   enabled             = true
   is_ipv6_enabled     = true

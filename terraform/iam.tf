@@ -158,7 +158,6 @@ resource "aws_iam_role" "function" {
 }
 
 resource "aws_iam_role_policy" "enqueuer" {
-  #checkov:skip=CKV_AWS_355:only with tracing, whose actions have no resource
   name   = "enqueuer"
   role   = aws_iam_role.function["enqueuer"].id
   policy = jsonencode({ Version = "2012-10-17", Statement = concat([local.log_statements["enqueuer"]], local.statements.enqueuer) })

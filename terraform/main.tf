@@ -19,8 +19,6 @@ locals {
 # See internal/layout for what is in it. Everything but the index is immutable and named by its content.
 resource "aws_s3_bucket" "store" {
   #checkov:skip=CKV_AWS_144:replication is the choice of whoever runs it; everything but the binaries can be built again
-  #checkov:skip=CKV_AWS_145:bucket_kms_key_arn chooses a key; S3's own by default, since the content is public anyway
-  #checkov:skip=CKV_AWS_18:bucket_access_logs switches it on
   #checkov:skip=CKV2_AWS_62:nothing waits for events of the bucket
   bucket        = coalesce(var.bucket_name, "${var.name}-${local.account}-${local.region}")
   force_destroy = var.force_destroy
@@ -153,7 +151,6 @@ locals {
 
 resource "aws_dynamodb_table" "catalog" {
   #checkov:skip=CKV_AWS_119:an AWS managed key; a key of one's own would have to be granted to everyone who changes the catalog
-  #checkov:skip=CKV2_AWS_16:it is on demand
   name                        = "${var.name}-catalog"
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "app"
@@ -187,7 +184,6 @@ resource "aws_dynamodb_table" "catalog" {
 resource "aws_dynamodb_table" "ledger" {
   #checkov:skip=CKV_AWS_119:an AWS managed key, as for the catalog
   #checkov:skip=CKV_AWS_28:it needs no backup: its first number is the time, and a full plan makes the rest again
-  #checkov:skip=CKV2_AWS_16:it is on demand
   name                        = "${var.name}-ledger"
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "id"

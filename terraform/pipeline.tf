@@ -14,7 +14,6 @@ locals {
 # --- queues
 
 resource "aws_sqs_queue" "jobs" {
-  #checkov:skip=CKV_AWS_27:encrypted with SQS's own key (sqs_managed_sse_enabled)
   name                      = "${var.name}-jobs"
   message_retention_seconds = 345600
   sqs_managed_sse_enabled   = true
@@ -35,7 +34,6 @@ resource "aws_sqs_queue" "jobs" {
 }
 
 resource "aws_sqs_queue" "dead_letters" {
-  #checkov:skip=CKV_AWS_27:encrypted with SQS's own key (sqs_managed_sse_enabled)
   name                      = "${var.name}-dead-letters"
   message_retention_seconds = 1209600
   sqs_managed_sse_enabled   = true
@@ -54,7 +52,6 @@ resource "aws_sqs_queue_redrive_allow_policy" "dead_letters" {
 # Where Lambda says which stream records it gave up on. Nothing reads it: the next full plan has mended
 # what they would have brought. It is there to ring an alarm.
 resource "aws_sqs_queue" "stream_failures" {
-  #checkov:skip=CKV_AWS_27:encrypted with SQS's own key (sqs_managed_sse_enabled)
   name                      = "${var.name}-stream-failures"
   message_retention_seconds = 1209600
   sqs_managed_sse_enabled   = true
@@ -68,8 +65,6 @@ resource "aws_lambda_function" "enqueuer" {
   #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
   #checkov:skip=CKV_AWS_116:its event source has a destination for failures, its schedule comes again
   #checkov:skip=CKV_AWS_173:its variables are names, not secrets
-  #checkov:skip=CKV_AWS_115:reserved_concurrency sets it
-  #checkov:skip=CKV_AWS_50:tracing switches it on
   function_name                  = "${var.name}-enqueuer"
   description                    = "Precast: a batch of catalog changes becomes one plan job"
   role                           = aws_iam_role.function["enqueuer"].arn
@@ -85,12 +80,12 @@ resource "aws_lambda_function" "enqueuer" {
   depends_on                     = [aws_iam_role_policy.enqueuer]
 
   environment {
-    variables = {
+    variables = merge(var.function_environment, {
       LEDGER_TABLE      = aws_dynamodb_table.ledger.name
       QUEUE_URL         = aws_sqs_queue.jobs.id
       DEAD_LETTERS_URL  = aws_sqs_queue.dead_letters.id
       METRICS_NAMESPACE = local.metrics_namespace
-    }
+    })
   }
 
   logging_config {
@@ -142,8 +137,6 @@ resource "aws_lambda_function" "builder" {
   #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
   #checkov:skip=CKV_AWS_116:its queue has dead letters
   #checkov:skip=CKV_AWS_173:its variables are names, not secrets
-  #checkov:skip=CKV_AWS_115:builder_max_concurrency bounds it at its queue, reserved_concurrency besides
-  #checkov:skip=CKV_AWS_50:tracing switches it on
   function_name                  = "${var.name}-builder"
   description                    = "Precast: plans, builds and publishes"
   role                           = aws_iam_role.function["builder"].arn
@@ -163,7 +156,7 @@ resource "aws_lambda_function" "builder" {
   }
 
   environment {
-    variables = merge(local.build_environment, {
+    variables = merge(var.function_environment, local.build_environment, {
       BUCKET            = aws_s3_bucket.store.id
       CATALOG_TABLE     = aws_dynamodb_table.catalog.name
       LEDGER_TABLE      = aws_dynamodb_table.ledger.name
@@ -206,8 +199,6 @@ resource "aws_lambda_function" "composer" {
   #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
   #checkov:skip=CKV_AWS_116:it answers requests: nobody would come for a dead letter
   #checkov:skip=CKV_AWS_173:its variables are names, not secrets
-  #checkov:skip=CKV_AWS_115:reserved_concurrency sets it
-  #checkov:skip=CKV_AWS_50:tracing switches it on
   function_name                  = "${var.name}-composer"
   description                    = "Precast: composes what was not prebuilt"
   role                           = aws_iam_role.function["composer"].arn
@@ -223,10 +214,10 @@ resource "aws_lambda_function" "composer" {
   depends_on                     = [aws_iam_role_policy.composer]
 
   environment {
-    variables = {
+    variables = merge(var.function_environment, {
       BUCKET         = aws_s3_bucket.store.id
       STORE_COMPOSED = tostring(var.store_composed)
-    }
+    })
   }
 
   logging_config {

@@ -229,6 +229,19 @@ variable "build_settings" {
   }
 }
 
+variable "function_environment" {
+  description = "Further environment variables of the functions in the region, such as `AWS_USE_FIPS_ENDPOINT` or `GOMEMLIMIT`; what the module sets itself wins."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+
+  validation {
+    # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    condition     = alltrue([for k in keys(var.function_environment) : can(regex("^[A-Za-z][A-Za-z0-9_]+$", k)) && !contains(["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"], k) && !startswith(k, "AWS_LAMBDA_")])
+    error_message = "Environment variables must have names of letters, digits and underscores that Lambda does not reserve."
+  }
+}
+
 variable "source_bucket_arns" {
   description = "Other buckets that catalog items name in `s3://` URLs, by ARN; the builder may read their objects."
   type        = list(string)
@@ -323,7 +336,7 @@ variable "reserved_concurrency" {
 # --- the edge
 
 variable "edge_runtime" {
-  description = "Runtime of the Lambda@Edge function."
+  description = "Runtime of the Lambda@Edge function. `nodejs24.x` needs version 6 of the provider."
   type        = string
   default     = "nodejs22.x"
   nullable    = false

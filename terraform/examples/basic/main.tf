@@ -23,8 +23,6 @@ provider "aws" {
 }
 
 module "precast" {
-  #checkov:skip=CKV_TF_1:the module beside this example
-  #checkov:skip=CKV_TF_2:the module beside this example
   source = "../.."
 
   providers = {

@@ -93,8 +93,6 @@ resource "aws_sns_topic_subscription" "edge_alarms" {
 }
 
 module "precast" {
-  #checkov:skip=CKV_TF_1:the module beside this example
-  #checkov:skip=CKV_TF_2:the module beside this example
   source = "../.."
 
   providers = {

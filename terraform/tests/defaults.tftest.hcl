@@ -1,0 +1,357 @@
+# What the module makes of its defaults, without AWS: the providers are mocked.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+mock_provider "aws" {
+  alias  = "us_east_1"
+  source = "./tests/mocks"
+}
+
+variables {
+  packages_dir = "./tests/packages"
+}
+
+run "names" {
+  command = apply
+
+  assert {
+    condition     = aws_s3_bucket.store.bucket == "precast-123456789012-eu-west-1"
+    error_message = "bucket: ${aws_s3_bucket.store.bucket}"
+  }
+  assert {
+    condition     = aws_dynamodb_table.catalog.name == "precast-catalog" && aws_dynamodb_table.ledger.name == "precast-ledger"
+    error_message = "table names"
+  }
+  assert {
+    condition = toset([for f in [aws_lambda_function.enqueuer, aws_lambda_function.builder, aws_lambda_function.composer, aws_lambda_function.edge] : f.function_name]) == toset([
+    "precast-enqueuer", "precast-builder", "precast-composer", "precast-eu-west-1-edge"])
+    error_message = "function names"
+  }
+  assert {
+    condition     = alltrue([for name in [aws_cloudfront_cache_policy.package.name, aws_cloudfront_function.request.name, aws_cloudfront_origin_access_control.store.name, aws_iam_role.edge.name, aws_iam_role.function["builder"].name] : strcontains(name, "eu-west-1")])
+    error_message = "What is global must carry the region, or two installations meet."
+  }
+  assert {
+    condition     = alltrue([for r in [aws_s3_bucket.store, aws_dynamodb_table.catalog, aws_sqs_queue.jobs, aws_lambda_function.edge, aws_cloudfront_distribution.cdn] : r.tags["installation"] == "precast"])
+    error_message = "tags"
+  }
+}
+
+run "bucket" {
+  command = apply
+
+  assert {
+    condition     = alltrue([for v in [aws_s3_bucket_public_access_block.store.block_public_acls, aws_s3_bucket_public_access_block.store.block_public_policy, aws_s3_bucket_public_access_block.store.ignore_public_acls, aws_s3_bucket_public_access_block.store.restrict_public_buckets] : v])
+    error_message = "The bucket is not closed to the public."
+  }
+  assert {
+    condition     = length(jsondecode(aws_s3_bucket_policy.store.policy).Statement) == 2
+    error_message = "The bucket policy has another number of statements."
+  }
+  assert {
+    condition = one([for s in jsondecode(aws_s3_bucket_policy.store.policy).Statement : s if s.Effect == "Allow"]) == {
+      Sid       = "ReadThroughTheDistribution"
+      Effect    = "Allow"
+      Principal = { Service = "cloudfront.amazonaws.com" }
+      Action    = "s3:GetObject"
+      Resource = [
+        "arn:aws:s3:::precast/bundles/*", "arn:aws:s3:::precast/manifests/*", "arn:aws:s3:::precast/binaries/*",
+      ]
+      Condition = { StringEquals = { "AWS:SourceArn" = "arn:aws:cloudfront::123456789012:distribution/EDISTRIBUTION" } }
+    }
+    error_message = "The bucket policy allows something else."
+  }
+  assert {
+    condition = one([for s in jsondecode(aws_s3_bucket_policy.store.policy).Statement : s if s.Effect == "Deny"]) == {
+      Sid       = "OnlyTLS"
+      Effect    = "Deny"
+      Principal = "*"
+      Action    = "s3:*"
+      Resource  = ["arn:aws:s3:::precast", "arn:aws:s3:::precast/*"]
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }
+    error_message = "The bucket policy does not refuse what comes without TLS."
+  }
+  assert {
+    condition     = one(one(aws_s3_bucket_server_side_encryption_configuration.store.rule).apply_server_side_encryption_by_default).sse_algorithm == "AES256"
+    error_message = "encryption"
+  }
+  assert {
+    condition     = aws_s3_bucket_versioning.store.versioning_configuration[0].status == "Enabled" && length(aws_s3_bucket_logging.store) == 0
+    error_message = "versioning, logging"
+  }
+  assert {
+    condition = alltrue([for r in aws_s3_bucket_lifecycle_configuration.store.rule :
+      length(r.expiration) == 0 ? true : (r.id == "plans" ? r.filter[0].prefix == "plans/" && r.expiration[0].days == 30 : r.expiration[0].days == null || r.expiration[0].days == 0)
+    ])
+    error_message = "A rule expires more than plans."
+  }
+  assert {
+    condition     = one([for r in aws_s3_bucket_lifecycle_configuration.store.rule : one(r.abort_incomplete_multipart_upload).days_after_initiation if r.id == "incomplete-uploads"]) == 1
+    error_message = "Incomplete uploads stay."
+  }
+}
+
+run "tables" {
+  command = apply
+
+  assert {
+    condition     = aws_dynamodb_table.catalog.hash_key == "app" && aws_dynamodb_table.catalog.range_key == "env" && aws_dynamodb_table.ledger.hash_key == "id" && aws_dynamodb_table.ledger.range_key == null
+    error_message = "keys"
+  }
+  assert {
+    condition     = aws_dynamodb_table.catalog.stream_enabled && aws_dynamodb_table.catalog.stream_view_type == "NEW_AND_OLD_IMAGES"
+    error_message = "stream"
+  }
+  assert {
+    condition     = one(aws_dynamodb_table.ledger.ttl).enabled && one(aws_dynamodb_table.ledger.ttl).attribute_name == "expires"
+    error_message = "TTL"
+  }
+  assert {
+    condition     = aws_dynamodb_table.catalog.deletion_protection_enabled && aws_dynamodb_table.ledger.deletion_protection_enabled && one(aws_dynamodb_table.catalog.point_in_time_recovery).enabled
+    error_message = "protection"
+  }
+}
+
+run "queues" {
+  command = apply
+
+  assert {
+    condition     = aws_sqs_queue.jobs.visibility_timeout_seconds >= 6 * aws_lambda_function.builder.timeout
+    error_message = "Jobs come back while they are being done."
+  }
+  assert {
+    condition     = aws_sqs_queue.jobs.receive_wait_time_seconds == 0 && aws_sqs_queue.dead_letters.receive_wait_time_seconds == 0
+    error_message = "The driver relies on a wait of 0."
+  }
+  assert {
+    condition     = alltrue([for q in [aws_sqs_queue.jobs, aws_sqs_queue.dead_letters, aws_sqs_queue.stream_failures] : q.sqs_managed_sse_enabled])
+    error_message = "encryption"
+  }
+  assert {
+    condition     = jsondecode(aws_sqs_queue.jobs.redrive_policy) == { deadLetterTargetArn = aws_sqs_queue.dead_letters.arn, maxReceiveCount = 5 }
+    error_message = "redrive"
+  }
+  assert {
+    condition     = jsondecode(aws_sqs_queue_redrive_allow_policy.dead_letters.redrive_allow_policy).sourceQueueArns == [aws_sqs_queue.jobs.arn]
+    error_message = "Other queues may use the dead letters."
+  }
+  assert {
+    condition     = aws_sqs_queue.dead_letters.message_retention_seconds > aws_sqs_queue.jobs.message_retention_seconds
+    error_message = "Dead letters are kept from when the job was first sent: they need longer."
+  }
+}
+
+run "functions" {
+  command = apply
+
+  assert {
+    condition     = alltrue([for f in [aws_lambda_function.enqueuer, aws_lambda_function.builder, aws_lambda_function.composer] : f.runtime == "provided.al2023" && f.handler == "bootstrap" && f.architectures == tolist(["arm64"]) && endswith(f.filename, "-arm64.zip") && f.reserved_concurrent_executions == -1])
+    error_message = "functions in the region"
+  }
+  assert {
+    condition     = alltrue([for f in [aws_lambda_function.enqueuer, aws_lambda_function.builder, aws_lambda_function.composer] : one(f.logging_config).log_format == "JSON" && one(f.tracing_config).mode == "PassThrough"])
+    error_message = "logs, traces"
+  }
+  assert {
+    condition     = alltrue([for g in aws_cloudwatch_log_group.function : g.retention_in_days == 30])
+    error_message = "retention"
+  }
+  assert {
+    condition     = aws_lambda_function.builder.memory_size == 1769 && aws_lambda_function.builder.timeout == 900
+    error_message = "builder"
+  }
+  assert {
+    condition     = sort(keys(one(aws_lambda_function.builder.environment).variables)) == tolist(["BASE_URL", "BUCKET", "CATALOG_TABLE", "DISTRIBUTION_ID", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
+    error_message = "builder's environment"
+  }
+  assert {
+    condition     = one(aws_lambda_function.builder.environment).variables["BASE_URL"] == "https://d111111abcdef8.cloudfront.net" && one(aws_lambda_function.builder.environment).variables["METRICS_NAMESPACE"] == "Precast/precast"
+    error_message = "builder's environment"
+  }
+  assert {
+    condition     = sort(keys(one(aws_lambda_function.enqueuer.environment).variables)) == tolist(["DEAD_LETTERS_URL", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
+    error_message = "enqueuer's environment"
+  }
+  assert {
+    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ BUCKET = aws_s3_bucket.store.id, STORE_COMPOSED = "true" })
+    error_message = "composer's environment"
+  }
+  assert {
+    condition     = aws_lambda_function.edge.runtime == "nodejs22.x" && aws_lambda_function.edge.architectures == tolist(["x86_64"]) && aws_lambda_function.edge.publish && aws_lambda_function.edge.timeout == 5 && length(aws_lambda_function.edge.environment) == 0
+    error_message = "What Lambda@Edge demands."
+  }
+  assert {
+    condition     = aws_lambda_function_url.composer.authorization_type == "AWS_IAM" && aws_lambda_function_url.composer.invoke_mode == "RESPONSE_STREAM"
+    error_message = "function URL"
+  }
+  assert {
+    condition = alltrue([for p in [aws_lambda_permission.composer, aws_lambda_permission.composer_url] :
+      p.principal == "cloudfront.amazonaws.com" && p.source_arn == "arn:aws:cloudfront::123456789012:distribution/EDISTRIBUTION"
+    ]) && toset([aws_lambda_permission.composer.action, aws_lambda_permission.composer_url.action]) == toset(["lambda:InvokeFunction", "lambda:InvokeFunctionUrl"])
+    error_message = "Others than the distribution may invoke the composer, or it may not."
+  }
+}
+
+run "events" {
+  command = apply
+
+  assert {
+    condition     = aws_lambda_event_source_mapping.changes.starting_position == "TRIM_HORIZON" && aws_lambda_event_source_mapping.changes.maximum_batching_window_in_seconds == 2 && aws_lambda_event_source_mapping.changes.bisect_batch_on_function_error
+    error_message = "stream"
+  }
+  assert {
+    condition     = aws_lambda_event_source_mapping.changes.maximum_retry_attempts > 0 && aws_lambda_event_source_mapping.changes.maximum_record_age_in_seconds > 0
+    error_message = "A failing batch would hold up its shard for a day."
+  }
+  assert {
+    condition     = aws_lambda_event_source_mapping.changes.destination_config[0].on_failure[0].destination_arn == aws_sqs_queue.stream_failures.arn
+    error_message = "destination"
+  }
+  assert {
+    condition     = jsondecode(one(one(aws_lambda_event_source_mapping.changes.filter_criteria).filter).pattern).eventName == ["INSERT", "MODIFY", "REMOVE"]
+    error_message = "filter"
+  }
+  assert {
+    condition     = alltrue([for m in [aws_lambda_event_source_mapping.changes, aws_lambda_event_source_mapping.jobs] : m.function_response_types == toset(["ReportBatchItemFailures"])])
+    error_message = "One failure would fail its whole batch."
+  }
+  assert {
+    condition     = one(aws_lambda_event_source_mapping.jobs.scaling_config).maximum_concurrency == 10
+    error_message = "concurrency"
+  }
+  assert {
+    condition     = { for k, s in aws_scheduler_schedule.plan : k => one(s.target).input } == { reconcile = "{}", verify = "{\"verify\":true}" }
+    error_message = "schedules"
+  }
+}
+
+run "edge" {
+  command = apply
+
+  assert {
+    condition = (
+      aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].query_strings_config[0].query_string_behavior == "all" &&
+      aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].headers_config[0].header_behavior == "whitelist" &&
+      aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].headers_config[0].headers[0].items == toset(["X-Precast-Held"]) &&
+      aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].cookies_config[0].cookie_behavior == "none" &&
+      !aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].enable_accept_encoding_gzip &&
+      !aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].enable_accept_encoding_brotli
+    )
+    error_message = "The cache key of /package is not the query and the held tags."
+  }
+  assert {
+    condition     = aws_cloudfront_cache_policy.package.min_ttl == 0 && aws_cloudfront_cache_policy.package.default_ttl == 30 && aws_cloudfront_cache_policy.package.max_ttl == 60 && aws_cloudfront_cache_policy.binaries.max_ttl == 31536000
+    error_message = "TTLs"
+  }
+  assert {
+    condition = (
+      aws_cloudfront_cache_policy.binaries.parameters_in_cache_key_and_forwarded_to_origin[0].query_strings_config[0].query_string_behavior == "none" &&
+      aws_cloudfront_cache_policy.binaries.parameters_in_cache_key_and_forwarded_to_origin[0].headers_config[0].header_behavior == "none"
+    )
+    error_message = "The cache key of binaries is more than their path."
+  }
+  assert {
+    condition     = [for b in aws_cloudfront_distribution.cdn.ordered_cache_behavior : [b.path_pattern, b.target_origin_id]] == [["/package", "store-then-composer"], ["/binaries/*", "store"]]
+    error_message = "behaviours"
+  }
+  assert {
+    condition = alltrue([for b in concat(aws_cloudfront_distribution.cdn.ordered_cache_behavior, aws_cloudfront_distribution.cdn.default_cache_behavior) :
+      !b.compress && b.viewer_protocol_policy == "redirect-to-https" && toset(b.allowed_methods) == toset(["GET", "HEAD"]) &&
+      contains([for f in b.function_association : f.event_type], "viewer-request")
+    ])
+    error_message = "A behaviour compresses, takes HTTP, writes, or goes round the function."
+  }
+  assert {
+    condition     = [for b in aws_cloudfront_distribution.cdn.ordered_cache_behavior : [for f in b.lambda_function_association : [f.event_type, f.lambda_arn]]] == [[["origin-request", aws_lambda_function.edge.qualified_arn]], []]
+    error_message = "Lambda@Edge"
+  }
+  assert {
+    condition = (
+      [for m in one(aws_cloudfront_distribution.cdn.origin_group).member : m.origin_id] == ["store", "composer"] &&
+      one(one(aws_cloudfront_distribution.cdn.origin_group).failover_criteria).status_codes == toset([403, 404, 500, 502, 503, 504])
+    )
+    error_message = "origin group"
+  }
+  assert {
+    condition = alltrue([for o in aws_cloudfront_distribution.cdn.origin :
+      { for h in o.custom_header : h.name => h.value } == { "x-precast-bucket" = aws_s3_bucket.store.id, "x-precast-region" = "eu-west-1" }
+      && o.origin_access_control_id != "" && length(o.origin_shield) == 0
+    ])
+    error_message = "An origin lacks its headers or its access control."
+  }
+  assert {
+    condition     = aws_cloudfront_origin_access_control.store.origin_access_control_origin_type == "s3" && aws_cloudfront_origin_access_control.composer.origin_access_control_origin_type == "lambda" && aws_cloudfront_origin_access_control.store.signing_behavior == "always" && aws_cloudfront_origin_access_control.composer.signing_behavior == "always"
+    error_message = "origin access control"
+  }
+  assert {
+    condition     = { for e in aws_cloudfront_distribution.cdn.custom_error_response : tostring(e.error_code) => e.error_caching_min_ttl } == { "400" = 10, "404" = 10, "500" = 1, "502" = 1, "503" = 1, "504" = 1 }
+    error_message = "errors"
+  }
+  assert {
+    condition     = one([for o in aws_cloudfront_distribution.cdn.origin : o.domain_name if o.origin_id == "composer"]) == "abcdefghijklmnop.lambda-url.eu-west-1.on.aws"
+    error_message = "The composer's origin is not the host of its URL."
+  }
+  assert {
+    condition     = one(aws_cloudfront_distribution.cdn.viewer_certificate).cloudfront_default_certificate && length(aws_cloudfront_distribution.cdn.logging_config) == 0 && aws_cloudfront_distribution.cdn.web_acl_id == null && aws_cloudfront_distribution.cdn.is_ipv6_enabled && aws_cloudfront_distribution.cdn.http_version == "http2and3"
+    error_message = "distribution"
+  }
+  assert {
+    condition     = length(one(aws_cloudfront_response_headers_policy.security.security_headers_config).strict_transport_security) == 0 && length(aws_cloudfront_response_headers_policy.security.custom_headers_config) == 0
+    error_message = "A response headers policy would also change errors: no custom header belongs into it."
+  }
+  assert {
+    condition     = alltrue([for f in [aws_cloudfront_function.request, aws_cloudfront_function.response] : f.runtime == "cloudfront-js-2.0" && f.publish])
+    error_message = "CloudFront Functions"
+  }
+}
+
+run "alarms" {
+  command = apply
+
+  assert {
+    condition = alltrue([for name in ["dead-letters", "stream-failures", "change-to-servable", "stream-age", "oldest-job", "builder-errors", "builder-throttles"] :
+      contains(keys(aws_cloudwatch_metric_alarm.pipeline), name)
+    ])
+    error_message = "An alarm is missing."
+  }
+  assert {
+    condition     = alltrue([for a in concat(values(aws_cloudwatch_metric_alarm.pipeline), values(aws_cloudwatch_metric_alarm.edge)) : a.treat_missing_data == "notBreaching" && a.comparison_operator == "GreaterThanThreshold"])
+    error_message = "alarms"
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.pipeline["change-to-servable"].namespace == "Precast/precast" && aws_cloudwatch_metric_alarm.pipeline["change-to-servable"].dimensions == tomap({ service = "builder" })
+    error_message = "The alarm does not look where the builder writes."
+  }
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.pipeline["stream-age"].threshold == 300000
+    error_message = "IteratorAge is in milliseconds."
+  }
+  assert {
+    condition     = length(jsondecode(aws_cloudwatch_dashboard.precast.dashboard_body).widgets) == 8
+    error_message = "dashboard"
+  }
+}
+
+run "outputs" {
+  command = apply
+
+  assert {
+    condition     = output.url == "https://d111111abcdef8.cloudfront.net"
+    error_message = "url: ${output.url}"
+  }
+  assert {
+    condition     = output.catalog_url == "dynamodb://precast-catalog" && output.ledger_url == "dynamodb://precast-ledger" && output.objects_url == "s3://${aws_s3_bucket.store.id}"
+    error_message = "URLs"
+  }
+  assert {
+    condition     = output.precast_environment["PRECAST_QUEUE"] == aws_sqs_queue.jobs.id && output.precast_environment["PRECAST_BASE_URL"] == output.url
+    error_message = "environment"
+  }
+  assert {
+    condition     = output.kms_key_statement == null && output.release_manager_policy_arn == null
+    error_message = "What was not asked for."
+  }
+}

@@ -26,6 +26,7 @@ import (
 	"precast/internal/layout"
 	"precast/internal/localstore"
 	"precast/internal/manifest"
+	"precast/internal/reference"
 	"precast/internal/server"
 	"precast/internal/station"
 	"precast/seed"
@@ -524,67 +525,6 @@ func TestMetricsAndHealth(t *testing.T) {
 	}
 }
 
-// reference is the sample's contract with the defects mended, in the plainest words: no index, no
-// folding tables, no canonical form. It returns the status and the file names that are brought.
-func reference(items []catalog.Item, params [][2]string, held map[string]bool) (int, []string) {
-	first := make(map[string]string)
-	for _, p := range params {
-		k := strings.ToLower(p[0])
-		if _, ok := first[k]; !ok && p[1] != "" && k != "" {
-			first[k] = strings.ToLower(p[1])
-		}
-	}
-	arch, ok := first["cpuarch"]
-	if !ok {
-		return 400, nil
-	}
-	if p, ok := first["payloadtype"]; ok && p != "fullpayload" && p != "metadataonly" {
-		return 400, nil
-	}
-	matches := func(it catalog.Item) bool {
-		app, track := strings.ToLower(it.App), strings.ToLower(it.Track)
-		os, ok := first["os"]
-		if !ok {
-			os = "prod"
-		}
-		if app == "os_"+arch && track == os {
-			return true
-		}
-		for k, v := range first {
-			if v != track || k == "cpuarch" || k == "os" || k == "payloadtype" {
-				continue
-			}
-			if attr, ok := strings.CutPrefix(k, "attr"); ok {
-				for name, on := range it.DeviceAttr {
-					if on && strings.ToLower(name) == attr {
-						return true
-					}
-				}
-			} else if k == app {
-				return true
-			}
-		}
-		return false
-	}
-	found := false
-	brought := make(map[string]bool)
-	for _, it := range items {
-		if matches(it) {
-			found = true
-			if !held[it.MD5] && !held[it.SHA256] {
-				brought[it.App+"_"+it.Version] = true
-			}
-		}
-	}
-	switch {
-	case !found:
-		return 404, nil
-	case len(brought) == 0:
-		return 304, nil
-	}
-	return 200, slices.Sorted(maps.Keys(brought))
-}
-
 // Random catalogs and requests: the server answers as the plain reference does.
 func TestTheServerAgreesWithTheReference(t *testing.T) {
 	for seedNumber := range uint64(8) {
@@ -647,7 +587,7 @@ func TestTheServerAgreesWithTheReference(t *testing.T) {
 					tags = append(tags, strings.ToUpper(it.SHA256))
 				}
 			}
-			status, files := reference(items, params, held)
+			status, files := reference.Answer(items, params, held)
 			statuses[status]++
 			a := s.get("/package?"+strings.Join(query, "&"), "If-None-Match", strings.Join(tags, pick(",", " , ", ",,")))
 			if a.status != status {

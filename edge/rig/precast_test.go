@@ -2,9 +2,11 @@ package rig_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	"precast/builder"
 	"precast/edge"
 	"precast/edge/rig"
+	"precast/internal/cdn"
 	"precast/internal/layout"
 )
 
@@ -338,4 +341,94 @@ func TestRevalidationTrap(t *testing.T) {
 		}
 		rollback.Advance(time.Hour)
 	}
+}
+
+// How long the edge gives an answer without asking again.
+func TestHowLongAnswersLive(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
+	for name, c := range map[string]struct {
+		target  string
+		header  []string
+		seconds int // fresh
+		stale   int // and then sent while it is looked at again
+	}{
+		// The object says a year, the cache policy at most a minute: what PackageCacheControl says is for devices
+		// only, and a copy of S3's has no stale-while-revalidate.
+		"bundle":            {gamer, nil, 60, 0},
+		"manifest":          {gamer + "&payloadType=metadataOnly", nil, 60, 0},
+		"everything held":   {gamer, held(md5s), 30, 30},
+		"nothing for it":    {"/package?cpuArch=none", nil, 10, 0},
+		"binary that isn't": {"/binaries/" + strings.Repeat("a", 64) + "/x_1", nil, 0, 0},
+	} {
+		first := s.get(c.target, c.header...)
+		fresh := func() bool {
+			a := s.get(c.target, c.header...)
+			return len(a.trace.Fetches) == 0 && !a.trace.Stale
+		}
+		if c.seconds > 0 {
+			s.Advance(time.Duration(c.seconds-1) * time.Second)
+			if !fresh() {
+				t.Errorf("%s: not for %d seconds: %v", name, c.seconds, first)
+			}
+			s.Advance(time.Second)
+		}
+		a := s.get(c.target, c.header...)
+		if a.trace.Stale != (c.stale > 0) || !a.trace.Stale && len(a.trace.Fetches) == 0 {
+			t.Errorf("%s: after %d seconds: %v", name, c.seconds, a)
+		}
+		s.Wait()
+	}
+}
+
+// HEAD and ranges, from the origins and from the cache.
+func TestHeadAndRangeOfPackages(t *testing.T) {
+	t.Parallel()
+	for _, opt := range []builder.Options{{}, nothingPrebuilt()} {
+		s := newSite(t, opt)
+		whole := s.ask("GET", gamer).body
+		for _, when := range []string{"miss", "hit"} {
+			a := ask(t, s.Rig, "HEAD", gamer)
+			if want := s.ask("HEAD", gamer); a.status != want.status || a.header.Get("Content-Length") != want.header.Get("Content-Length") || len(a.body) != 0 {
+				t.Fatalf("HEAD, %s: %v %v, want %v", when, a, a.header, want.header)
+			}
+			for _, r := range []string{"bytes=0-99", "bytes=1000-", "bytes=-10", fmt.Sprintf("bytes=%d-", len(whole))} {
+				a, want := s.get(gamer, "Range", r), s.ask("GET", gamer, "Range", r)
+				if a.status != want.status || a.status == 206 && !bytes.Equal(a.body, want.body) || a.header.Get("Content-Range") != want.header.Get("Content-Range") {
+					t.Fatalf("%s, %s: %v %v, want %d %v", r, when, a, a.header, want.status, want.header)
+				}
+			}
+			// The answer's own ETag.
+			etag := s.get(gamer).header.Get("ETag")
+			if a := s.get(gamer, "If-None-Match", etag); a.status != 304 {
+				t.Fatalf("If-None-Match: %s, %s: %v", etag, when, a)
+			}
+			if a := s.get(gamer, "Range", "bytes=0-9", "If-Range", etag); a.status != 206 {
+				t.Fatalf("If-Range, %s: %v", when, a)
+			}
+			if a := s.get(gamer, "Range", "bytes=0-9", "If-Range", `"other"`); a.status != 200 || !bytes.Equal(a.body, whole) {
+				t.Fatalf("If-Range of another, %s: %v", when, a)
+			}
+		}
+	}
+}
+
+// Watch invalidates what another process has published.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, builder.Options{})
+	s.opt.Observer = nil
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Watch(ctx, time.Millisecond) })
+	defer wg.Wait()
+	defer cancel()
+	s.get(gamer)
+	s.release("1.0.1")
+	for s.Entries() > 0 && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	s.Advance(cdn.Settled)
+	s.expect(s.get(gamer), gamer)
 }

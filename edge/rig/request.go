@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -110,14 +109,4 @@ func pairs(raw string) (names []string, values map[string][]string) {
 		values[name] = append(values[name], value)
 	}
 	return names, values
-}
-
-// lowerNames lists the names of headers in lower case, in order.
-func lowerNames(h http.Header) []string {
-	names := slices.Collect(maps.Keys(h))
-	for i := range names {
-		names[i] = strings.ToLower(names[i])
-	}
-	slices.Sort(names)
-	return names
 }

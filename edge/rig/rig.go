@@ -21,6 +21,7 @@ import (
 
 	"precast/builder"
 	"precast/internal/lambdas"
+	"precast/internal/layout"
 )
 
 // Options are what a rig is made of.
@@ -49,6 +50,7 @@ type Rig struct {
 
 	opt     Options
 	dir     string // of the unpacked edge.zip
+	index   string // ETag of the index at the start
 	servers []*http.Server
 	serving sync.WaitGroup
 	clock   clock
@@ -134,6 +136,9 @@ func (r *Rig) start(ctx context.Context) error {
 	}})
 	if err != nil {
 		return err
+	}
+	if info, err := r.opt.Objects.Stat(ctx, layout.IndexKey); err == nil {
+		r.index = info.ETag
 	}
 	r.CloudFront = newCloudFront(d, h, oac, now, r.opt.OnTrace)
 	addr := r.opt.Addr

@@ -22,10 +22,12 @@ type Trace struct {
 	// Handler is the time of all runs of the origin-request function.
 	Handler     time.Duration
 	HandlerRuns int
-	Origin      string   // that answered: an origin's name, "edge" for a generated response, or empty
-	Fetches     []string // "name method target status", in order
-	Failover    int      // status of the primary that led to the secondary; 0: none
-	Broken      error    // the rule that was broken, a *Broken, or nil
+	// Origin is what the answer, or the cached copy, is from: an origin's name, "edge" for a response that the
+	// origin-request function generated, or empty.
+	Origin   string
+	Fetches  []string // "name method target status", in order
+	Failover int      // status of the primary that led to the secondary; 0: none
+	Broken   error    // the rule that was broken, a *Broken, or nil
 }
 
 // String is one line for logs.

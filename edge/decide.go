@@ -18,6 +18,8 @@ const (
 const (
 	ErrNoIndex  = "No catalog has been published yet"
 	ErrNotFound = "No deployment package found"
+	// ErrNotSigned is the text of the 404 to whoever asks for a statement where there is no signing key.
+	ErrNotSigned = "Statements are not signed here"
 )
 
 // Decision is the answer to a request for /package.
@@ -28,6 +30,9 @@ type Decision struct {
 	Selection Selection
 	Set       Set
 	Held      Mask
+	// Epoch is that of the statement, if the selection asks for one. Whoever has a clock and a schedule
+	// sets it, after Decide: the edge has neither.
+	Epoch uint64
 }
 
 // Decide answers a request: query is the raw query string and held the list of digests, as in
@@ -51,7 +56,11 @@ func Decide(ix *index.Index, query, held string) Decision {
 	if set.Len() == 0 {
 		return Decision{Status: StatusNotFound, Error: ErrNotFound}
 	}
-	d := Decision{Status: StatusOK, Selection: selection, Set: set, Held: set.Held(tags)}
+	d := Decision{Status: StatusOK, Selection: selection, Set: set}
+	if selection.Payload == Statement {
+		return d // whatever the device holds
+	}
+	d.Held = set.Held(tags)
 	if d.Held.Full(set.Len()) {
 		d.Status = StatusNotModified
 	}
@@ -60,10 +69,15 @@ func Decide(ix *index.Index, query, held string) Decision {
 
 // Object returns the object that answers a decision whose Status is 200.
 func (d Decision) Object() (kind layout.Kind, key string) {
-	if d.Selection.MetadataOnly {
+	switch d.Selection.Payload {
+	case MetadataOnly:
 		return layout.Manifest, layout.ManifestKey(d.Set.ID(), d.Held.String())
+	case Statement:
+		selection := digest([]byte(d.Selection.Bare().String()))
+		return layout.Statement, layout.StatementKey(d.Set.Index.Generation, d.Epoch, Hex(selection[:]))
+	default:
+		return layout.Bundle, layout.BundleKey(d.Set.ID(), d.Held.String())
 	}
-	return layout.Bundle, layout.BundleKey(d.Set.ID(), d.Held.String())
 }
 
 func refuse(err error) Decision { return Decision{Status: StatusBadRequest, Error: err.Error()} }

@@ -25,8 +25,8 @@ func TestSampleSelections(t *testing.T) {
 		if d.Status != edge.StatusOK || d.Error != "" || files(d.Set) != c.want {
 			t.Errorf("%s: status %d %s, got  %s\nwant %s", c.query, d.Status, d.Error, files(d.Set), c.want)
 		}
-		if !d.Held.Empty() || d.Selection.MetadataOnly {
-			t.Errorf("%s: held %s, metadata only: %t", c.query, d.Held, d.Selection.MetadataOnly)
+		if !d.Held.Empty() || d.Selection.Payload != edge.FullPayload {
+			t.Errorf("%s: held %s, payload %d", c.query, d.Held, d.Selection.Payload)
 		}
 		equalsReference(t, sampleIndexItems(), c.query, "")
 	}
@@ -57,15 +57,15 @@ func TestQueries(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := edge.Decide(sampleIndex(), c.query, "")
-			if d.Status != edge.StatusOK || files(d.Set) != c.want || d.Selection.MetadataOnly {
+			if d.Status != edge.StatusOK || files(d.Set) != c.want || d.Selection.Payload != edge.FullPayload {
 				t.Errorf("status %d %s, got %s\nwant %s", d.Status, d.Error, files(d.Set), c.want)
 			}
 			equalsReference(t, sampleIndexItems(), c.query, "")
 		})
 	}
 	d := edge.Decide(sampleIndex(), "cpuArch=armv7&payloadType=MetadataOnly", "")
-	if d.Status != edge.StatusOK || !d.Selection.MetadataOnly {
-		t.Errorf("metadataOnly: status %d, metadata only: %t", d.Status, d.Selection.MetadataOnly)
+	if d.Status != edge.StatusOK || d.Selection.Payload != edge.MetadataOnly {
+		t.Errorf("metadataOnly: status %d, payload %d", d.Status, d.Selection.Payload)
 	}
 }
 

@@ -78,8 +78,8 @@ func equalsReference(t tb, items []index.Item, query, held string) {
 	if got.Status >= 400 {
 		return
 	}
-	if got.Selection.MetadataOnly != want.metadata {
-		t.Fatalf("metadata only: %t, want %t, for query %q", got.Selection.MetadataOnly, want.metadata, query)
+	if got.Selection.Payload != want.payload {
+		t.Fatalf("payload %d, want %d, for query %q", got.Selection.Payload, want.payload, query)
 	}
 	if got.Set.Len() != len(want.items) {
 		t.Fatalf("set %s, want %d items, for query %q", files(got.Set), len(want.items), query)
@@ -144,7 +144,7 @@ func pairs() *rapid.Generator[[]pair] {
 			}
 		}
 		maybe("os", tracks)
-		maybe("payloadType", []string{"fullPayload", "metadataOnly"})
+		maybe("payloadType", []string{"fullPayload", "metadataOnly", "statement"})
 		for _, a := range append([]string{"unknown"}, someAttrs...) {
 			maybe("attr"+a, tracks)
 		}

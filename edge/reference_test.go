@@ -7,15 +7,16 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"precast/edge"
 	"precast/internal/index"
 )
 
 // An answer is what the reference says to a request.
 type answer struct {
-	status   int
-	items    []index.Item // 200 and 304: what the device gets, by app, then track
-	held     []bool       // beside items
-	metadata bool
+	status  int
+	items   []index.Item // 200 and 304: what the device gets, by app, then track
+	held    []bool       // beside items
+	payload edge.Payload
 }
 
 // reference answers a request the slow and obvious way: it looks at every item and asks of it
@@ -24,8 +25,9 @@ func reference(items []index.Item, query, ifNoneMatch string) answer {
 	params, ok := referenceParams(query)
 	tags, few := referenceTags(ifNoneMatch)
 	arch := params["cpuarch"]
-	payload, given := params["payloadtype"]
-	if !ok || !few || arch == "" || given && payload != "fullpayload" && payload != "metadataonly" {
+	asked, given := params["payloadtype"]
+	payload, known := map[string]edge.Payload{"fullpayload": edge.FullPayload, "metadataonly": edge.MetadataOnly, "statement": edge.Statement}[asked]
+	if !ok || !few || arch == "" || given && !known {
 		return answer{status: 400}
 	}
 	track, given := params["os"]
@@ -39,7 +41,7 @@ func reference(items []index.Item, query, ifNoneMatch string) answer {
 		}
 		return strings.Compare(a.Track, b.Track)
 	})
-	a := answer{status: 404, metadata: payload == "metadataonly"}
+	a := answer{status: 404, payload: payload}
 	all := true
 	for _, it := range sorted {
 		itemTrack := lower(it.Track)
@@ -62,7 +64,7 @@ func reference(items []index.Item, query, ifNoneMatch string) answer {
 		if !wanted || again {
 			continue
 		}
-		held := tags[hex.EncodeToString(it.MD5[:])] || tags[hex.EncodeToString(it.SHA256[:])]
+		held := payload != edge.Statement && (tags[hex.EncodeToString(it.MD5[:])] || tags[hex.EncodeToString(it.SHA256[:])])
 		a.items, a.held = append(a.items, it), append(a.held, held)
 		all = all && held
 		a.status = 200

@@ -31,13 +31,23 @@ const OSPrefix = "os_"
 
 // Names of the query parameters that are not apps, folded.
 const (
-	keyArch       = "cpuarch"
-	keyOS         = "os"
-	keyPayload    = "payloadtype"
-	attrPrefix    = "attr"
-	payloadFull   = "fullpayload"
-	payloadDetail = "metadataonly"
+	keyArch    = "cpuarch"
+	keyOS      = "os"
+	keyPayload = "payloadtype"
+	attrPrefix = "attr"
 )
+
+// Payload is what a device wants of its selection.
+type Payload uint8
+
+const (
+	FullPayload  Payload = iota // a bundle
+	MetadataOnly                // a manifest
+	Statement                   // what the signing key says of both
+)
+
+// payloads are the folded values of payloadType.
+var payloads = [...]string{FullPayload: "fullpayload", MetadataOnly: "metadataonly", Statement: "statement"}
 
 // ReservedApp tells whether an app of this name could never be selected by name, because the
 // query parameter means something else.
@@ -69,11 +79,17 @@ type Param struct{ Name, Track string }
 // Selection is what a device says it is, in canonical form: names and tracks folded, sorted,
 // each at most once.
 type Selection struct {
-	Arch         string
-	OS           string  // track of the operating system
-	Attrs        []Param // attr<Name>=<Track>
-	Apps         []Param // <Name>=<Track>
-	MetadataOnly bool
+	Arch    string
+	OS      string  // track of the operating system
+	Attrs   []Param // attr<Name>=<Track>
+	Apps    []Param // <Name>=<Track>
+	Payload Payload
+}
+
+// Bare returns the selection without its payload type: what it gets, in whatever form.
+func (s Selection) Bare() Selection {
+	s.Payload = FullPayload
+	return s
 }
 
 // ParseSelection reads the raw query of a request. Its error is a BadRequest.
@@ -83,7 +99,7 @@ func ParseSelection(query string) (Selection, error) {
 		return Selection{}, err
 	}
 	s := Selection{OS: DefaultTrack}
-	payload := payloadFull
+	payload := payloads[FullPayload]
 	for _, p := range params {
 		switch {
 		case p.Name == keyArch:
@@ -103,13 +119,11 @@ func ParseSelection(query string) (Selection, error) {
 	if s.Arch == "" {
 		return Selection{}, ErrMissingArch
 	}
-	switch payload {
-	case payloadFull:
-	case payloadDetail:
-		s.MetadataOnly = true
-	default:
+	known := slices.Index(payloads[:], payload)
+	if known < 0 {
 		return Selection{}, ErrPayloadType
 	}
+	s.Payload = Payload(known)
 	// The canonical form is a query as well, and escapes can make it up to three times as long.
 	if len(query) > MaxQuery/3 && len(s.String()) > MaxQuery {
 		return Selection{}, errLongQuery
@@ -207,8 +221,8 @@ func (s Selection) String() string {
 	if s.OS != DefaultTrack {
 		params = append(params, Param{keyOS, s.OS})
 	}
-	if s.MetadataOnly {
-		params = append(params, Param{keyPayload, payloadDetail})
+	if s.Payload != FullPayload {
+		params = append(params, Param{keyPayload, payloads[s.Payload]})
 	}
 	for _, a := range s.Attrs {
 		params = append(params, Param{attrPrefix + a.Name, a.Track})
@@ -224,6 +238,13 @@ func (s Selection) String() string {
 		b.WriteByte('=')
 		encode(&b, p.Track)
 	}
+	return b.String()
+}
+
+// Escape percent-encodes a name as it stands in canonical queries.
+func Escape(s string) string {
+	var b strings.Builder
+	encode(&b, s)
 	return b.String()
 }
 

@@ -15,6 +15,7 @@ func TestCanonicalQuery(t *testing.T) {
 		{"cpuArch=armv8", "cpuarch=armv8"},
 		{"payloadType=metadataOnly&cpuArch=armv8&os=beta", "cpuarch=armv8&os=beta&payloadtype=metadataonly"},
 		{"os=prod&cpuArch=ARMv8&payloadType=fullPayload", "cpuarch=armv8"},
+		{"payloadType=Statement&cpuArch=armv8", "cpuarch=armv8&payloadtype=statement"},
 		{"videoStreamer=beta&attrGamer=prod&cpuArch=armv8&attrCamera=Beta", "attrcamera=beta&attrgamer=prod&cpuarch=armv8&videostreamer=beta"},
 		{"cpuArch=a+b%2Bc%2f%3D%26~", "cpuarch=a%20b%2Bc%2F%3D%26~"},
 		{"cpuArch=gr%c3%b6ße", "cpuarch=gr%C3%B6%C3%9Fe"},
@@ -65,7 +66,7 @@ func TestAnyText(t *testing.T) {
 		key, value := text.Draw(t, "key"), text.Draw(t, "value")
 		query := "cpuArch=" + spell(t, value) + "&" + spell(t, key) + "=" + spell(t, value)
 		s, err := edge.ParseSelection(query)
-		if (err == nil) != (plain(key) && plain(value) && (lower(key) != "payloadtype" || lower(value) == "fullpayload" || lower(value) == "metadataonly")) {
+		if (err == nil) != (plain(key) && plain(value) && (lower(key) != "payloadtype" || lower(value) == "fullpayload" || lower(value) == "metadataonly" || lower(value) == "statement")) {
 			t.Fatalf("%q: error %v", query, err)
 		}
 		if err != nil {

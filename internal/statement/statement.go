@@ -1,0 +1,239 @@
+// Package statement reads and writes statements: what one generation of the catalog gives to one selection,
+// for a limited time, signed. A device that verifies a statement knows, of every file that it will be
+// sent, the name, the length and the digest.
+//
+//	precast statement 1
+//	generation 7
+//	selection attrgamer=prod&cpuarch=armv8
+//	set <set ID>
+//	expires 2026-03-08T00:00:00Z
+//	item <sha256> <size> <app> <version>
+//	key <key ID>
+//	signature <base64>
+//
+// App and version are percent-encoded as in the selection. docs/trust.md repeats this.
+package statement
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"precast/edge"
+	"precast/internal/layout"
+	"precast/internal/signing"
+)
+
+// MaxBytes bounds a statement: 256 items of at most 860 bytes, and a selection of 8 KiB.
+const MaxBytes = 256 << 10
+
+const (
+	firstLine = "precast statement 1"
+	maxName   = 128 // bytes of an app or version, as in package catalog
+)
+
+// Statement says what a selection gets.
+type Statement struct {
+	Generation uint64
+	Selection  string // canonical, without payloadType
+	Set        string // set ID
+	Expires    time.Time
+	Items      []Item // in the set's order
+}
+
+// Item is one file.
+type Item struct {
+	SHA256       string // hex
+	Size         int64  // bytes
+	App, Version string
+}
+
+// FileName is the name of the file in a bundle.
+func (it Item) FileName() string { return layout.FileName(it.App, it.Version) }
+
+// Of states what a set is, without an expiry.
+func Of(set edge.Set, selection string) Statement {
+	s := Statement{Generation: set.Index.Generation, Selection: selection, Set: set.ID()}
+	for i := range set.Len() {
+		it := set.Item(i)
+		s.Items = append(s.Items, Item{edge.Hex(it.SHA256[:]), it.Size, it.App, it.Version})
+	}
+	return s
+}
+
+// Signed is a statement as it was received.
+type Signed struct {
+	Statement
+	Key       string // ID of the key that has signed, as the statement says
+	signature string
+}
+
+// text is everything that is signed.
+func (s *Statement) text(key string) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s\ngeneration %d\nselection %s\nset %s\nexpires %s\n", firstLine, s.Generation, s.Selection, s.Set, s.Expires.UTC().Format(time.RFC3339))
+	for _, it := range s.Items {
+		fmt.Fprintf(&b, "item %s %d %s %s\n", it.SHA256, it.Size, edge.Escape(it.App), edge.Escape(it.Version))
+	}
+	fmt.Fprintf(&b, "key %s\n", key)
+	return b.Bytes()
+}
+
+// Sign returns the statement as bytes, signed.
+func Sign(ctx context.Context, s Statement, by signing.Signer) ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("sign statement: %w", err)
+	}
+	text := s.text(by.Public().ID())
+	value, err := signing.Sign(ctx, by, text)
+	if err != nil {
+		return nil, fmt.Errorf("sign statement: %w", err)
+	}
+	return fmt.Appendf(text, "signature %s\n", value), nil
+}
+
+// ErrFormat: not a statement, or not in its only form.
+var ErrFormat = errors.New("statement is malformed")
+
+// Parse reads what Sign wrote, and nothing else: every statement has one encoding. It fails with ErrFormat. It
+// does not verify the signature.
+func Parse(data []byte) (*Signed, error) {
+	s, err := parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return s, nil
+}
+
+func parse(data []byte) (*Signed, error) {
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("longer than %d bytes", MaxBytes)
+	}
+	var s Signed
+	var err error
+	for i, line := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
+		if i == 0 {
+			if line != firstLine {
+				return nil, fmt.Errorf("its first line is not %q", firstLine)
+			}
+			continue
+		}
+		word, rest, _ := strings.Cut(line, " ")
+		switch word {
+		case "generation":
+			s.Generation, err = strconv.ParseUint(rest, 10, 64)
+		case "selection":
+			s.Selection = rest
+		case "set":
+			s.Set = rest
+		case "expires":
+			s.Expires, err = time.Parse(time.RFC3339, rest)
+		case "item":
+			var it Item
+			it, err = parseItem(rest)
+			s.Items = append(s.Items, it)
+		case "key":
+			s.Key = rest
+		case "signature":
+			s.signature = rest
+		default:
+			err = errors.New("unknown")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, err)
+		}
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	if !signing.IsID(s.Key) {
+		return nil, errors.New("it names no key")
+	}
+	if !bytes.Equal(fmt.Appendf(s.text(s.Key), "signature %s\n", s.signature), data) {
+		return nil, errors.New("it is not in its only form")
+	}
+	return &s, nil
+}
+
+func parseItem(rest string) (Item, error) {
+	parts := strings.Split(rest, " ")
+	if len(parts) != 4 {
+		return Item{}, errors.New("an item has four fields")
+	}
+	size, err := strconv.ParseInt(parts[1], 10, 64)
+	if err != nil {
+		return Item{}, err
+	}
+	app, err := url.PathUnescape(parts[2])
+	if err != nil {
+		return Item{}, err
+	}
+	version, err := url.PathUnescape(parts[3])
+	return Item{parts[0], size, app, version}, err
+}
+
+// check refuses what no sound catalog has, so that who trusts the signature need not trust that the
+// signer checked.
+func (s *Statement) check() error {
+	if s.Generation == 0 || !signing.IsID(s.Set) { // the forms are the same
+		return errors.New("it has no generation or set")
+	}
+	selection, err := edge.ParseSelection(s.Selection)
+	if err != nil || selection.String() != s.Selection {
+		return fmt.Errorf("%q is not a canonical selection", s.Selection)
+	}
+	// Four digits of year, so that times of one length compare as texts do.
+	if y := s.Expires.UTC().Year(); y < 2000 || y > 9999 {
+		return errors.New("its expiry is out of range")
+	}
+	if len(s.Items) == 0 || len(s.Items) > edge.MaxSet {
+		return fmt.Errorf("it has %d items", len(s.Items))
+	}
+	names := make(map[string]bool, len(s.Items))
+	var total int64
+	for _, it := range s.Items {
+		if !signing.IsID(it.SHA256) || it.Size < 0 || total+it.Size < total {
+			return fmt.Errorf("item %q has no digest or size", it.App)
+		}
+		total += it.Size
+		name := it.FileName()
+		if !sound(it.App) || !sound(it.Version) || name == layout.ManifestName || names[name] {
+			return fmt.Errorf("item %q %q cannot be a file, or is one twice", it.App, it.Version)
+		}
+		names[name] = true
+	}
+	return nil
+}
+
+// sound tells whether a name can be part of a file name on any device: see docs/formats.md, names.
+func sound(name string) bool {
+	if name == "" || len(name) > maxName || name[0] == '.' || name[0] == '-' || !utf8.ValidString(name) {
+		return false
+	}
+	return !strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || r == 0x7f || r == '/' || r == '\\' })
+}
+
+// Verify fails with signing.ErrSignature unless the key has signed the statement.
+func (s *Signed) Verify(key signing.PublicKey) error {
+	if key.ID() != s.Key {
+		return signing.ErrSignature
+	}
+	return signing.Verify(key, s.text(s.Key), s.signature)
+}
+
+// ErrExpired: the statement was true once.
+var ErrExpired = errors.New("statement has expired")
+
+// Expired fails with ErrExpired if now is not before the expiry.
+func (s *Statement) Expired(now time.Time) error {
+	if !now.Before(s.Expires) {
+		return fmt.Errorf("%w: at %s", ErrExpired, s.Expires.UTC().Format(time.RFC3339))
+	}
+	return nil
+}

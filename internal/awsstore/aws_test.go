@@ -116,6 +116,11 @@ func TestObjectsBelowPrefix(t *testing.T) {
 	storetest.Objects(t, func(t *testing.T) builder.Objects { return openObjects(t, ObjectsOptions{Prefix: "a/b/"}) })
 }
 
+func TestDeletes(t *testing.T) {
+	t.Parallel()
+	storetest.Deletes(t, func(t *testing.T) storetest.DeletingObjects { return openObjects(t, ObjectsOptions{Prefix: "a/"}) })
+}
+
 func TestCatalog(t *testing.T) {
 	t.Parallel()
 	storetest.Catalog(t, func(t *testing.T) storetest.CatalogStore { return openCatalog(t, CatalogOptions{}) })

@@ -77,6 +77,7 @@ func rangeHeader(off, n int64) *string {
 func describe(key string, in *s3.GetObjectInput, out *s3.GetObjectOutput) (io.ReadCloser, builder.ObjectInfo, error) {
 	info := builder.ObjectInfo{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: unquoted(out.ETag), Meta: out.Metadata,
+		Modified: aws.ToTime(out.LastModified), Headers: headers(out.ContentType, out.CacheControl, out.ContentDisposition),
 	}
 	if in.Range == nil {
 		return out.Body, info, nil

@@ -40,7 +40,7 @@ func (o *Objects) List(ctx context.Context, prefix string, yield func(builder.Ob
 			if _, err := layout.KindOf(key); err != nil || !ok {
 				continue
 			}
-			info := builder.ObjectInfo{Key: key, Size: aws.ToInt64(obj.Size), ETag: unquoted(obj.ETag)}
+			info := builder.ObjectInfo{Key: key, Size: aws.ToInt64(obj.Size), ETag: unquoted(obj.ETag), Modified: aws.ToTime(obj.LastModified)}
 			if err := yield(info); err != nil {
 				return err
 			}

@@ -104,19 +104,14 @@ func (o *Objects) stat(ctx context.Context, key string) (builder.ObjectInfo, err
 	}
 	return builder.ObjectInfo{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: unquoted(out.ETag), Meta: out.Metadata,
+		Modified: aws.ToTime(out.LastModified), Headers: headers(out.ContentType, out.CacheControl, out.ContentDisposition),
 	}, nil
 }
 
-// Delete removes an object; removing what is not there is no error.
-func (o *Objects) Delete(ctx context.Context, key string) error {
-	name, _, err := o.name(key)
-	if err == nil {
-		_, err = o.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &o.bucket, Key: name})
+func headers(contentType, cacheControl, disposition *string) layout.Headers {
+	return layout.Headers{
+		ContentType: aws.ToString(contentType), CacheControl: aws.ToString(cacheControl), ContentDisposition: aws.ToString(disposition),
 	}
-	if err != nil {
-		return fmt.Errorf("delete object %q: %w", key, err)
-	}
-	return nil
 }
 
 func unquoted(etag *string) string { return strings.Trim(aws.ToString(etag), `"`) }

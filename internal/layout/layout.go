@@ -5,14 +5,16 @@
 //	bundles/<setID>/<mask>.tar.gz          bundle
 //	manifests/<setID>/<mask>.json          manifest
 //	binaries/<sha256>/<app>_<version>      one binary
-//	index                                  current index, the only mutable object
-//	index.d/<generation>                   superseded indexes, for rollback and upgrade paths
+//	index                                  current index, the only object that is served and changes
+//	index.d/<generation>                   published indexes, for rollback and upgrade paths
 //	plans/<sequence>                       an index on its way to being published
 //	rejects/<item digest>.json             why an item cannot be published
 //	statements/<generation>/<epoch>/<sha256 of the selection>   what a selection gets, signed on request
 //	keyring, keyring.d/<version>           the keys that sign; the former is mutable
+//	sweep                                  whether objects are being removed right now
 //
-// Everything but the index is immutable: written once, under a name that its content decides.
+// Everything but the index and the sweep's fence is immutable: written once, under a name that its
+// content decides.
 package layout
 
 import (
@@ -35,6 +37,7 @@ const (
 	IndexHistory
 	Plan
 	Reject
+	Sweep
 	Statement
 	Keyring
 	KeyringHistory
@@ -61,7 +64,7 @@ func HeadersOf(k Kind) Headers {
 		return Headers{"application/json", immutable, ""}
 	case Index:
 		return Headers{"application/octet-stream", "public, max-age=5", ""}
-	case Reject:
+	case Reject, Sweep:
 		return Headers{"application/json", "no-cache", ""}
 	case Statement:
 		return Headers{"text/plain; charset=utf-8", PackageCacheControl, ""}
@@ -85,6 +88,9 @@ const (
 
 // IndexKey is the key of the current index.
 const IndexKey = "index"
+
+// SweepKey is the key of the fence that holds builds back while objects are being removed.
+const SweepKey = "sweep"
 
 // Prefixes of all objects of a kind.
 const (
@@ -122,8 +128,17 @@ func ETag(key string) string { return strings.ReplaceAll(key, "/", "-") }
 // ManifestName is the name of the manifest in a bundle.
 const ManifestName = "package_details.json"
 
-// HistoryKey is the key of a superseded index. Zero-padded, so that listing is in order.
+// HistoryKey is the key of the index of a generation, current or superseded. Zero-padded, so that listing is in order.
 func HistoryKey(generation uint64) string { return HistoryPrefix + padded(generation) }
+
+// PlanSequence is the inverse of PlanKey.
+func PlanSequence(key string) (uint64, error) {
+	rest, ok := strings.CutPrefix(key, PlanPrefix)
+	if !ok || !isNumber(rest) {
+		return 0, refuse(key, "not the key of a plan")
+	}
+	return strconv.ParseUint(rest, 10, 64)
+}
 
 // PlanKey is the key of a planned index.
 func PlanKey(sequence uint64) string { return PlanPrefix + padded(sequence) }
@@ -139,8 +154,11 @@ func RejectKey(itemDigest string) string { return RejectPrefix + itemDigest + ".
 // KindOf returns the kind of a key, or an error for a key that no function of this package makes:
 // drivers refuse those, so that no name from outside can leave its place.
 func KindOf(key string) (Kind, error) {
-	if key == IndexKey {
+	switch key {
+	case IndexKey:
 		return Index, nil
+	case SweepKey:
+		return Sweep, nil
 	}
 	if err := checkPath(key); err != nil {
 		return Unknown, err
@@ -190,7 +208,7 @@ func KindOf(key string) (Kind, error) {
 func HistoryGeneration(key string) (uint64, error) {
 	rest, ok := strings.CutPrefix(key, HistoryPrefix)
 	if !ok || !isNumber(rest) {
-		return 0, refuse(key, "not the key of a superseded index")
+		return 0, refuse(key, "not the key of a generation")
 	}
 	return strconv.ParseUint(rest, 10, 64)
 }

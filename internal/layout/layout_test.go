@@ -35,6 +35,7 @@ func TestKeys(t *testing.T) {
 		{layout.HistoryKey(1<<64 - 1), "index.d/18446744073709551615", layout.IndexHistory},
 		{layout.PlanKey(7), "plans/00000000000000000007", layout.Plan},
 		{layout.RejectKey(sum), "rejects/" + sum + ".json", layout.Reject},
+		{layout.SweepKey, "sweep", layout.Sweep},
 	} {
 		if c.got != c.want {
 			t.Errorf("key %s, want %s", c.got, c.want)
@@ -76,6 +77,9 @@ func TestKindOfWhatIsMade(t *testing.T) {
 		}
 		if back, err := layout.HistoryGeneration(layout.HistoryKey(n)); err != nil || back != n {
 			t.Fatalf("generation %d comes back as %d, error %v", n, back, err)
+		}
+		if back, err := layout.PlanSequence(layout.PlanKey(n)); err != nil || back != n {
+			t.Fatalf("sequence %d comes back as %d, error %v", n, back, err)
 		}
 	})
 }

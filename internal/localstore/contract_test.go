@@ -28,6 +28,11 @@ func TestObjects(t *testing.T) {
 	storetest.Objects(t, func(t *testing.T) builder.Objects { return openTemp(t, Options{}).Objects() })
 }
 
+func TestDeletes(t *testing.T) {
+	t.Parallel()
+	storetest.Deletes(t, func(t *testing.T) storetest.DeletingObjects { return openTemp(t, Options{}).Objects() })
+}
+
 func TestCatalog(t *testing.T) {
 	t.Parallel()
 	storetest.Catalog(t, func(t *testing.T) storetest.CatalogStore { return openTemp(t, Options{}).Catalog() })

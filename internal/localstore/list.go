@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"precast/builder"
+	"precast/internal/layout"
 )
 
 // List implements builder.Objects. It holds one folder's names in memory at a time, and those of the
@@ -91,7 +92,7 @@ func (l *lister) object(ctx context.Context, key string) error {
 		return fmt.Errorf("stat object %q: %w", key, err)
 	}
 	f.Close()
-	info.Meta = nil
+	info.Meta, info.Headers = nil, layout.Headers{}
 	err = l.yield(info)
 	l.yielded = err != nil
 	return err

@@ -166,7 +166,7 @@ func (o *Objects) open(ctx context.Context, key string) (*os.File, builder.Objec
 			return nil, builder.ObjectInfo{}, err
 		}
 		if f != nil {
-			return f, rec.info(key), nil
+			return opened(f, rec.info(key))
 		}
 	}
 	// Either a writer is at work, and we wait for it; or one died, and we finish what it began.
@@ -179,7 +179,19 @@ func (o *Objects) open(ctx context.Context, key string) (*os.File, builder.Objec
 	if err != nil {
 		return nil, builder.ObjectInfo{}, err
 	}
-	return f, rec.info(key), nil
+	return opened(f, rec.info(key))
+}
+
+// opened adds what the file itself, and its kind, say of an object.
+func opened(f *os.File, info builder.ObjectInfo) (*os.File, builder.ObjectInfo, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, builder.ObjectInfo{}, fmt.Errorf("inspect file: %w", err)
+	}
+	kind, _ := layout.KindOf(info.Key) // it has been opened by this key
+	info.Modified, info.Headers = fi.ModTime(), layout.HeadersOf(kind)
+	return f, info, nil
 }
 
 // glimpse opens an object without a lock. It returns no file and no error if a writer is, or was, at
@@ -223,10 +235,13 @@ func notExist(err error) error {
 	return fmt.Errorf("open file: %w", err)
 }
 
-// Delete removes an object; removing what is not there is no error.
-func (o *Objects) Delete(ctx context.Context, key string) error {
-	if err := o.remove(ctx, key); err != nil {
-		return fmt.Errorf("delete object %q: %w", key, err)
+// Delete removes objects; removing what is not there is no error. On error some of them may have been
+// removed.
+func (o *Objects) Delete(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if err := o.remove(ctx, key); err != nil {
+			return fmt.Errorf("delete object %q: %w", key, err)
+		}
 	}
 	return nil
 }

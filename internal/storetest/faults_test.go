@@ -17,6 +17,7 @@ import (
 
 	"precast/builder"
 	"precast/internal/catalog"
+	"precast/internal/layout"
 )
 
 // envFault names the fault that this process is to run its suite on.
@@ -25,6 +26,7 @@ const envFault = "STORETEST_FAULT"
 // TestContract: drivers that keep the contract pass.
 func TestContract(t *testing.T) {
 	t.Run("Objects", func(t *testing.T) { Objects(t, func(*testing.T) builder.Objects { return newMemObjects() }) })
+	t.Run("Deletes", func(t *testing.T) { Deletes(t, func(*testing.T) DeletingObjects { return newMemObjects() }) })
 	t.Run("Catalog", func(t *testing.T) { Catalog(t, func(*testing.T) CatalogStore { return &memCatalog{} }) })
 	clock, opt := faultQueueOptions()
 	t.Run("Queue", func(t *testing.T) {
@@ -82,7 +84,7 @@ type fault struct {
 }
 
 func faults() []fault {
-	return slices.Concat(objectFaults(), catalogFaults(), queueFaults(), ledgerFaults())
+	return slices.Concat(objectFaults(), deleteFaults(), catalogFaults(), queueFaults(), ledgerFaults())
 }
 
 // brokenObjects replaces single methods of a driver.
@@ -268,6 +270,14 @@ func objectFaults() []fault {
 			r, _, err := o.Get(ctx, key, off, n)
 			return r, info, err
 		}}),
+		broken("list without times", "Modified", brokenObjects{list: func(o builder.Objects, ctx context.Context, prefix string, yield func(infos) error) error {
+			return o.List(ctx, prefix, func(i infos) error { i.Modified = time.Time{}; return yield(i) })
+		}}),
+		broken("headers of another kind", "Headers", brokenObjects{stat: func(o builder.Objects, ctx context.Context, key string) (infos, error) {
+			i, err := o.Stat(ctx, key)
+			i.Headers = layout.HeadersOf(layout.Bundle)
+			return i, err
+		}}),
 		broken("list in reverse", "List", list(func(all []infos, prefix string) []infos {
 			all = withPrefix(all, prefix)
 			slices.Reverse(all)
@@ -299,6 +309,56 @@ func objectFaults() []fault {
 				return &staleObjects{Objects: newMemObjects(), old: make(map[string]*memObjects)}
 			})
 		}},
+	}
+}
+
+// brokenDeletes replaces Delete.
+type brokenDeletes struct {
+	*memObjects
+	delete func(m *memObjects, ctx context.Context, keys []string) error
+}
+
+func (b brokenDeletes) Delete(ctx context.Context, keys ...string) error {
+	return b.delete(b.memObjects, ctx, keys)
+}
+
+func deleteFaults() []fault {
+	broken := func(name, foundBy string, delete func(m *memObjects, ctx context.Context, keys []string) error) fault {
+		return fault{"Deletes: " + name, foundBy, func(t *testing.T) {
+			Deletes(t, func(*testing.T) DeletingObjects { return brokenDeletes{newMemObjects(), delete} })
+		}}
+	}
+	return []fault{
+		broken("nothing is removed", "Kinds", func(*memObjects, context.Context, []string) error { return nil }),
+		broken("absence is an error", "Idempotent", func(m *memObjects, ctx context.Context, keys []string) error {
+			for _, key := range keys {
+				if _, err := m.Stat(ctx, key); err != nil {
+					return err
+				}
+			}
+			return m.Delete(ctx, keys...)
+		}),
+		broken("keys are prefixes", "LeavesOthers", func(m *memObjects, ctx context.Context, keys []string) error {
+			for _, key := range keys {
+				key, _, _ = strings.Cut(key, ".tar.gz")
+				if err := m.List(ctx, key, func(i builder.ObjectInfo) error { return m.Delete(ctx, i.Key) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+		broken("only a thousand", "Many", func(m *memObjects, ctx context.Context, keys []string) error {
+			return m.Delete(ctx, keys[:min(len(keys), 1000)]...)
+		}),
+		broken("any key", "Foreign", func(m *memObjects, ctx context.Context, keys []string) error {
+			for _, key := range keys {
+				_ = m.Delete(ctx, key)
+			}
+			return ctx.Err()
+		}),
+		broken("context ignored", "Cancelled", func(m *memObjects, ctx context.Context, keys []string) error {
+			return m.Delete(context.WithoutCancel(ctx), keys...)
+		}),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minio/crc64nvme"
 
@@ -42,6 +43,8 @@ func Objects(t *testing.T, open func(t *testing.T) builder.Objects) {
 		{"ConcurrentEqualIfAbsent", objects.concurrentEqualIfAbsent},
 		{"ConcurrentIfMatch", objects.concurrentIfMatch},
 		{"ConcurrentReads", objects.concurrentReads},
+		{"Modified", objects.modified},
+		{"Headers", objects.headers},
 		{"List", objects.list},
 		{"ListStops", objects.listStops},
 		{"ListReenters", objects.listReenters},
@@ -70,6 +73,7 @@ func anyKeys() []string {
 		layout.PieceKey(sha0, "deflate9"),
 		layout.PlanKey(8),
 		layout.RejectKey(sha1),
+		layout.SweepKey,
 	}
 }
 
@@ -408,4 +412,64 @@ func (o objects) cancelled(t *testing.T) {
 		t.Errorf("List with an ended context = %v", err)
 	}
 	o.want(t, layout.IndexKey, []byte("x"), info.ETag)
+}
+
+// An object knows when it was written, to the second.
+func (o objects) modified(t *testing.T) {
+	const slack = 2 * time.Second // a remote store has a clock of its own, and some round
+	check := func(key string, since time.Time) time.Time {
+		t.Helper()
+		stat, err := o.Stat(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, got, err := o.get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var listed builder.ObjectInfo
+		if err := o.List(t.Context(), key, func(i builder.ObjectInfo) error { listed = i; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for way, at := range map[string]time.Time{"Stat": stat.Modified, "Get": got.Modified, "List": listed.Modified} {
+			if at.Before(since.Add(-slack)) || at.After(time.Now().Add(slack)) {
+				t.Errorf("%s says that %s was written at %s; it was after %s", way, key, at, since)
+			}
+			if d := at.Sub(stat.Modified); d.Abs() >= time.Second {
+				t.Errorf("%s says that %s was written at %s, Stat at %s", way, key, at, stat.Modified)
+			}
+		}
+		return stat.Modified
+	}
+	start := time.Now()
+	o.put(t, layout.IndexKey, []byte("first"))
+	o.put(t, layout.PlanKey(1), nil)
+	first := check(layout.IndexKey, start)
+	check(layout.PlanKey(1), start)
+	o.put(t, layout.IndexKey, []byte("second"))
+	if second := check(layout.IndexKey, start); second.Before(first) {
+		t.Errorf("written again, an object went from %s to %s", first, second)
+	}
+}
+
+// Headers follow from the kind of a key.
+func (o objects) headers(t *testing.T) {
+	for _, key := range anyKeys() {
+		o.put(t, key, []byte(key))
+		kind, err := layout.KindOf(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat, err := o.Stat(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, got, err := o.get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := layout.HeadersOf(kind); stat.Headers != want || got.Headers != want {
+			t.Errorf("%s is kept with %+v and %+v, want %+v", key, stat.Headers, got.Headers, want)
+		}
+	}
 }

@@ -19,9 +19,27 @@ import (
 	"precast/internal/layout"
 )
 
-// Drivers in memory that keep the contract, for faults_test.go to break.
+// Memory is a set of drivers in memory that keep the contract: for tests of what stands on drivers, and
+// for faults_test.go to break.
+type Memory struct {
+	Objects interface {
+		builder.Objects
+		Delete(ctx context.Context, keys ...string) error
+	}
+	Catalog CatalogStore
+	Queue   DeadQueue
+	Ledger  builder.Ledger
+}
+
+// NewMemory makes drivers that take the time from now, and dead letters of what was received so often.
+func NewMemory(now func() time.Time, maxReceives int) Memory {
+	objects := newMemObjects()
+	objects.now = now
+	return Memory{objects, &memCatalog{}, newMemQueue(now, maxReceives), newMemLedger()}
+}
 
 type memObjects struct {
+	now     func() time.Time
 	mu      sync.Mutex
 	objects map[string]memObject
 }
@@ -31,7 +49,9 @@ type memObject struct {
 	data []byte
 }
 
-func newMemObjects() *memObjects { return &memObjects{objects: make(map[string]memObject)} }
+func newMemObjects() *memObjects {
+	return &memObjects{now: time.Now, objects: make(map[string]memObject)}
+}
 
 func (m *memObjects) lookup(ctx context.Context, key string) (memObject, error) {
 	if _, err := layout.KindOf(key); err != nil {
@@ -95,7 +115,11 @@ func (m *memObjects) Put(ctx context.Context, key string, body builder.Body, opt
 	if opt.IfAbsent && exists || opt.IfMatch != "" && (!exists || old.info.ETag != opt.IfMatch) {
 		return none, builder.ErrPrecondition
 	}
-	info := builder.ObjectInfo{Key: key, Size: body.Size, ETag: fmt.Sprintf("%x-%x", sum, body.Size), Meta: maps.Clone(opt.Meta)}
+	kind, _ := layout.KindOf(key)
+	info := builder.ObjectInfo{
+		Key: key, Size: body.Size, ETag: fmt.Sprintf("%x-%x", sum, body.Size), Meta: maps.Clone(opt.Meta),
+		Modified: m.now(), Headers: layout.HeadersOf(kind),
+	}
 	m.objects[key] = memObject{info, data}
 	info.Meta = maps.Clone(opt.Meta)
 	return info, nil
@@ -113,13 +137,33 @@ func (m *memObjects) List(ctx context.Context, prefix string, yield func(builder
 			continue
 		}
 		obj, err := m.lookup(ctx, key)
+		if errors.Is(err, builder.ErrNotExist) {
+			continue // removed meanwhile
+		}
 		if err != nil {
 			return err
 		}
-		obj.info.Meta = nil
+		obj.info.Meta, obj.info.Headers = nil, layout.Headers{}
 		if err := yield(obj.info); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (m *memObjects) Delete(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if _, err := layout.KindOf(key); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, key := range keys {
+		delete(m.objects, key)
 	}
 	return nil
 }

@@ -63,12 +63,15 @@ func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt
 	if err != nil {
 		return nil, err
 	}
+	// What is found has to be looked at again once the plan is announced: see start.
 	pieces := make(map[string]bool)
 	for i, it := range unknown {
 		switch {
 		case states[i].rejected != "":
 			reject(it, states[i].rejected)
-		case !states[i].stored && !pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)]:
+		case states[i].stored:
+			p.Found = append(p.Found, it)
+		case !pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)]:
 			pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)] = true
 			p.Pieces = append(p.Pieces, it)
 		}
@@ -142,6 +145,23 @@ func (b *Builder) lookUp(ctx context.Context, items []catalog.Item, opt PlanOpti
 	return states, nil
 }
 
+// gone returns those of the items, each binary once, that are not stored any more.
+func (b *Builder) gone(ctx context.Context, items []catalog.Item) ([]catalog.Item, error) {
+	states, err := b.lookUp(ctx, items, PlanOptions{Retry: true})
+	if err != nil {
+		return nil, err
+	}
+	var gone []catalog.Item
+	seen := make(map[string]bool)
+	for i, it := range items {
+		if key := layout.BinaryKey(it.SHA256, it.App, it.Version); !states[i].stored && !seen[key] {
+			seen[key] = true
+			gone = append(gone, it)
+		}
+	}
+	return gone, nil
+}
+
 func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (itemState, error) {
 	entry, err := indexItem(it)
 	if err != nil {
@@ -179,6 +199,9 @@ func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (
 	}
 	return itemState{rejected: r.Reason}, nil
 }
+
+// RejectKey is the key of the note that an item was rejected, if it was.
+func RejectKey(it catalog.Item) string { return layout.RejectKey(rejectDigest(it)) }
 
 // rejectDigest names an item's rejection: it ends when anything changes that could mend it.
 func rejectDigest(it catalog.Item) string {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 
 	"precast/internal/bundle"
 	"precast/internal/index"
@@ -47,8 +48,12 @@ type Options struct {
 	// Attempts is how often a binary that cannot be read is tried before its item is rejected;
 	// it must not be more than the queue's receives before a dead letter. Default 5.
 	Attempts int
-	Log      *slog.Logger // default: discard
-	Observer Observer     // default Silent
+	// SweepWait is how long a plan's job waits for a sweep to end before it is given back; less than 0: not
+	// at all. The default, 15 s, and the queue's receives outlast a sweep's lease several times.
+	SweepWait time.Duration
+	Clock     Clock        // default: the real one
+	Log       *slog.Logger // default: discard
+	Observer  Observer     // default Silent
 }
 
 // Builder plans, builds and publishes. It is safe for concurrent use.
@@ -59,7 +64,7 @@ type Builder struct {
 
 	mu      sync.Mutex
 	planned uint64                  // newest plan of this process whose jobs are all in the queue
-	targets map[uint64]*index.Index // planned indexes, by sequence
+	targets map[uint64]*target      // planned indexes, by sequence
 	history map[uint64]*index.Index // superseded indexes, by generation
 }
 
@@ -77,6 +82,9 @@ func New(ports Ports, opt Options) *Builder {
 	if opt.Attempts <= 0 {
 		opt.Attempts = 5
 	}
+	if opt.SweepWait == 0 {
+		opt.SweepWait = 15 * time.Second
+	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
@@ -87,7 +95,7 @@ func New(ports Ports, opt Options) *Builder {
 		Ports:    ports,
 		opt:      opt,
 		composer: NewComposer(ports.Objects),
-		targets:  make(map[uint64]*index.Index),
+		targets:  make(map[uint64]*target),
 		history:  make(map[uint64]*index.Index),
 	}
 }
@@ -101,9 +109,9 @@ func ReadIndex(ctx context.Context, objects Objects) (*index.Index, string, erro
 	return ix, etag, err
 }
 
-// ReadSuperseded returns the index of an earlier generation; it fails with ErrNotExist if that is not in
+// ReadGeneration returns the index of an earlier generation; it fails with ErrNotExist if that is not in
 // the history.
-func ReadSuperseded(ctx context.Context, objects Objects, generation uint64) (*index.Index, error) {
+func ReadGeneration(ctx context.Context, objects Objects, generation uint64) (*index.Index, error) {
 	ix, _, err := readIndex(ctx, objects, layout.HistoryKey(generation))
 	return ix, err
 }
@@ -120,7 +128,7 @@ func readIndex(ctx context.Context, objects Objects, key string) (*index.Index, 
 	return ix, info.ETag, nil
 }
 
-func readAll(ctx context.Context, objects Objects, key string, most int64) ([]byte, ObjectInfo, error) {
+func readAll(ctx context.Context, objects Getter, key string, most int64) ([]byte, ObjectInfo, error) {
 	body, info, err := objects.Get(ctx, key, 0, -1)
 	if err != nil {
 		return nil, info, fmt.Errorf("read %s: %w", key, err)
@@ -136,12 +144,21 @@ func readAll(ctx context.Context, objects Objects, key string, most int64) ([]by
 	return data, info, nil
 }
 
-// earlier returns up to n indexes that came before generation, the latest first. One that is gone
+// Earlier returns up to n indexes that came before generation, the latest first. One that is gone
 // is passed over: it only costs its upgrade paths.
+func Earlier(ctx context.Context, objects Objects, generation, n uint64) ([]*index.Index, error) {
+	return earlier(generation, n, func(g uint64) (*index.Index, error) { return ReadGeneration(ctx, objects, g) })
+}
+
+// earlier is Earlier with the indexes that this builder has read.
 func (b *Builder) earlier(ctx context.Context, generation, n uint64) ([]*index.Index, error) {
+	return earlier(generation, n, func(g uint64) (*index.Index, error) { return b.superseded(ctx, g) })
+}
+
+func earlier(generation, n uint64, read func(uint64) (*index.Index, error)) ([]*index.Index, error) {
 	var indexes []*index.Index
 	for back := uint64(1); back <= n && back < generation; back++ {
-		ix, err := b.superseded(ctx, generation-back)
+		ix, err := read(generation - back)
 		if errors.Is(err, ErrNotExist) {
 			continue
 		}
@@ -160,7 +177,7 @@ func (b *Builder) superseded(ctx context.Context, generation uint64) (*index.Ind
 	if ix != nil {
 		return ix, nil
 	}
-	ix, err := ReadSuperseded(ctx, b.Objects, generation)
+	ix, err := ReadGeneration(ctx, b.Objects, generation)
 	if err != nil {
 		return nil, err
 	}

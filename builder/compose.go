@@ -125,6 +125,14 @@ func (c *Composed) Open(ctx context.Context) *bundle.Reader {
 	})
 }
 
+// PieceKey is the key of the piece of an item's binary.
+func PieceKey(it *index.Item) string { return pieceKey(it) }
+
+// BinaryKey is the key of an item's binary.
+func BinaryKey(it *index.Item) string {
+	return layout.BinaryKey(edge.Hex(it.SHA256[:]), it.App, it.Version)
+}
+
 func pieceKey(it *index.Item) string {
 	return layout.PieceKey(edge.Hex(it.SHA256[:]), bundle.EncoderID)
 }

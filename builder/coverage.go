@@ -130,15 +130,15 @@ func (c *coverer) combination(ix *index.Index, earlier []*index.Index, named int
 		if err != nil {
 			continue
 		}
-		m := unchanged(set, before)
+		m := Unchanged(set, before)
 		if !m.Empty() && !m.Full(set.Len()) && !slices.Contains(cand.upgrades, m) {
 			cand.upgrades = append(cand.upgrades, m)
 		}
 	}
 }
 
-// unchanged is the held mask of a device that took everything of before and now asks for now.
-func unchanged(now, before edge.Set) edge.Mask {
+// Unchanged is the held mask of a device that took everything of before and now asks for now.
+func Unchanged(now, before edge.Set) edge.Mask {
 	var m edge.Mask
 	for i := range now.Len() {
 		for j := range before.Len() {
@@ -199,18 +199,18 @@ func (c *coverer) spend(masks func(*candidate) []edge.Mask) {
 	}
 }
 
-// target names one bundle and its manifest.
-type target struct {
+// answer names one bundle and its manifest.
+type answer struct {
 	set  string
 	held edge.Mask
 }
 
-// targets returns all that is covered.
-func (c Coverage) targets() map[target]bool {
-	all := make(map[target]bool, c.Bundles)
+// answers returns all that is covered.
+func (c Coverage) answers() map[answer]bool {
+	all := make(map[answer]bool, c.Bundles)
 	for _, s := range c.Sets {
 		for _, m := range s.Masks {
-			all[target{s.ID, m}] = true
+			all[answer{s.ID, m}] = true
 		}
 	}
 	return all
@@ -219,7 +219,7 @@ func (c Coverage) targets() map[target]bool {
 // Keys returns the keys of all bundles and manifests covered, sorted.
 func (c Coverage) Keys() []string {
 	keys := make([]string, 0, 2*c.Bundles)
-	for t := range c.targets() {
+	for t := range c.answers() {
 		keys = append(keys, layout.BundleKey(t.set, t.held.String()), layout.ManifestKey(t.set, t.held.String()))
 	}
 	slices.Sort(keys)
@@ -228,10 +228,10 @@ func (c Coverage) Keys() []string {
 
 // without returns the covered sets with only those masks that other does not cover.
 func (c Coverage) without(other Coverage) []CoveredSet {
-	covered := other.targets()
+	covered := other.answers()
 	var left []CoveredSet
 	for _, s := range c.Sets {
-		masks := slices.DeleteFunc(slices.Clone(s.Masks), func(m edge.Mask) bool { return covered[target{s.ID, m}] })
+		masks := slices.DeleteFunc(slices.Clone(s.Masks), func(m edge.Mask) bool { return covered[answer{s.ID, m}] })
 		if len(masks) > 0 {
 			s.Masks = masks
 			left = append(left, s)

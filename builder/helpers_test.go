@@ -162,7 +162,7 @@ func (w *world) read(key string) string {
 // delete removes an object, as no builder would.
 func (w *world) delete(key string) error {
 	return w.base.Objects.(interface {
-		Delete(ctx context.Context, key string) error
+		Delete(ctx context.Context, keys ...string) error
 	}).Delete(context.Background(), key)
 }
 

@@ -14,6 +14,7 @@ const (
 	jobPlan    = "plan"    // take a snapshot, plan it, send what is missing
 	jobPiece   = "piece"   // check and compress one binary
 	jobBundles = "bundles" // write some bundles and manifests
+	jobMend    = "mend"    // write what the published index lacks
 )
 
 // job is a queued message.
@@ -35,7 +36,8 @@ type job struct {
 
 	Item *catalog.Item `json:"item,omitempty"` // the piece's
 
-	// Bundle jobs: the generation that the plan was compared with, and what it lacks.
+	// Bundle jobs: the generation that the plan was compared with, and what it lacks. Mend jobs: the
+	// generation.
 	Base uint64   `json:"base,omitempty"`
 	Sets []setJob `json:"sets,omitempty"`
 }
@@ -125,6 +127,8 @@ func (b *Builder) Handle(ctx context.Context, m Message) error {
 		err = b.handlePlan(ctx, j)
 	case jobPiece:
 		err = b.handlePiece(ctx, j, m.Receives)
+	case jobMend:
+		err = b.handleMend(ctx, j)
 	case jobBundles:
 		err = b.handleBundles(ctx, j)
 	default:

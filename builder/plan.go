@@ -16,6 +16,7 @@ type Plan struct {
 	Coverage Coverage     // of the target
 	Missing  []CoveredSet // of the coverage, not covered by the base
 	Pieces   []catalog.Item
+	Found    []catalog.Item // not in the base, and stored already
 	Rejected []Rejection
 }
 
@@ -30,9 +31,10 @@ type Rejection struct {
 // Changed tells whether the plan's target differs from what is published.
 func (p *Plan) Changed() bool { return p.Base == nil || !sameContent(p.Base, p.Target) }
 
-// sameContent compares all but the numbers.
+// sameContent compares all that devices can tell.
 func sameContent(a, b *index.Index) bool {
 	x, y := *a, *b
+	x.Pin, y.Pin = "", ""
 	x.Generation, x.Sequence, y.Generation, y.Sequence = 0, 0, 0, 0
 	return bytes.Equal(x.Encode(), y.Encode())
 }
@@ -110,7 +112,7 @@ func (b *Builder) Plan(ctx context.Context, items []catalog.Item, opt PlanOption
 		Params:  b.opt.Params,
 		Items:   accepted,
 	})
-	if n := len(p.Target.Encode()); n > index.MaxEncoded-64 { // room for greater numbers
+	if n := len(p.Target.Encode()); n > index.MaxEncoded-1024 { // room for greater numbers and a pin
 		return nil, fmt.Errorf("plan: the catalog makes an index of %d bytes, more than the %d that readers accept: it has too many items", n, index.MaxEncoded)
 	}
 	p.Coverage, p.Missing, err = b.missing(ctx, p.Target, base, opt.Verify)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"precast/internal/catalog"
+	"precast/internal/layout"
 )
 
 // Errors that every driver returns (wrapped) for the cases below, so that the core can tell a
@@ -53,6 +54,10 @@ type ObjectInfo struct {
 	// Meta holds the caller's metadata: lower-case ASCII names, printable ASCII values, < 2 KB in all
 	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
 	Meta map[string]string
+	// Modified is when the object was written, to the second at least. Put need not fill it in.
+	Modified time.Time
+	// Headers are those kept with the object. Only Stat and Get fill them in.
+	Headers layout.Headers
 }
 
 // Body is what Put writes. It is seekable, so that a retry costs nothing.

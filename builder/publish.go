@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"precast/edge"
+	"precast/internal/index"
 	"precast/internal/layout"
 )
 
@@ -130,17 +131,21 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) 
 		}
 	case current.Sequence >= sequence:
 		return nil
+	case current.Pin != "":
+		// The plan is built and stays announced. Whoever unpins asks for another one, which will find
+		// everything there.
+		b.opt.Log.InfoContext(ctx, "pinned", "generation", current.Generation, "reason", current.Pin, "sequence", sequence)
+		return nil
 	case current.Generation != base:
 		return b.stageBundles(ctx, sequence, o)
 	case sameContent(current, target):
 		generation = current.Generation - 1 // not a new generation, only a newer sequence
 	default:
 		generation = current.Generation
-		// The index being replaced goes into the history first: the history has every generation but
-		// the current one, whatever happens next.
-		_, err := b.Objects.Put(ctx, layout.HistoryKey(generation), bytesBody(current.Encode()), PutOptions{IfAbsent: true})
-		if err != nil && !errors.Is(err, ErrPrecondition) {
-			return fmt.Errorf("write generation %d into the history: %w", generation, err)
+		// Whoever published it should have copied it into the history, and may have died before: the
+		// history has every generation but the current one for certain.
+		if err := Remember(ctx, b.Objects, current); err != nil {
+			return err
 		}
 	}
 	next := target.With(generation + 1)
@@ -160,6 +165,25 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) 
 	}
 	b.opt.Log.InfoContext(ctx, "published", "generation", p.Generation, "sequence", sequence, "changed", p.Changed)
 	b.opt.Observer.Published(ctx, p)
+	if !p.Changed {
+		return nil
+	}
+	// So that a rollback needs one write alone. Without it, all is well.
+	if err := Remember(ctx, b.Objects, next); err != nil {
+		b.opt.Log.WarnContext(ctx, "copy the published index into the history", "generation", next.Generation, "error", err)
+	}
+	return nil
+}
+
+// Remember copies a published index into the history, if it is not there yet. What is remembered is what
+// devices get, not whether it was pinned.
+func Remember(ctx context.Context, objects Objects, ix *index.Index) error {
+	unpinned := *ix
+	unpinned.Pin = ""
+	_, err := objects.Put(ctx, layout.HistoryKey(ix.Generation), bytesBody(unpinned.Encode()), PutOptions{IfAbsent: true})
+	if err != nil && !errors.Is(err, ErrPrecondition) {
+		return fmt.Errorf("copy generation %d into the history: %w", ix.Generation, err)
+	}
 	return nil
 }
 

@@ -1,12 +1,10 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"precast/internal/index"
@@ -67,11 +65,19 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 func (b *Builder) start(ctx context.Context, p *Plan, o origin) error {
 	sequence := p.Target.Sequence
 	b.remember(p.Target)
+	if p.Changed() {
+		if err := b.announce(ctx, p.Target); err != nil {
+			return err
+		}
+		// What was there when the plan was made may have been removed before it was announced.
+		gone, err := b.gone(ctx, p.Found)
+		if err != nil {
+			return err
+		}
+		p.Pieces = append(p.Pieces, gone...)
+	}
 	if len(p.Pieces) == 0 {
 		return b.stageBundles(ctx, sequence, o)
-	}
-	if err := b.writePlan(ctx, p.Target); err != nil {
-		return err
 	}
 	entry := fmt.Sprintf("%d/pieces", sequence)
 	jobs := make([]job, len(p.Pieces))
@@ -85,26 +91,40 @@ func (b *Builder) start(ctx context.Context, p *Plan, o origin) error {
 	return send(ctx, b.Queue, jobs...)
 }
 
-// writePlan stores a planned index for the workers of its jobs.
-func (b *Builder) writePlan(ctx context.Context, target *index.Index) error {
-	_, err := b.Objects.Put(ctx, layout.PlanKey(target.Sequence), bytesBody(target.Encode()), PutOptions{IfAbsent: true})
-	if err != nil && !errors.Is(err, ErrPrecondition) {
-		return fmt.Errorf("write plan %d: %w", target.Sequence, err)
+// announce stores a planned index for the workers of its jobs, and keeps what it needs from being
+// removed; see Announce. Nothing may be taken for stored on a plan's behalf before that.
+func (b *Builder) announce(ctx context.Context, plan *index.Index) error {
+	b.mu.Lock()
+	known := b.targets[plan.Sequence]
+	done := known != nil && known.announced
+	b.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := Announce(ctx, b.Objects, plan, b.opt.Clock, b.opt.SweepWait); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if known := b.targets[plan.Sequence]; known != nil {
+		known.announced = true
 	}
 	return nil
 }
 
-func bytesBody(data []byte) Body {
-	return Body{Reader: bytes.NewReader(data), Size: int64(len(data))}
+// target is a planned index.
+type target struct {
+	*index.Index
+	announced bool // by this process
 }
 
 // target returns the planned index of a sequence.
 func (b *Builder) target(ctx context.Context, sequence uint64) (*index.Index, error) {
 	b.mu.Lock()
-	ix := b.targets[sequence]
+	known := b.targets[sequence]
 	b.mu.Unlock()
-	if ix != nil {
-		return ix, nil
+	if known != nil {
+		return known.Index, nil
 	}
 	ix, _, err := readIndex(ctx, b.Objects, layout.PlanKey(sequence))
 	if err != nil {
@@ -115,12 +135,14 @@ func (b *Builder) target(ctx context.Context, sequence uint64) (*index.Index, er
 }
 
 // remember keeps the planned indexes of the newest few plans.
-func (b *Builder) remember(target *index.Index) {
+func (b *Builder) remember(plan *index.Index) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.targets[target.Sequence] = target
+	if b.targets[plan.Sequence] == nil {
+		b.targets[plan.Sequence] = &target{Index: plan}
+	}
 	for len(b.targets) > 4 {
-		oldest := target.Sequence
+		oldest := plan.Sequence
 		for s := range b.targets {
 			oldest = min(oldest, s)
 		}
@@ -146,6 +168,11 @@ func (b *Builder) stageBundles(ctx context.Context, sequence uint64, o origin) e
 		}
 		generation = base.Generation
 	}
+	if base == nil || !sameContent(base, target) {
+		if err := b.announce(ctx, target); err != nil {
+			return err
+		}
+	}
 	_, missing, err := b.missing(ctx, target, base, o.verify)
 	if err != nil {
 		return err
@@ -153,7 +180,7 @@ func (b *Builder) stageBundles(ctx context.Context, sequence uint64, o origin) e
 	if len(missing) == 0 {
 		return b.publish(ctx, sequence, generation, o)
 	}
-	if err := b.writePlan(ctx, target); err != nil {
+	if err := b.announce(ctx, target); err != nil { // its jobs need it, changed or not
 		return err
 	}
 	parts := split(missing, b.opt.PartBytes)

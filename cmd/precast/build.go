@@ -21,6 +21,7 @@ import (
 type buildCmd struct {
 	dataFlag
 	buildFlags
+	publishFlags
 	jsonFlag
 	Verify bool `help:"Look every object up instead of believing that what was published is there."`
 	Retry  bool `help:"Try items again whose binary could not be read or was not as the catalog says." default:"true" negatable:""`
@@ -28,7 +29,8 @@ type buildCmd struct {
 
 func (*buildCmd) Help() string {
 	return `Plans, builds and publishes, and ends. With precast serve running on the data folder it has that
-server build and follows it. Exits with 3 if items had to be left out.
+server build and follows it. Exits with 3 if items had to be left out, or if what is published is pinned:
+everything is built then, and published by precast unpin.
 
 Examples:
   precast build
@@ -52,8 +54,17 @@ func (c *buildCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	log := slog.New(slog.NewTextHandler(std.err, &slog.HandlerOptions{Level: slog.LevelError}))
-	opt, err := c.options(log, builder.Silent{})
+	return c.build(ctx, std, d)
+}
+
+// build builds what has been opened.
+func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
+	log := errorLog(std)
+	observer, err := c.observer(ctx, log, builder.Silent{})
+	if err != nil {
+		return err
+	}
+	opt, err := c.options(log, observer)
 	if err != nil {
 		return err
 	}
@@ -73,6 +84,10 @@ func (c *buildCmd) Run(ctx context.Context, std streams) error {
 		}
 	})
 	progress.end()
+	var pinned *station.PinnedError
+	if errors.As(err, &pinned) {
+		return no("%w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
 	"precast/builder"
@@ -64,15 +65,23 @@ func (f dataFlag) existing(ctx context.Context) (*data, error) {
 }
 
 func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
+	if _, err := f.places(); err != nil {
+		return nil, err
+	}
+	cfg, err := awsstore.LoadConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return f.openWith(cfg)
+}
+
+// openWith opens a pipeline on AWS.
+func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
 	places, err := f.places()
 	if err != nil {
 		return nil, err
 	}
 	places.SplitChanges = f.split
-	cfg, err := awsstore.LoadConfig(ctx)
-	if err != nil {
-		return nil, err
-	}
 	clients := awsstore.NewClients(cfg)
 	drivers, err := station.AWS(clients, places)
 	if err != nil {

@@ -34,15 +34,23 @@ func (e noError) Unwrap() error { return e.error }
 func no(format string, args ...any) error { return noError{fmt.Errorf(format, args...)} }
 
 type commands struct {
-	Serve   serveCmd   `cmd:"" help:"Watch the catalog, build what it changes and answer devices."`
-	Seed    seedCmd    `cmd:"" help:"Bring in the sample: nine items with made-up binaries."`
-	Catalog catalogCmd `cmd:"" help:"Read and change the catalog."`
-	Plan    planCmd    `cmd:"" help:"Show what a build would do, and do nothing."`
-	Build   buildCmd   `cmd:"" help:"Build and publish what the catalog says, once."`
-	Status  statusCmd  `cmd:"" help:"Show how far what is published is behind the catalog."`
-	Inspect inspectCmd `cmd:"" help:"Look into a bundle and hold it against its manifest."`
-	Demo    demoCmd    `cmd:"" help:"Play the whole story in a temporary folder."`
-	Version versionCmd `cmd:"" help:"Print the version, and the format of what it builds."`
+	Serve     serveCmd     `cmd:"" help:"Watch the catalog, build what it changes and answer devices."`
+	Seed      seedCmd      `cmd:"" help:"Bring in the sample: nine items with made-up binaries."`
+	Catalog   catalogCmd   `cmd:"" help:"Read and change the catalog."`
+	Plan      planCmd      `cmd:"" help:"Show what a build would do, and do nothing."`
+	Build     buildCmd     `cmd:"" help:"Build and publish what the catalog says, once."`
+	Status    statusCmd    `cmd:"" help:"Show how far what is published is behind the catalog."`
+	History   historyCmd   `cmd:"" help:"List the generations that were published."`
+	Diff      diffCmd      `cmd:"" help:"Show who would get what, before and after."`
+	Rollback  rollbackCmd  `cmd:"" help:"Publish an earlier generation again, pinned, by one write."`
+	Pin       pinCmd       `cmd:"" help:"Keep what is published from being replaced."`
+	Unpin     unpinCmd     `cmd:"" help:"Take the pin off and publish what the catalog says."`
+	Inspect   inspectCmd   `cmd:"" help:"Look into a bundle and hold it against its manifest."`
+	Demo      demoCmd      `cmd:"" help:"Play the whole story in a temporary folder."`
+	Deploy    deployCmd    `cmd:"" help:"Deploy an installation to AWS by Terraform, or change it."`
+	PlanInfra planInfraCmd `cmd:"" name:"plan-infra" help:"Show what precast deploy would change, and do nothing."`
+	Destroy   destroyCmd   `cmd:"" help:"Delete an installation, with everything in it."`
+	Version   versionCmd   `cmd:"" help:"Print the version, and the format of what it builds."`
 }
 
 const description = `Packages for anonymous devices, prebuilt.

@@ -19,6 +19,7 @@ import (
 type serveCmd struct {
 	dataFlag
 	buildFlags
+	publishFlags
 	logFlags
 	Addr    string        `help:"Listen for devices here." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
 	Workers int           `help:"Do this many jobs at a time." env:"PRECAST_WORKERS" default:"2"`
@@ -66,7 +67,11 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	}
 
 	metrics := server.NewMetrics()
-	opt, err := c.options(log, metrics)
+	observer, err := c.observer(ctx, log, metrics)
+	if err != nil {
+		return err
+	}
+	opt, err := c.options(log, observer)
 	if err != nil {
 		return err
 	}

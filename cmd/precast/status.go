@@ -17,7 +17,7 @@ type statusCmd struct {
 }
 
 func (*statusCmd) Help() string {
-	return `What is published, whether the catalog is ahead of it, and which jobs were given up. Exits with 3
+	return `What is published, whether it is pinned, whether the catalog is ahead of it, and which jobs were given up. Exits with 3
 unless everything is published.
 
 Examples:
@@ -55,6 +55,15 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 			fmt.Fprintln(std.out, "it is what the catalog says")
 		} else {
 			fmt.Fprintln(std.out, "the catalog is ahead of it")
+		}
+		if st.Pin != "" {
+			fmt.Fprintf(std.out, "it is pinned: %s\n", st.Pin)
+			switch {
+			case st.Ready:
+				fmt.Fprintln(std.out, "what the catalog says is built; precast unpin publishes it")
+			case !st.UpToDate:
+				fmt.Fprintln(std.out, "changes are waiting; precast unpin builds and publishes them")
+			}
 		}
 		if !st.OldestChange.IsZero() {
 			fmt.Fprintf(std.out, "the oldest change that is not served was made %s ago, at %s\n",

@@ -12,6 +12,7 @@ import (
 
 	"precast/builder"
 	"precast/internal/catalog"
+	"precast/internal/history"
 	"precast/internal/station"
 )
 
@@ -53,6 +54,27 @@ func (c *Client) Redrive(ctx context.Context) (int, error) {
 	return n, err
 }
 
+// Rollback has the server roll back; see station.Rollback.
+func (c *Client) Rollback(ctx context.Context, r history.Request) (station.RolledBack, error) {
+	var out station.RolledBack
+	err := c.call(ctx, http.MethodPost, "/v1/rollback", r, &out)
+	return out, err
+}
+
+// Pin has the server pin what is published.
+func (c *Client) Pin(ctx context.Context, reason string) (history.Pinned, error) {
+	var p history.Pinned
+	err := c.call(ctx, http.MethodPost, "/v1/pin", reason, &p)
+	return p, err
+}
+
+// Unpin has the server take the pin off.
+func (c *Client) Unpin(ctx context.Context) (history.Pinned, error) {
+	var p history.Pinned
+	err := c.call(ctx, http.MethodPost, "/v1/unpin", nil, &p)
+	return p, err
+}
+
 // Build has the server build, and passes its events on; see station.Build.
 func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe func(station.Event)) error {
 	resp, err := c.send(ctx, http.MethodPost, "/v1/build", opt)
@@ -67,6 +89,8 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 			return fmt.Errorf("follow the server's build: %w", err)
 		}
 		switch {
+		case l.Pinned != nil:
+			return l.Pinned
 		case l.Error != "":
 			return errors.New(l.Error)
 		case l.Done:
@@ -76,6 +100,13 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 		}
 	}
 }
+
+// refusal is the server's text of a history.ErrRefused.
+type refusal string
+
+func (e refusal) Error() string { return string(e) }
+
+func (refusal) Is(target error) bool { return target == history.ErrRefused }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	resp, err := c.send(ctx, method, path, in)
@@ -109,6 +140,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		resp.Body.Close()
+		if resp.StatusCode == statusRefused {
+			return nil, refusal(strings.TrimSpace(string(text)))
+		}
 		return nil, fmt.Errorf("ask the server (pid %d): %s: %s", c.endpoint.PID, resp.Status, strings.TrimSpace(string(text)))
 	}
 	return resp, nil

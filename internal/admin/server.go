@@ -9,17 +9,22 @@ import (
 
 	"precast/builder"
 	"precast/internal/catalog"
+	"precast/internal/history"
 	"precast/internal/station"
 )
 
 // maxRequest bounds a request: a catalog of 100,000 items is about 30 MB.
 const maxRequest = 256 << 20
 
+// statusRefused goes with history.ErrRefused: nothing went wrong, and the answer is no.
+const statusRefused = http.StatusUnprocessableEntity
+
 // line is one line of the answer to a build: an event, or last of all the outcome.
 type line struct {
 	station.Event
-	Done  bool   `json:"done,omitempty"`
-	Error string `json:"error,omitempty"`
+	Done   bool                 `json:"done,omitempty"`
+	Error  string               `json:"error,omitempty"`
+	Pinned *station.PinnedError `json:"pinned,omitempty"` // instead of Error
 }
 
 // Handler serves the admin API of a station.
@@ -43,6 +48,24 @@ func Handler(s *station.Station, token string) http.Handler {
 	mux.HandleFunc("POST /v1/redrive", func(w http.ResponseWriter, r *http.Request) {
 		n, err := s.DeadLetters.Redrive(r.Context())
 		answer(w, n, err)
+	})
+	mux.HandleFunc("POST /v1/rollback", func(w http.ResponseWriter, r *http.Request) {
+		var req history.Request
+		if read(w, r, &req) {
+			res, err := s.Rollback(r.Context(), req)
+			answer(w, res, err)
+		}
+	})
+	mux.HandleFunc("POST /v1/pin", func(w http.ResponseWriter, r *http.Request) {
+		var reason string
+		if read(w, r, &reason) {
+			p, err := s.Pin(r.Context(), reason)
+			answer(w, p, err)
+		}
+	})
+	mux.HandleFunc("POST /v1/unpin", func(w http.ResponseWriter, r *http.Request) {
+		p, err := s.Unpin(r.Context())
+		answer(w, p, err)
 	})
 	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
 		var opt builder.PlanOptions
@@ -69,7 +92,7 @@ func build(w http.ResponseWriter, ctx context.Context, s *station.Station, opt b
 		_ = flush.Flush()
 	})
 	last := line{Done: true}
-	if err != nil {
+	if !errors.As(err, &last.Pinned) && err != nil {
 		last.Error = err.Error()
 	}
 	_ = enc.Encode(last)
@@ -86,8 +109,11 @@ func read(w http.ResponseWriter, r *http.Request, v any) bool {
 func answer(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		status := http.StatusInternalServerError
-		if errors.Is(err, builder.ErrPrecondition) {
+		switch {
+		case errors.Is(err, builder.ErrPrecondition):
 			status = http.StatusConflict
+		case errors.Is(err, history.ErrRefused):
+			status = statusRefused
 		}
 		http.Error(w, err.Error(), status)
 		return

@@ -79,7 +79,7 @@ func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Deci
 		if back >= ix.Params.Retain || ix.Generation <= 1 {
 			return edge.Decision{Status: edge.StatusNotFound, Error: edge.ErrNotFound}, nil
 		}
-		earlier, err := builder.ReadSuperseded(ctx, c.Objects, ix.Generation-1)
+		earlier, err := builder.ReadGeneration(ctx, c.Objects, ix.Generation-1)
 		if errors.Is(err, builder.ErrNotExist) {
 			return edge.Decision{Status: edge.StatusNotFound, Error: edge.ErrNotFound}, nil
 		}

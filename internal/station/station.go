@@ -97,10 +97,21 @@ func (s *Station) work(ctx context.Context, wait time.Duration) error {
 	return w.Run(ctx)
 }
 
+// PinnedError: everything was built, and nothing published, as what is published is pinned.
+type PinnedError struct {
+	Generation uint64 `json:"generation"`
+	Reason     string `json:"reason"`
+}
+
+func (e *PinnedError) Error() string {
+	return fmt.Sprintf("generation %d stays published: it is pinned: %s", e.Generation, e.Reason)
+}
+
 // ErrIncomplete: a build ended with jobs that could not be done.
 var ErrIncomplete = errors.New("the build could not be completed")
 
-// Build asks for a plan and waits until it, or a newer one, is published. Every event on the way is
+// Build asks for a plan and waits until it, or a newer one, is published, or its jobs have ended and a
+// pin keeps it from being published: that is a PinnedError. Every event on the way is
 // passed to observe (nil: none), by one goroutine at a time. With alone, nobody else works on the
 // queue and Build does.
 func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool, observe func(Event)) error {
@@ -158,6 +169,8 @@ func (s *Station) await(ctx context.Context, after uint64) error {
 		switch {
 		case (idle || s.Remote) && ix != nil && ix.Sequence > after:
 			return nil
+		case dead <= deadBefore && idle && idleFor >= grace && ix != nil && ix.Pin != "":
+			return &PinnedError{ix.Generation, ix.Pin}
 		case dead > deadBefore || idle && idleFor >= grace:
 			return fmt.Errorf("%w: %d dead letters; see the log, then `precast status`", ErrIncomplete, dead)
 		case idle:

@@ -9,6 +9,8 @@ import (
 	"precast/builder"
 	"precast/edge"
 	"precast/internal/catalog"
+	"precast/internal/history"
+	"precast/internal/layout"
 )
 
 // Status tells how far what is published is behind the catalog.
@@ -17,6 +19,10 @@ type Status struct {
 	Sequence   uint64 `json:"sequence"`   // of the plan it came from
 	Items      int    `json:"items"`      // published
 	UpToDate   bool   `json:"upToDate"`   // what is published is what the catalog says
+	// Pin is why nothing is published over it, empty if something may be.
+	Pin string `json:"pin,omitempty"`
+	// Ready: everything that the catalog says is built, and waits for the pin to be taken off.
+	Ready bool `json:"ready,omitempty"`
 	// OldestChange is when the first of the items was changed that are not served as the catalog says; zero if
 	// there are none, or others than Precast changed them.
 	OldestChange time.Time `json:"oldestChange,omitzero"`
@@ -59,6 +65,12 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 		st.Generation, st.Sequence, st.Items = p.Base.Generation, p.Base.Sequence, len(p.Base.Items)
 	}
 	st.UpToDate = !p.Changed()
+	if p.Base != nil && p.Base.Pin != "" {
+		st.Pin = p.Base.Pin
+		if st.Ready, err = s.ready(ctx, p); err != nil {
+			return st, err
+		}
+	}
 	st.Rejected = append([]builder.Rejection{}, p.Rejected...)
 	st.OldestChange = oldestChange(items, p)
 	if st.Waiting, st.InFlight, st.Dead, err = s.DeadLetters.Depth(ctx); err != nil {
@@ -77,6 +89,27 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 		st.DeadLetters = append(st.DeadLetters, DeadLetter{m.ID, m.Receives, job})
 	}
 	return st, nil
+}
+
+// maxReadyLooks bounds how many objects a status looks up: beyond, a plan is never called ready.
+const maxReadyLooks = 2000
+
+// ready tells whether all that a plan needs is stored.
+func (s *Station) ready(ctx context.Context, p *builder.Plan) (bool, error) {
+	if !p.Changed() || len(p.Pieces) > 0 {
+		return false, nil
+	}
+	var keys []string
+	for _, set := range p.Missing {
+		for _, m := range set.Masks {
+			keys = append(keys, layout.BundleKey(set.ID, m.String()), layout.ManifestKey(set.ID, m.String()))
+		}
+	}
+	if len(keys) > maxReadyLooks {
+		return false, nil
+	}
+	absent, err := history.Absent(ctx, s.Objects, keys)
+	return len(absent) == 0, err
 }
 
 // oldestChange looks for items that are not published in the release that the catalog says.

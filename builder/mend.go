@@ -1,0 +1,56 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"precast/internal/index"
+)
+
+// CoverPublished returns what is prebuilt for a published index: Cover with the generations before it
+// that its Params retain.
+func CoverPublished(ctx context.Context, objects Objects, ix *index.Index) (Coverage, error) {
+	before, err := Earlier(ctx, objects, ix.Generation, ix.Params.Retain)
+	if err != nil {
+		return Coverage{}, err
+	}
+	return Cover(ix, before), nil
+}
+
+// RequestMend asks for the objects that are covered for a published generation and lacking. A rollback
+// does: devices that took what was rolled back then get bundles that nobody had a reason to build.
+func RequestMend(ctx context.Context, queue Queue, generation uint64) error {
+	if err := send(ctx, queue, job{Kind: jobMend, Base: generation}); err != nil {
+		return fmt.Errorf("request objects of generation %d: %w", generation, err)
+	}
+	return nil
+}
+
+// handleMend writes what is covered for the published index and lacking.
+func (b *Builder) handleMend(ctx context.Context, j job) error {
+	ix, _, err := ReadIndex(ctx, b.Objects)
+	if err != nil {
+		return err
+	}
+	if ix == nil || ix.Generation != j.Base {
+		return nil // another one has been published, complete
+	}
+	if ix.Format != FormatID {
+		b.opt.Log.WarnContext(ctx, "cannot compose for the published index", "format", ix.Format, "own", FormatID)
+		return nil
+	}
+	coverage, err := CoverPublished(ctx, b.Objects, ix)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(b.opt.Concurrency)
+	for _, s := range coverage.Sets {
+		for _, m := range s.Masks {
+			g.Go(func() error { return b.storeBundle(gctx, s.Set, s.ID, m) })
+		}
+	}
+	return g.Wait()
+}

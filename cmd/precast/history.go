@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"precast/builder"
+	"precast/internal/history"
+	"precast/internal/index"
+)
+
+type historyCmd struct {
+	dataFlag
+	jsonFlag
+	Count int `help:"Show at most this many generations." short:"n" default:"20"`
+}
+
+func (*historyCmd) Help() string {
+	return `The generations that precast rollback can go back to, the newest first, and what each changed.
+
+Examples:
+  precast history
+  precast history -n 3
+  precast history --json | jq '.[].generation'`
+}
+
+func (c *historyCmd) Run(ctx context.Context, std streams) error {
+	d, err := c.existing(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	all, err := history.List(ctx, d.objects, max(1, c.Count))
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(std.out, append([]history.Generation{}, all...))
+	}
+	w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "GENERATION\tPLAN\tPUBLISHED\tITEMS\tCHANGES")
+	for _, g := range all {
+		changes := summary(g.Changes)
+		switch {
+		case g.Problem != "":
+			changes = "cannot be read: " + g.Problem
+		case g.Before == 0:
+			changes = "the first that is known"
+		}
+		name := fmt.Sprint(g.Number)
+		if g.Current {
+			name += " (published)"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, g.Sequence, g.When.Format(time.RFC3339), g.Items, changes)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(all) > 0 && all[0].Pin != "" {
+		fmt.Fprintf(std.out, "generation %d is pinned: %s\n", all[0].Number, all[0].Pin)
+	}
+	return nil
+}
+
+// summary names a few changes.
+func summary(changes []history.Change) string {
+	const most = 4
+	var parts []string
+	for i, c := range changes {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("%d more", len(changes)-most))
+			break
+		}
+		switch c.What {
+		case "added":
+			parts = append(parts, fmt.Sprintf("+%s %s", c.Key, c.To))
+		case "removed":
+			parts = append(parts, fmt.Sprintf("-%s %s", c.Key, c.From))
+		case "version":
+			parts = append(parts, fmt.Sprintf("%s %s -> %s", c.Key, c.From, c.To))
+		default:
+			parts = append(parts, fmt.Sprintf("%s %s, other %s", c.Key, c.To, c.What))
+		}
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+type diffCmd struct {
+	dataFlag
+	buildFlags
+	jsonFlag
+	From     string `arg:"" help:"A generation's number, or current, or catalog."`
+	To       string `arg:"" help:"The same."`
+	Look     int    `help:"Look at no more combinations of attributes than this." default:"10000"`
+	Examples int    `help:"Name at most this many selections of each change." default:"3"`
+}
+
+func (*diffCmd) Help() string {
+	return `Who would get what, before and after: for every combination of attributes, those that name the fewest
+first, the packages that are added, removed or changed. Equal changes are one entry. "current" is what is
+published, "catalog" what a build would publish.
+
+Examples:
+  precast diff 11 current
+  precast diff current catalog
+  precast diff current 11 --json | jq '.groups[] | {changed, selections}'`
+}
+
+func (c *diffCmd) Run(ctx context.Context, std streams) error {
+	d, err := c.existing(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	from, err := c.read(ctx, d, c.From)
+	if err != nil {
+		return err
+	}
+	to, err := c.read(ctx, d, c.To)
+	if err != nil {
+		return err
+	}
+	diff, err := history.Between(ctx, from, to, builder.NewComposer(d.objects), history.DiffOptions{MaxCombinations: c.Look, Examples: c.Examples})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(std.out, diff)
+	}
+	printDiff(std.out, diff)
+	return nil
+}
+
+func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index, error) {
+	current, _, err := builder.ReadIndex(ctx, d.objects)
+	if err != nil {
+		return nil, err
+	}
+	switch name {
+	case "current":
+		if current == nil {
+			return nil, no("nothing is published")
+		}
+		return current, nil
+	case "catalog":
+		items, err := d.catalog().Snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+		if err != nil {
+			return nil, err
+		}
+		p, err := builder.New(builder.Ports{Objects: d.objects}, opt).Plan(ctx, items, builder.PlanOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return p.Target, nil
+	}
+	g, err := strconv.ParseUint(name, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%q is neither a generation's number nor current nor catalog", name)
+	}
+	if current != nil && current.Generation == g {
+		return current, nil
+	}
+	return builder.ReadGeneration(ctx, d.objects, g)
+}
+
+func printDiff(w io.Writer, d *history.Diff) {
+	fmt.Fprintf(w, "%d items differ: %s\n", len(d.Items), summary(d.Items))
+	fmt.Fprintf(w, "%.10g combinations of attributes, %d looked at: %d get something else, %d the same as before\n",
+		d.Combinations, d.Considered, d.Affected, d.Unchanged)
+	for _, g := range d.Groups {
+		var parts []string
+		parts = append(parts, g.Changed...)
+		for _, a := range g.Added {
+			parts = append(parts, "+"+a)
+		}
+		for _, r := range g.Removed {
+			parts = append(parts, "-"+r)
+		}
+		fmt.Fprintf(w, "%s\n", strings.Join(parts, ", "))
+		rest := ""
+		if n := g.Selections - len(g.Examples); n > 0 {
+			rest = fmt.Sprintf(" and %d more", n)
+		}
+		fmt.Fprintf(w, "  for %d: %s%s\n", g.Selections, strings.Join(g.Examples, " "), rest)
+		switch {
+		case g.Nothing:
+			fmt.Fprintln(w, "  they get nothing any more")
+		case g.Fetch.Bundle > 0:
+			fmt.Fprintf(w, "  to fetch: %s (a bundle of %s)\n", bytesText(g.Fetch.Bytes), bytesText(g.Fetch.Bundle))
+		case g.Fetch.Bytes > 0:
+			fmt.Fprintf(w, "  to fetch: at most %s\n", bytesText(g.Fetch.Bytes))
+		default:
+			fmt.Fprintln(w, "  nothing to fetch")
+		}
+	}
+	if d.Rest > 0 {
+		fmt.Fprintf(w, "%.10g combinations were not looked at (--look)\n", d.Rest)
+	}
+}

@@ -31,19 +31,19 @@ resource "aws_cloudfront_function" "request" {
   code    = file("${var.packages_dir}/function.js")
 }
 
-# Every answer to /package: it must not inherit the year of the immutable object behind it.
+# Every answer to /package: it must not inherit the year of the immutable object behind it, and caches between
+# here and the device must know that it depends on what the device holds.
 #
 # Not by a response headers policy. That adds its headers to "every response that it returns to viewers"
 # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/understanding-response-headers-policies.html),
-# so a 503 would lose its no-store, and be kept by caches behind CloudFront for half a minute. A function
-# does not run for answers of 400 and above
+# so a 503 would lose its no-store, and be kept by those caches for half a minute. A function does not run when
+# the origin answers 400 or above
 # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/edge-function-restrictions-all.html),
-# and looks at the status besides, since that says "when the origin returns", and may not hold for what
-# Lambda@Edge answers. Neither has an effect on how long CloudFront itself keeps an answer: that is the cache
-# policy.
+# and looks at the status besides, since that need not hold for what Lambda@Edge answers. Neither has a say in
+# how long CloudFront itself keeps an answer: that is the cache policy's.
 resource "aws_cloudfront_function" "response" {
   name    = "${local.global_name}-response"
-  comment = "Precast: Cache-Control of answers to /package"
+  comment = "Precast: how caches may keep answers to /package"
   runtime = "cloudfront-js-2.0"
   publish = true
   code    = <<-JS
@@ -51,6 +51,7 @@ resource "aws_cloudfront_function" "response" {
       var response = event.response, status = response.statusCode;
       if (status === 200 || status === 206 || status === 304) {
         response.headers['cache-control'] = { value: '${local.package_cache_control}' };
+        response.headers['vary'] = { value: 'If-None-Match' };
       }
       return response;
     }
@@ -60,7 +61,7 @@ resource "aws_cloudfront_function" "response" {
 # Every miss of /package: from the selection to the object's key.
 resource "aws_lambda_function" "edge" {
   #checkov:skip=CKV_AWS_50:Lambda@Edge has no X-Ray
-  #checkov:skip=CKV_AWS_115:reserved concurrency would bound all devices of the world at once
+  #checkov:skip=CKV_AWS_115:Lambda@Edge has no reserved concurrency
   #checkov:skip=CKV_AWS_116:Lambda@Edge has no dead letters
   #checkov:skip=CKV_AWS_117:Lambda@Edge has no VPC
   #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
@@ -335,10 +336,11 @@ resource "aws_cloudfront_distribution" "cdn" {
   }
 
   # How long errors are kept, at least; a longer max-age counts
-  # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/HTTPStatusCodes.html). 5xx are kept
-  # by default too, for 10 seconds, no-store or not: an outage would last as long after its end.
+  # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/HTTPStatusCodes.html). 5xx are kept too,
+  # no-store or not, for 10 seconds by default: not longer here than a device is asked to wait
+  # (edge.RetryAfter).
   dynamic "custom_error_response" {
-    for_each = { 400 = 10, 404 = 10, 500 = 1, 502 = 1, 503 = 1, 504 = 1 }
+    for_each = { 400 = 10, 404 = 10, 500 = 5, 502 = 5, 503 = 5, 504 = 5 }
     content {
       error_code            = custom_error_response.key
       error_caching_min_ttl = custom_error_response.value

@@ -4,6 +4,7 @@ variable "name" {
   description = "Names everything; two installations in one account and region need two names."
   type        = string
   default     = "precast"
+  nullable    = false
 
   validation {
     # 32: with account and region it must fit into a bucket's 63 characters.
@@ -15,6 +16,7 @@ variable "name" {
 variable "packages_dir" {
   description = "Folder with `enqueuer-ARCH.zip`, `builder-ARCH.zip`, `composer-ARCH.zip`, `edge.zip` and `function.js`, as `make package` writes it."
   type        = string
+  nullable    = false
 
   validation {
     condition     = length(var.packages_dir) > 0 && !endswith(var.packages_dir, "/")
@@ -26,6 +28,7 @@ variable "architecture" {
   description = "Architecture of the functions in the region, `arm64` or `x86_64`. The one at the edge is always x86_64."
   type        = string
   default     = "arm64"
+  nullable    = false
 
   validation {
     condition     = contains(["arm64", "x86_64"], var.architecture)

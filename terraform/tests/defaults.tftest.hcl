@@ -287,7 +287,7 @@ run "edge" {
     error_message = "origin access control"
   }
   assert {
-    condition     = { for e in aws_cloudfront_distribution.cdn.custom_error_response : tostring(e.error_code) => e.error_caching_min_ttl } == { "400" = 10, "404" = 10, "500" = 1, "502" = 1, "503" = 1, "504" = 1 }
+    condition     = { for e in aws_cloudfront_distribution.cdn.custom_error_response : tostring(e.error_code) => e.error_caching_min_ttl } == { "400" = 10, "404" = 10, "500" = 5, "502" = 5, "503" = 5, "504" = 5 }
     error_message = "errors"
   }
   assert {

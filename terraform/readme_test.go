@@ -1,0 +1,310 @@
+// Package terraform_test holds the module against its README and against the Go code that it deploys.
+package terraform_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"precast/edge"
+	"precast/internal/layout"
+)
+
+var update = flag.Bool("update", false, "write the tables of README.md anew")
+
+// block is a top-level block of the module.
+type block struct {
+	*hclsyntax.Block
+	source []byte
+}
+
+// blocks returns the module's blocks of a type, sorted by their last label.
+func blocks(t *testing.T, kind string) []block {
+	t.Helper()
+	files, err := filepath.Glob("*.tf")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	var found []block
+	for _, name := range files {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, diags := hclsyntax.ParseConfig(source, name, hcl.InitialPos)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		for _, b := range file.Body.(*hclsyntax.Body).Blocks {
+			if b.Type == kind {
+				found = append(found, block{b, source})
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b block) int { return strings.Compare(a.name(), b.name()) })
+	return found
+}
+
+func (b block) name() string {
+	if len(b.Labels) == 0 {
+		return ""
+	}
+	return b.Labels[len(b.Labels)-1]
+}
+
+// text is an attribute as it is written; empty if there is none.
+func (b block) text(attribute string) string {
+	a, ok := b.Body.Attributes[attribute]
+	if !ok {
+		return ""
+	}
+	return string(a.Expr.Range().SliceBytes(b.source))
+}
+
+// literal is a string attribute's value.
+func (b block) literal(t *testing.T, attribute string) string {
+	t.Helper()
+	a, ok := b.Body.Attributes[attribute]
+	if !ok {
+		t.Fatalf("%s %s has no %s", b.Type, b.name(), attribute)
+	}
+	v, diags := a.Expr.Value(nil)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return v.AsString()
+}
+
+func anchor(kind, name string) string {
+	return fmt.Sprintf(`<a name="%s_%s"></a> [%s](#%s\_%s)`, kind, name, name, kind, strings.ReplaceAll(name, "_", `\_`))
+}
+
+// code is an expression in a cell of a table.
+func code(expr string) string {
+	if !strings.Contains(expr, "\n") {
+		return "`" + expr + "`"
+	}
+	return "<pre>" + strings.ReplaceAll(expr, "\n", "<br/>") + "</pre>"
+}
+
+// tables are what terraform-docs would say, in its format, of requirements, inputs and outputs.
+func tables(t *testing.T) string {
+	var b strings.Builder
+	terraform := blocks(t, "terraform")[0]
+	b.WriteString("## Requirements\n\n| Name | Version |\n|------|---------|\n")
+	fmt.Fprintf(&b, "| %s | %s |\n", anchor("requirement", "terraform"), terraform.literal(t, "required_version"))
+	version := regexp.MustCompile(`version\s+= "(.*)"\n`).FindAllSubmatch(terraform.source, -1)
+	fmt.Fprintf(&b, "| %s | %s |\n", anchor("requirement", "aws"), version[len(version)-1][1])
+
+	b.WriteString("\n## Inputs\n\n| Name | Description | Type | Default | Required |\n|------|-------------|------|---------|:--------:|\n")
+	for _, v := range blocks(t, "variable") {
+		value, required := "n/a", "yes"
+		if d := v.text("default"); d != "" {
+			value, required = code(d), "no"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n",
+			anchor("input", v.name()), v.literal(t, "description"), code(v.text("type")), value, required)
+	}
+	b.WriteString("\n## Outputs\n\n| Name | Description |\n|------|-------------|\n")
+	for _, o := range blocks(t, "output") {
+		fmt.Fprintf(&b, "| %s | %s |\n", anchor("output", o.name()), o.literal(t, "description"))
+	}
+	return b.String()
+}
+
+func TestReadmeTablesAreCurrent(t *testing.T) {
+	const begin, end = "<!-- BEGIN_TF_DOCS -->\n", "<!-- END_TF_DOCS -->"
+	data, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(data), begin)
+	got, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("README.md has no %s ... %s", begin, end)
+	}
+	want := tables(t)
+	if *update {
+		if err := os.WriteFile("README.md", []byte(before+begin+want+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got != want {
+		t.Error("the tables of README.md are not current: run make golden")
+	}
+}
+
+func TestVariablesAreTyped(t *testing.T) {
+	for _, v := range blocks(t, "variable") {
+		if typ := v.text("type"); typ == "" || regexp.MustCompile(`\bany\b`).MatchString(typ) {
+			t.Errorf("variable %s is of type %q", v.name(), typ)
+		}
+		// null would go round a default.
+		if d := v.text("default"); d != "" && d != "null" && v.text("nullable") != "false" && v.name() != "verify_schedule" { // null: never
+			t.Errorf("variable %s has a default and may be null", v.name())
+		}
+	}
+}
+
+func TestExamplesPassOnlyVariables(t *testing.T) {
+	known := make(map[string]bool)
+	for _, v := range blocks(t, "variable") {
+		known[v.name()] = true
+	}
+	for _, name := range []string{"basic", "custom-domain"} {
+		path := filepath.Join("examples", name, "main.tf")
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, diags := hclsyntax.ParseConfig(source, path, hcl.InitialPos)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		modules := 0
+		for _, b := range file.Body.(*hclsyntax.Body).Blocks {
+			if b.Type != "module" {
+				continue
+			}
+			modules++
+			for attribute := range b.Body.Attributes {
+				if attribute != "source" && attribute != "providers" && !known[attribute] {
+					t.Errorf("%s passes %s, which is no variable", path, attribute)
+				}
+			}
+		}
+		if modules != 1 {
+			t.Errorf("%s has %d modules", path, modules)
+		}
+	}
+}
+
+// locals returns the local values that are written as literals.
+func locals(t *testing.T, name string) string {
+	t.Helper()
+	for _, b := range blocks(t, "locals") {
+		if text := b.text(name); text != "" {
+			return text
+		}
+	}
+	t.Fatalf("there is no local.%s", name)
+	return ""
+}
+
+// What the module says again of what the code decides.
+func TestModuleAgreesWithTheCode(t *testing.T) {
+	if got, want := locals(t, "package_cache_control"), fmt.Sprintf("%q", layout.PackageCacheControl); got != want {
+		t.Errorf("Cache-Control of /package is %s, layout has %s", got, want)
+	}
+	for _, prefix := range []string{layout.BundlePrefix, layout.ManifestPrefix, layout.BinaryPrefix} {
+		if !strings.Contains(locals(t, "public_prefixes"), fmt.Sprintf("%q", prefix)) {
+			t.Errorf("%s is not public", prefix)
+		}
+	}
+	all := make(map[string]string)
+	for _, r := range blocks(t, "resource") {
+		// As terraform fmt aligns it, a value may be anywhere.
+		all[strings.Join(r.Labels, ".")] = strings.Join(strings.Fields(string(r.Body.SrcRange.SliceBytes(r.source))), " ")
+	}
+	for _, c := range []struct{ resource, text string }{
+		{"aws_cloudfront_cache_policy.package", fmt.Sprintf("items = [%q]", edge.HeldHeader)},
+		{"aws_iam_role_policy.edge", "/" + layout.IndexKey + `"]`},
+		{"aws_iam_role_policy.edge", "us-east-1.${local.edge_name}"},
+		{"aws_cloudfront_distribution.cdn", fmt.Sprintf("500 = %[1]d, 502 = %[1]d, 503 = %[1]d, 504 = %[1]d }", edge.RetryAfter)},
+		{"aws_s3_bucket_lifecycle_configuration.store", fmt.Sprintf("prefix = %q", layout.PlanPrefix)},
+	} {
+		if !strings.Contains(all[c.resource], c.text) {
+			t.Errorf("%s does not say %s", c.resource, c.text)
+		}
+	}
+	for _, c := range []struct{ file, pattern, resource, text string }{
+		{"item.go", `attrApp\s+= "(\w+)"`, "aws_dynamodb_table.catalog", "hash_key = %q"},
+		{"item.go", `attrTrack\s+= "(\w+)"`, "aws_dynamodb_table.catalog", "range_key = %q"},
+		{"ledger.go", `attrID\s+= "(\w+)"`, "aws_dynamodb_table.ledger", "hash_key = %q"},
+		{"ledger.go", `attrExpires\s+= "(\w+)"`, "aws_dynamodb_table.ledger", "attribute_name = %q"},
+	} {
+		m := regexp.MustCompile(c.pattern).FindStringSubmatch(read(t, "../internal/awsstore/"+c.file))
+		if m == nil {
+			t.Fatalf("%s: nothing matches %s", c.file, c.pattern)
+		}
+		if want := fmt.Sprintf(c.text, m[1]); !strings.Contains(all[c.resource], want) {
+			t.Errorf("%s does not say %s", c.resource, want)
+		}
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// Every variable that a function needs is set, and none that it does not read.
+func TestFunctionsGetTheirEnvironment(t *testing.T) {
+	reads := regexp.MustCompile(`env\.(\w+)\("([A-Z_]+)"`)
+	sets := regexp.MustCompile(`(?m)^\s+([A-Z][A-Z_]+)\s+= `)
+	for _, r := range blocks(t, "resource") {
+		if r.Labels[0] != "aws_lambda_function" || r.name() == "edge" {
+			continue
+		}
+		known, needed := make(map[string]bool), make(map[string]bool)
+		for _, m := range reads.FindAllStringSubmatch(read(t, "../builder/cmd/"+r.name()+"/main.go"), -1) {
+			known[m[2]] = true
+			needed[m[2]] = m[1] == "Need"
+		}
+		for _, m := range sets.FindAllStringSubmatch(string(r.Body.SrcRange.SliceBytes(r.source)), -1) {
+			if !known[m[1]] {
+				t.Errorf("%s gets %s, which it does not read", r.name(), m[1])
+			}
+			delete(needed, m[1])
+		}
+		for name, need := range needed {
+			if need {
+				t.Errorf("%s needs %s, which is not set", r.name(), name)
+			}
+		}
+		if r.name() != "builder" {
+			continue
+		}
+		for _, v := range blocks(t, "variable") {
+			if v.name() != "build_settings" {
+				continue
+			}
+			settings := regexp.MustCompile(`(\w+)\s+= optional`).FindAllStringSubmatch(v.text("type"), -1)
+			if len(settings) < 5 {
+				t.Errorf("build_settings has %d settings", len(settings))
+			}
+			for _, m := range settings {
+				if !known[strings.ToUpper(m[1])] {
+					t.Errorf("build_settings has %s, which the builder does not read", m[1])
+				}
+			}
+		}
+	}
+}
+
+// Alarms and graphs look at metrics that there are.
+func TestMetricsAreWritten(t *testing.T) {
+	emf := read(t, "../internal/lambdas/emf.go")
+	ours := regexp.MustCompile(`local\.metrics_namespace, (?:metric = )?"(\w+)"`).FindAllStringSubmatch(read(t, "observability.tf"), -1)
+	if len(ours) < 6 {
+		t.Fatalf("%d metrics of our own", len(ours))
+	}
+	for _, m := range ours {
+		if !strings.Contains(emf, `"`+m[1]+`"`) {
+			t.Errorf("nothing writes the metric %s", m[1])
+		}
+	}
+}

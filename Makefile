@@ -4,9 +4,10 @@ GO      ?= go
 BIN     := bin
 CACHE   := .cache
 FUZZ    ?= 30s
+SOAK    ?= 5m
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo test test-aws test-race fuzz bench golden fmt lint ci clean
+.PHONY: help build package edge demo test test-aws test-race fuzz soak bench golden fmt lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ fuzz: ## run every fuzz target for FUZZ (30s) each
 	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) $$pkg; \
 	  done; \
 	done
+
+soak: ## devices poll while the catalog changes at random, for SOAK (5m); every answer is checked
+	$(GO) test -count=1 -v -timeout 0 -run Soak ./internal/soak -soak $(SOAK)
 
 bench: ## benchmarks: ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

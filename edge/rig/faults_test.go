@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
 	"precast/edge"
 	"precast/edge/rig"
 	"precast/internal/layout"
@@ -55,7 +54,7 @@ func TestS3InTrouble(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, builder.Options{})
+			s := newSite(t, few())
 			s.get(gamer)
 			s.Advance(time.Hour)
 			f.begin(s)
@@ -79,7 +78,7 @@ func TestS3InTrouble(t *testing.T) {
 		})
 		t.Run(name+" from the start", func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, builder.Options{})
+			s := newSite(t, few())
 			f.begin(s)
 			comeAgain(t, s.get(gamer))
 			f.end(s)
@@ -100,7 +99,7 @@ func TestABadIndex(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, builder.Options{})
+			s := newSite(t, few())
 			s.release("1.0.1")
 			s.get(gamer)
 			s.S3.Replace(layout.IndexKey, c.bad(s))
@@ -117,7 +116,7 @@ func TestABadIndex(t *testing.T) {
 	}
 	t.Run("corrupt from the start", func(t *testing.T) {
 		t.Parallel()
-		s := newSite(t, builder.Options{})
+		s := newSite(t, few())
 		s.S3.Replace(layout.IndexKey, []byte("nonsense"))
 		comeAgain(t, s.get(gamer))
 		s.S3.Replace(layout.IndexKey, nil)
@@ -129,7 +128,7 @@ func TestABadIndex(t *testing.T) {
 // An origin that hangs is not waited for longer than CloudFront does.
 func TestASlowOrigin(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{}, func(o *rig.Options) {
+	s := newSite(t, few(), func(o *rig.Options) {
 		o.Change = func(d *rig.Distribution) { d.Limits.Origin = 200 * time.Millisecond }
 	})
 	s.get(gamer)
@@ -158,7 +157,7 @@ func TestASlowOrigin(t *testing.T) {
 // beyond its time.
 func TestACorruptBundle(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	s.get(gamer)
 	key := s.fetched()[0]
 	s.S3.Replace(key, []byte("corrupt"))

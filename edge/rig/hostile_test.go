@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
 	"precast/edge/rig"
 	"precast/internal/layout"
 )
@@ -14,7 +13,7 @@ import (
 // not public, and no other device's answer changes.
 func TestHostileRequests(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
 	var many []string
 	for i := range 500 {
@@ -118,7 +117,7 @@ func TestBothReadings(t *testing.T) {
 	for _, assume := range []rig.Assumptions{{}, {GeneratedFailsOver: true}, {NotModifiedIsCached: true}, {GeneratedFailsOver: true, NotModifiedIsCached: true}} {
 		t.Run(fmt.Sprintf("%+v", assume), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, builder.Options{}, func(o *rig.Options) {
+			s := newSite(t, few(), func(o *rig.Options) {
 				o.Change = func(d *rig.Distribution) { d.Assume = assume }
 			})
 			md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")

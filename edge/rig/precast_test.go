@@ -104,7 +104,7 @@ func TestTheEdgeAnswersAsTheServer(t *testing.T) {
 
 func TestTheSameDeviceTwice(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	for i, want := range []string{"Miss", "Hit", "Hit"} {
 		if a := s.get(gamer); a.status != 200 || a.xcache() != want || len(s.fetched()) != 1 {
 			t.Fatalf("request %d: %v, want %s", i+1, a, want)
@@ -132,7 +132,7 @@ func TestTheSameDeviceTwice(t *testing.T) {
 // Every spelling of a request is one entry of the cache.
 func TestSpellings(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	random := rand.New(rand.NewPCG(1, 2))
 	pairs := [][2]string{{"cpuArch", "armv8"}, {"attrGamer", "prod"}, {"attrCellular", "prod"}, {"videoStreamer", "beta"}}
 	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
@@ -178,7 +178,7 @@ func TestSpellings(t *testing.T) {
 // After a publish and its invalidations devices get the new generation.
 func TestAPublishReachesDevices(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	if brought, _ := files(t, s.get(gamer).body); !slices.Contains(brought, "scoreboard_1.0.0") {
 		t.Fatal(brought)
 	}
@@ -203,7 +203,7 @@ func TestAPublishReachesDevices(t *testing.T) {
 // While devices ask, releases are published. No answer is a mix of two.
 func TestNoAnswerIsAMix(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	queries := []string{gamer, gamer + "&attrCellular=prod", gamer + "&videoStreamer=beta", "/package?cpuArch=armv7&os=beta&attrGamer=prod"}
 	type seen struct {
 		query string
@@ -309,13 +309,13 @@ func TestFailoverToTheComposer(t *testing.T) {
 // An expired copy of yesterday's answer is not right for a device that holds everything today.
 func TestRevalidationTrap(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	s.opt.Observer = nil // nobody invalidates
 	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
 	s.release("1.0.1")
 	tomorrow, _ := s.digests("cpuArch=armv8&attrGamer=prod")
 	// The device has taken everything of the next generation before the edge knows of it.
-	rollback := newSite(t, builder.Options{})
+	rollback := newSite(t, few())
 	rollback.opt.Observer = nil
 	header := held(tomorrow)
 	yesterday := rollback.get(gamer, header...)
@@ -346,7 +346,7 @@ func TestRevalidationTrap(t *testing.T) {
 // How long the edge gives an answer without asking again.
 func TestHowLongAnswersLive(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	md5s, _ := s.digests("cpuArch=armv8&attrGamer=prod")
 	for name, c := range map[string]struct {
 		target  string
@@ -417,7 +417,7 @@ func TestHeadAndRangeOfPackages(t *testing.T) {
 // Watch invalidates what another process has published.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, builder.Options{})
+	s := newSite(t, few())
 	s.opt.Observer = nil
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

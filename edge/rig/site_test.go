@@ -45,14 +45,18 @@ const itemSize = 3000 // bytes of each binary
 
 // built builds the sample into a data folder, once for all tests: it takes a second.
 func built(opt builder.Options) (dir string, err error) {
-	if opt.Params.MaxBytes == 1 {
+	switch {
+	case opt.Params.MaxBytes == 1:
 		return builtNothing()
+	case opt.Params.SubsetItems == 1:
+		return builtFew()
 	}
 	return builtAll()
 }
 
 var (
 	builtAll     = sync.OnceValues(func() (string, error) { return buildSample("all", builder.Options{}) })
+	builtFew     = sync.OnceValues(func() (string, error) { return buildSample("few", few()) })
 	builtNothing = sync.OnceValues(func() (string, error) { return buildSample("nothing", nothingPrebuilt()) })
 )
 
@@ -261,6 +265,13 @@ func files(t testing.TB, body []byte) (brought, held []string) {
 		}
 	}
 	return brought, held
+}
+
+// few prebuilds full bundles and upgrade paths only: that takes a sixth of the time.
+func few() builder.Options {
+	p := builder.DefaultParams()
+	p.SubsetItems = 1
+	return builder.Options{Params: p}
 }
 
 func nothingPrebuilt() builder.Options {

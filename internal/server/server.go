@@ -16,6 +16,7 @@ import (
 	"precast/edge"
 	"precast/internal/answer"
 	"precast/internal/layout"
+	"precast/internal/statement"
 )
 
 // Server answers devices. Make one with New.
@@ -25,6 +26,8 @@ type Server struct {
 	published *Published
 	metrics   *Metrics
 	log       *slog.Logger
+
+	statements *statement.Maker // nil: nothing is signed here
 }
 
 // New makes a server of what is published in objects.
@@ -43,6 +46,8 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/package", s.counted("package", s.servePackage))
 	mux.HandleFunc("/binaries/", s.counted("binary", s.serveBinary))
+	mux.HandleFunc("/keyring", s.counted("keyring", s.serveKeyring))
+	mux.HandleFunc("/keyring.d/", s.counted("keyring", s.serveKeyring))
 	mux.HandleFunc("/healthz", s.serveHealth)
 	mux.Handle("/metrics", s.metrics.handler())
 	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, r *http.Request) {
@@ -91,6 +96,10 @@ func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
 	d := edge.Decide(s.published.Index(), r.URL.RawQuery, held)
 	if d.Status != edge.StatusOK {
 		answer.Write(w, d.Response())
+		return
+	}
+	if d.Selection.Payload == edge.Statement {
+		s.serveStatement(w, r, d, held)
 		return
 	}
 	s.serveAnswer(w, r, d, held)

@@ -98,7 +98,7 @@ func (r *Rig) start(ctx context.Context) error {
 	now := r.clock.now
 	r.S3 = &S3{objects: r.opt.Objects, bucket: bucket, region: region, now: now, list: r.opt.List,
 		keys:  map[string]aws.Credentials{oac.AccessKeyID: oac, role.AccessKeyID: role},
-		other: make(map[string][]byte), written: make(map[string]time.Time)}
+		other: make(map[string][]byte)}
 	s3URL, err := r.listen("127.0.0.1:0", r.S3)
 	if err != nil {
 		return err

@@ -33,7 +33,6 @@ type S3 struct {
 	slowDown bool
 	held     chan struct{}
 	other    map[string][]byte
-	written  map[string]time.Time // by key and ETag: when the object was first seen
 	requests []S3Request
 }
 
@@ -141,7 +140,7 @@ func (s *S3) answer(w http.ResponseWriter, r *http.Request, req *S3Request, slow
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return fail(http.StatusMethodNotAllowed, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 	}
-	body, err := s.read(r.Context(), req.Key)
+	body, info, err := s.read(r.Context(), req.Key)
 	if errors.Is(err, builder.ErrNotExist) {
 		if s.list {
 			return fail(http.StatusNotFound, "NoSuchKey", "The specified key does not exist.")
@@ -152,50 +151,43 @@ func (s *S3) answer(w http.ResponseWriter, r *http.Request, req *S3Request, slow
 	if err != nil {
 		return fail(http.StatusInternalServerError, "InternalError", err.Error())
 	}
-	return s.send(w, r, req.Key, body)
+	return s.send(w, r, body, info)
 }
 
-// read returns the bytes of an object.
-func (s *S3) read(ctx context.Context, key string) ([]byte, error) {
+// read returns an object.
+func (s *S3) read(ctx context.Context, key string) ([]byte, builder.ObjectInfo, error) {
+	if _, err := layout.KindOf(key); err != nil {
+		return nil, builder.ObjectInfo{}, fmt.Errorf("%w: %w", builder.ErrNotExist, err)
+	}
 	s.mu.Lock()
 	other, ok := s.other[key]
 	s.mu.Unlock()
 	if ok {
-		return other, nil
+		kind, _ := layout.KindOf(key)
+		return other, builder.ObjectInfo{Key: key, Modified: s.now(), Headers: layout.HeadersOf(kind)}, nil
 	}
-	if _, err := layout.KindOf(key); err != nil {
-		return nil, fmt.Errorf("%w: %w", builder.ErrNotExist, err)
-	}
-	body, _, err := s.objects.Get(ctx, key, 0, -1)
+	body, info, err := s.objects.Get(ctx, key, 0, -1)
 	if err != nil {
-		return nil, err
+		return nil, info, err
 	}
 	defer body.Close()
-	return io.ReadAll(body)
+	data, err := io.ReadAll(body)
+	return data, info, err
 }
 
-func (s *S3) send(w http.ResponseWriter, r *http.Request, key string, body []byte) int {
-	sum := md5.Sum(body)
-	etag := hex.EncodeToString(sum[:])
-	s.mu.Lock()
-	at, ok := s.written[key+etag]
-	if !ok {
-		at = s.now()
-		s.written[key+etag] = at
-	}
-	s.mu.Unlock()
-	kind, _ := layout.KindOf(key)
-	headers := layout.HeadersOf(kind)
+func (s *S3) send(w http.ResponseWriter, r *http.Request, body []byte, info builder.ObjectInfo) int {
 	h := w.Header()
-	h.Set("ETag", `"`+etag+`"`)
-	h.Set("Content-Type", headers.ContentType)
-	h.Set("Cache-Control", headers.CacheControl)
-	if headers.ContentDisposition != "" {
-		h.Set("Content-Disposition", headers.ContentDisposition)
+	// Of one part and without a key of KMS's, an object's ETag is its MD5
+	// (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
+	h.Set("ETag", fmt.Sprintf(`"%x"`, md5.Sum(body)))
+	h.Set("Content-Type", info.Headers.ContentType)
+	h.Set("Cache-Control", info.Headers.CacheControl)
+	if info.Headers.ContentDisposition != "" {
+		h.Set("Content-Disposition", info.Headers.ContentDisposition)
 	}
 	h.Set("X-Amz-Server-Side-Encryption", "AES256")
-	rec := &statusRecorder{ResponseWriter: w}
-	http.ServeContent(rec, r, "", at, bytes.NewReader(body))
+	rec := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+	http.ServeContent(rec, r, "", info.Modified, bytes.NewReader(body))
 	return rec.status
 }
 

@@ -1,0 +1,273 @@
+// The viewer-request function of Precast: CloudFront Functions, runtime cloudfront-js-2.0.
+//
+// It turns every spelling of a request for /package into one canonical form, which is the cache key:
+// the query becomes edge.Selection.String, and the digests of If-None-Match become edge.Tags.String, in
+// X-Precast-Held. It is the second implementation of edge/selection.go and edge/tags.go.
+//
+// DOCS is https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide. The language is what
+// DOCS/functions-javascript-runtime-20.html lists; the event: DOCS/functions-event-structure.html.
+
+const MAX_QUERY = 8192; // bytes, of the raw query and of the canonical one
+const MAX_PARAMS = 128; // with a value
+const MAX_PARAM = 255; // bytes of a decoded name or value
+const MAX_TAG_HEADER = 20480; // bytes
+const MAX_TAGS = 64; // different digests
+
+const LONG_QUERY = 'Query is longer than ' + MAX_QUERY + ' bytes';
+const LONG_PARAM = 'Query has a key or value longer than ' + MAX_PARAM + ' bytes';
+
+// The name of a binary is not "." or "..", escaped or not.
+const BINARY = /^\/binaries\/[0-9a-f]{64}\/(?!(?:\.|%2[Ee]){1,2}$)[^\/]+$/;
+const NOT_ASCII = /[^\x00-\x7f]/;
+const NOT_HEX = /[^0-9A-Fa-f]/;
+// RFC 3986's unreserved characters, which are canonical but for case, and the separators.
+const NOT_PLAIN = /[^A-Za-z0-9._~&=-]/;
+const BROKEN_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
+const CONTROL = /[\x00-\x1f\x7f]|%[01][0-9A-Fa-f]|%7[Ff]/;
+// A character beyond ASCII: not overlong, no surrogate, not above U+10FFFF.
+const UTF8 = /%C[2-9A-F]%[89AB].|%D.%[89AB].|%E0%[AB].%[89AB].|%E[1-9ABCEF]%[89AB].%[89AB].|%ED%[89].%[89AB].|%F0%[9AB].%[89AB].%[89AB].|%F[123]%[89AB].%[89AB].%[89AB].|%F4%8.%[89AB].%[89AB]./g;
+
+function handler(event) {
+  const request = event.request;
+  const headers = request.headers;
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    const refusal = failure(405, 'Method Not Allowed', 'Use GET or HEAD');
+    refusal.headers.allow = { value: 'GET, HEAD' };
+    return refusal;
+  }
+  // The origin believes these: no viewer may set them.
+  delete headers['x-precast-held'];
+  delete headers['x-precast-selection'];
+  request.cookies = {};
+  if (request.uri === '/package') {
+    return packageRequest(request, headers);
+  }
+  if (BINARY.test(request.uri)) {
+    request.querystring = '';
+    return request;
+  }
+  return failure(404, 'Not Found', 'Not found: devices ask for /package?cpuArch=...');
+}
+
+function packageRequest(request, headers) {
+  const query = canonicalQuery(rawQuery(request));
+  const tags = query.error ? query : readTags(headers['if-none-match']);
+  if (tags.error) {
+    return failure(400, 'Bad Request', tags.error);
+  }
+  // A string, as in DOCS/example-function-normalize-query-string.html.
+  request.querystring = query.text;
+  if (tags.held) {
+    headers['x-precast-held'] = { value: tags.held };
+  }
+  // A single tag may be the ETag of an answer: the cache can compare it. The other conditions would be
+  // judged by the copy that one cache happens to have.
+  delete headers['if-none-match'];
+  delete headers['if-match'];
+  delete headers['if-modified-since'];
+  delete headers['if-unmodified-since'];
+  if (tags.single) {
+    headers['if-none-match'] = { value: '"' + tags.single + '"' };
+  }
+  return request;
+}
+
+// edge.Failure. No text of this file needs escapes in JSON.
+function failure(status, description, message) {
+  return {
+    statusCode: status,
+    statusDescription: description,
+    headers: {
+      'cache-control': { value: 'public, max-age=10' },
+      'content-type': { value: 'application/json' },
+      'x-content-type-options': { value: 'nosniff' }
+    },
+    body: { encoding: 'text', data: '{"error":"' + message + '"}\n' }
+  };
+}
+
+// The query as it was sent. rawQueryString is new (DOCS/general-helper-methods.html); without it, what
+// was parsed, but not decoded, is put together.
+function rawQuery(request) {
+  if (typeof request.rawQueryString === 'function') {
+    return request.rawQueryString() || '';
+  }
+  const parts = [];
+  Object.keys(request.querystring).forEach(function (name) {
+    valuesOf(request.querystring[name]).forEach(function (value) {
+      parts.push(value ? name + '=' + value : name);
+    });
+  });
+  return parts.join('&');
+}
+
+// All values of a parameter, or all lines of a header.
+function valuesOf(field) {
+  return field.multiValue ? field.multiValue.map(function (v) { return v.value; }) : [field.value];
+}
+
+// edge.ParseSelection and Selection.String: { text } or { error }.
+//
+// Names and values are kept folded and percent-encoded, as in the result: every byte has one spelling.
+function canonicalQuery(raw) {
+  if (longerThan(raw, MAX_QUERY)) {
+    return { error: LONG_QUERY };
+  }
+  const plain = !NOT_PLAIN.test(raw);
+  const values = {}; // under "=" and the name (none is __proto__ then)
+  const names = [];
+  const parts = ascii(raw).split('&');
+  let params = 0;
+  for (let i = 0; i < parts.length; i++) {
+    const equals = parts[i].indexOf('=');
+    if (equals < 1 || equals === parts[i].length - 1) {
+      continue;
+    }
+    params++;
+    if (params > MAX_PARAMS) {
+      return { error: 'Query has more than ' + MAX_PARAMS + ' parameters' };
+    }
+    const name = canonicalText(parts[i].substring(0, equals), plain);
+    const value = name.error ? name : canonicalText(parts[i].substring(equals + 1), plain);
+    if (value.error) {
+      return value;
+    }
+    if (values['=' + name.text] === undefined) {
+      values['=' + name.text] = value.text;
+      names.push(name.text);
+    }
+  }
+  return selection(names, values);
+}
+
+function selection(names, values) {
+  const payload = values['=payloadtype'] || 'fullpayload';
+  if (values['=cpuarch'] === undefined) {
+    return { error: 'Missing cpuArch query param' };
+  }
+  if (payload !== 'fullpayload' && payload !== 'metadataonly' && payload !== 'statement') {
+    return { error: 'Invalid payloadType param' };
+  }
+  const params = [];
+  for (let i = 0; i < names.length; i++) {
+    const text = names[i] + '=' + values['=' + names[i]];
+    if (names[i] !== 'attr' && text !== 'os=prod' && text !== 'payloadtype=fullpayload') {
+      params.push({ order: byteString(names[i]), text: text });
+    }
+  }
+  params.sort(function (a, b) { return a.order < b.order ? -1 : 1; }); // no two are equal
+  const text = params.map(function (p) { return p.text; }).join('&');
+  return text.length > MAX_QUERY ? { error: LONG_QUERY } : { text: text };
+}
+
+// Folds and percent-encodes a raw name or value: { text } or { error }.
+function canonicalText(s, plain) {
+  if (plain && s.indexOf('=') < 0) {
+    return s.length > MAX_PARAM ? { error: LONG_PARAM } : { text: s.toLowerCase() };
+  }
+  if (BROKEN_ESCAPE.test(s)) {
+    return { error: 'Query has a broken percent escape' };
+  }
+  if (s.length - 2 * (s.split('%').length - 1) > MAX_PARAM) {
+    return { error: LONG_PARAM };
+  }
+  if (CONTROL.test(s)) {
+    return { error: 'Query has a control character' };
+  }
+  if (/%[89A-F]/.test(s.toUpperCase().replace(UTF8, ''))) {
+    return { error: 'Query is not UTF-8' };
+  }
+  const encoded = encodeURIComponent(decodeURIComponent(s.split('+').join(' ')));
+  const parts = encoded.replace(/[!'()*]/g, byteEscape).split('%');
+  for (let i = 0; i < parts.length; i++) {
+    const hex = i > 0 ? 2 : 0; // the digits of escapes stay upper case
+    parts[i] = parts[i].substring(0, hex) + parts[i].substring(hex).toLowerCase();
+  }
+  return { text: parts.join('%') };
+}
+
+// What encodeURIComponent leaves alone although it is reserved.
+function byteEscape(c) {
+  return '%2' + '1789A'.charAt("!'()*".indexOf(c));
+}
+
+// A char for every byte of a canonical text: sorts as the bytes do.
+function byteString(s) {
+  return s.indexOf('%') < 0 ? s : s.replace(/%../g, function (c) {
+    return String.fromCharCode(parseInt(c.substring(1), 16));
+  });
+}
+
+// edge.ParseTags and SingleTag: { held, single } or { error }.
+function readTags(field) {
+  const header = field ? valuesOf(field).join(',') : '';
+  if (longerThan(header, MAX_TAG_HEADER)) {
+    return { error: 'If-None-Match is longer than ' + MAX_TAG_HEADER + ' bytes' };
+  }
+  const parts = header.split(',');
+  const seen = {};
+  let tags = 0;
+  let single = '';
+  for (let i = 0; i < parts.length; i++) {
+    const tag = parts[i] === '' ? '' : opaque(parts[i]);
+    if (tag !== '') {
+      tags++;
+      single = tags === 1 ? tag : '';
+    }
+    if (tag.length === 32 || tag.length === 64) {
+      seen[tag.toLowerCase()] = true;
+    }
+  }
+  let digests = Object.keys(seen);
+  if (NOT_HEX.test(digests.join(''))) {
+    digests = digests.filter(function (tag) { return !NOT_HEX.test(tag); });
+  }
+  if (digests.length > MAX_TAGS) {
+    return { error: 'If-None-Match has more than ' + MAX_TAGS + ' digests' };
+  }
+  return { held: digests.sort().join(','), single: single };
+}
+
+// Strips white space, the weakness prefix and quotes. (Regular expressions take quadratic time.)
+function opaque(tag) {
+  let start = 0;
+  let end = tag.length;
+  for (; start < end && isBlank(tag.charAt(start)); start++) { }
+  for (; end > start && isBlank(tag.charAt(end - 1)); end--) { }
+  const first = tag.charAt(start);
+  if ((first === 'W' || first === 'w') && tag.charAt(start + 1) === '/') {
+    start += 2;
+  }
+  if (start < end && tag.charAt(start) === '"') {
+    start++;
+  }
+  if (start < end && tag.charAt(end - 1) === '"') {
+    end--;
+  }
+  return tag.substring(start, end);
+}
+
+function isBlank(c) { return c === ' ' || c === '\t'; }
+
+// Whether the UTF-8 of s has more bytes than that.
+function longerThan(s, most) {
+  if (s.length > most || !NOT_ASCII.test(s)) {
+    return s.length > most;
+  }
+  const others = s.replace(/[\x00-\x7f]+/g, '');
+  return s.length - others.length + escaped(others).length / 3 > most;
+}
+
+// Percent-encodes what is not ASCII, and nothing else.
+function ascii(s) {
+  return NOT_ASCII.test(s) ? s.replace(/[^\x00-\x7f]+/g, escaped) : s;
+}
+
+// CloudFront presents UTF-8 only (DOCS/edge-function-restrictions-all.html); half a character is refused.
+function escaped(s) {
+  try {
+    return encodeURIComponent(s);
+  } catch (e) {
+    return s.replace(/[\s\S]/g, '%FF');
+  }
+}

@@ -54,10 +54,13 @@ locals {
       },
       ], !var.store_composed ? [] : [
       {
-        Sid      = "KeepWhatWasComposed"
-        Effect   = "Allow"
-        Action   = ["s3:PutObject"]
-        Resource = ["${aws_s3_bucket.store.arn}/bundles/*", "${aws_s3_bucket.store.arn}/manifests/*"]
+        # Only what is not there yet: anonymous requests lead to it, and it must not be able to replace a bundle
+        # (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html).
+        Sid       = "KeepWhatWasComposed"
+        Effect    = "Allow"
+        Action    = ["s3:PutObject"]
+        Resource  = ["${aws_s3_bucket.store.arn}/bundles/*", "${aws_s3_bucket.store.arn}/manifests/*"]
+        Condition = { Null = { "s3:if-none-match" = "false" } }
       },
     ], local.key_statements, local.trace_statements)
   }

@@ -88,6 +88,10 @@ run "roles" {
     }
     error_message = "composer: ${aws_iam_role_policy.composer.policy}"
   }
+  assert {
+    condition     = alltrue([for s in jsondecode(aws_iam_role_policy.composer.policy).Statement : try(s.Condition.Null["s3:if-none-match"], "") == "false" if contains(s.Action, "s3:PutObject")])
+    error_message = "The composer may replace what is there."
+  }
 
   assert {
     condition = { for r in distinct(flatten([for s in jsondecode(aws_iam_role_policy.edge.policy).Statement : s.Resource])) : r => sort(flatten([

@@ -1,6 +1,6 @@
 # The whole of Precast in one region, with CloudFront's own host name.
 #
-#   make package                     # in the repository's root: writes dist/
+#   make package edge                # in the repository's root: writes dist/
 #   terraform init && terraform apply
 #   eval "$(terraform output -raw shell)" && precast seed
 #

@@ -1,7 +1,7 @@
 # Precast under a host name of one's own, in a Route 53 zone that is there already: its certificate, its
 # records, alarms by mail, logs.
 #
-#   make package                     # in the repository's root: writes dist/
+#   make package edge                # in the repository's root: writes dist/
 #   terraform init
 #   terraform apply -var zone_name=example.com -var host=packages.example.com -var mail=ops@example.com
 

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -337,7 +338,11 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	}
 	var generation uint64
 	if len(items) > 0 {
-		if generation, err = published(ctx, d, std.err); err != nil {
+		opt, err := buildsAs(out)
+		if err != nil {
+			return 0, err
+		}
+		if generation, err = published(ctx, d, opt, std.err); err != nil {
 			return 0, err
 		}
 	} else {
@@ -362,12 +367,33 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	return generation, err
 }
 
+// buildsAs are the builder's settings, without which it cannot be told whether it is done: other limits would
+// build something else.
+func buildsAs(out deploy.Outputs) (builder.Options, error) {
+	opt := builder.Options{Params: builder.DefaultParams(), BaseURL: out.Environment["PRECAST_BASE_URL"], Log: slog.New(slog.DiscardHandler)}
+	for name, to := range map[string]*uint64{
+		"PRECAST_MAX_BUNDLES": &opt.Params.MaxBundles, "PRECAST_MAX_BYTES": &opt.Params.MaxBytes,
+		"PRECAST_MAX_COMBINATIONS": &opt.Params.MaxCombinations, "PRECAST_SUBSET_ITEMS": &opt.Params.SubsetItems,
+		"PRECAST_RETAIN": &opt.Params.Retain,
+	} {
+		text, ok := out.Environment[name]
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return opt, fmt.Errorf("read %s of the installation: %w", name, err)
+		}
+		*to = n
+	}
+	return opt, nil
+}
+
 // published waits until what the catalog says is published.
-func published(ctx context.Context, d *data, out io.Writer) (uint64, error) {
-	quiet := slog.New(slog.DiscardHandler)
+func published(ctx context.Context, d *data, opt builder.Options, out io.Writer) (uint64, error) {
 	last := ""
 	for start := time.Now(); ; {
-		st, err := d.status(ctx, builder.Options{Log: quiet})
+		st, err := d.status(ctx, opt)
 		if err != nil {
 			return 0, err
 		}

@@ -153,6 +153,31 @@ func TestASlowOrigin(t *testing.T) {
 	}
 }
 
+// An index that hangs is waited for as long as the function's settings say, once.
+func TestAHangingIndex(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, few(), func(o *rig.Options) {
+		o.Change = func(d *rig.Distribution) { d.Limits.Origin = 200 * time.Millisecond }
+	})
+	release := s.S3.Hold()
+	defer func() { release() }()
+	comeAgain(t, s.get(gamer))
+	comeAgain(t, s.get(other))
+	release()
+	s.Advance(edge.RetryAfter * time.Second)
+	s.expect(s.get(gamer), gamer)
+	s.Advance(time.Hour)
+	release = s.S3.Hold()
+	if a := s.get(gamer); !a.trace.Stale {
+		t.Fatal(a)
+	} else {
+		s.expect(a, gamer)
+	}
+	release()
+	s.Advance(edge.RetryAfter * time.Second)
+	s.expect(s.get(other), other)
+}
+
 // A bundle with other bytes is what S3's checksums are against; the edge passes it on. It is not cached
 // beyond its time.
 func TestACorruptBundle(t *testing.T) {

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // The viewer-request Function's event and results:
@@ -79,21 +81,22 @@ type functionAnswer struct {
 func (c *CloudFront) runFunction(ctx context.Context, t *Trace, r *request) (*request, *response, error) {
 	ev := functionEvent{Version: "1.0", Context: functionContext{c.dist.Domain, c.dist.ID, "viewer-request", r.id}}
 	ev.Viewer.IP = r.ip
-	names, values := pairs(r.query)
+	query := toUTF8(r.query)
+	names, values := pairs(query)
 	params := make(map[string]functionValue, len(names))
 	for _, name := range names {
 		params[name] = valueOf(values[name])
 	}
-	ev.Request = functionRequest{Method: r.method, URI: r.uri, QueryString: inOrder(names, params),
+	ev.Request = functionRequest{Method: r.method, URI: toUTF8(r.uri), QueryString: inOrder(names, params),
 		Headers: make(map[string]functionValue), Cookies: make(map[string]functionValue)}
-	for name, v := range r.header {
-		if name != "Cookie" {
-			ev.Request.Headers[strings.ToLower(name)] = valueOf(v)
-		}
+	shown := readable(r.header)
+	shown.Del("Cookie")
+	for name, v := range shown {
+		ev.Request.Headers[strings.ToLower(name)] = valueOf(v)
 	}
 	options := map[string]any{"timeout": c.dist.Limits.FunctionTime.Milliseconds()}
 	if r.query != "" {
-		options["raw"] = r.query
+		options["raw"] = query
 	}
 	result, took, err := c.host.call(ctx, "viewer", ev, options)
 	t.Function = took
@@ -122,7 +125,9 @@ func (c *CloudFront) runFunction(ctx context.Context, t *Trace, r *request) (*re
 		return invalid("the method was changed to %q", got.Method)
 	}
 	out := r.clone()
-	out.uri = got.URI
+	if got.URI != ev.Request.URI { // what a function does not change goes on as it was sent
+		out.uri = got.URI
+	}
 	if out.query, err = queryOf(got.QueryString, r.query, params); err != nil {
 		return invalid("%v", err)
 	}
@@ -133,12 +138,44 @@ func (c *CloudFront) runFunction(ctx context.Context, t *Trace, r *request) (*re
 	if err != nil {
 		return nil, nil, err
 	}
-	before := r.header.Clone()
-	before.Del("Cookie")
-	if err := checkRequestHeaders(before, out.header, readOnlyInViewerRequest()); err != nil {
+	if err := checkRequestHeaders(shown, out.header, readOnlyInViewerRequest()); err != nil {
 		return nil, nil, err
 	}
+	asSent(out.header, shown, r.header)
 	return out, nil, nil
+}
+
+// toUTF8 is how text comes to a function: what is not UTF-8 is taken for ISO-8859-1
+// (edge-function-restrictions-all.html, function-restrictions-encoding).
+func toUTF8(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	runes := make([]rune, len(s))
+	for i := range len(s) {
+		runes[i] = rune(s[i])
+	}
+	return string(runes)
+}
+
+// readable is headers as they come to a function.
+func readable(h http.Header) http.Header {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		for _, v := range values {
+			out[name] = append(out[name], toUTF8(v))
+		}
+	}
+	return out
+}
+
+// asSent puts back what a function was shown otherwise than it was sent, and did not change.
+func asSent(after, shown, sent http.Header) {
+	for name, values := range after {
+		if slices.Equal(values, shown[name]) {
+			after[name] = sent[name]
+		}
+	}
 }
 
 // inOrder writes parameters as a JSON object.

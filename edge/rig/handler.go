@@ -96,7 +96,8 @@ func (c *CloudFront) runHandler(ctx context.Context, t *Trace, o *Origin, r *req
 		EventType              string `json:"eventType"`
 		RequestID              string `json:"requestId"`
 	}
-	given := lambdaRequest{ClientIP: r.ip, Method: r.method, URI: r.uri, QueryString: r.query, Headers: lines(r.header), Origin: o.event()}
+	shown := readable(r.header)
+	given := lambdaRequest{ClientIP: r.ip, Method: r.method, URI: toUTF8(r.uri), QueryString: toUTF8(r.query), Headers: lines(shown), Origin: o.event()}
 	given.Headers["host"] = []headerLine{{"Host", o.Domain}}
 	cf := map[string]any{"config": config{c.dist.Domain, c.dist.ID, "origin-request", r.id}, "request": given}
 	event := map[string]any{"Records": []any{map[string]any{"cf": cf}}}
@@ -142,7 +143,7 @@ func (c *CloudFront) runHandler(ctx context.Context, t *Trace, o *Origin, r *req
 		return nil, nil, err
 	}
 	header.Del("Host") // CloudFront's own for these origins
-	if err := checkRequestHeaders(r.header, header, readOnlyInOriginRequest()); err != nil {
+	if err := checkRequestHeaders(shown, header, readOnlyInOriginRequest()); err != nil {
 		return nil, nil, err
 	}
 	// "OAC doesn't support origin redirect by using Lambda@Edge":
@@ -150,8 +151,15 @@ func (c *CloudFront) runHandler(ctx context.Context, t *Trace, o *Origin, r *req
 	if !sameOrigin(got.Origin, o.event()) {
 		return nil, nil, &Broken{RuleOriginSwitch, 502, fmt.Sprintf("%v became %v", o.event(), got.Origin)}
 	}
+	asSent(header, shown, r.header)
 	out := r.clone()
-	out.uri, out.query, out.header = got.URI, got.QueryString, header
+	out.header = header
+	if got.URI != given.URI {
+		out.uri = got.URI
+	}
+	if got.QueryString != given.QueryString {
+		out.query = got.QueryString
+	}
 	return out, nil, nil
 }
 

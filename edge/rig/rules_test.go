@@ -162,6 +162,20 @@ func TestFunctionRules(t *testing.T) {
 	}
 }
 
+// A function sees UTF-8; what is not is taken for ISO-8859-1, and goes on as it was if it is not changed.
+func TestEncodings(t *testing.T) {
+	t.Parallel()
+	r := overFunction(t, `function handler(e) { e.request.headers['x-precast-held'] = {value: String(e.request.querystring.a.value.charCodeAt(0))}; return e.request; }`, passingHandler,
+		func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, r.URL.RawQuery, r.Header.Get("X-Precast-Held"))
+		})
+	for query, want := range map[string]string{"a=\xc3\xa9": "a=\xc3\xa9233", "a=\xe9": "a=\xe9233", "a=%e9": "a=%e937"} {
+		if a := get(t, r, "/package?"+query); string(a.body) != want {
+			t.Errorf("%q: %v, want %q", query, a, want)
+		}
+	}
+}
+
 func TestRequestLimits(t *testing.T) {
 	t.Parallel()
 	r := overOrigin(t, passingHandler, func(w http.ResponseWriter, r *http.Request) {})

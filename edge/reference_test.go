@@ -77,7 +77,7 @@ func reference(items []index.Item, query, ifNoneMatch string) answer {
 
 // referenceParams returns the parameters of a query, or false if it is refused.
 func referenceParams(query string) (map[string]string, bool) {
-	if len(query) > 8192 {
+	if len(query) > 8000 {
 		return nil, false
 	}
 	params := make(map[string]string)
@@ -103,7 +103,7 @@ func referenceParams(query string) (map[string]string, bool) {
 		}
 		length += 2 + escapedLen(key) + escapedLen(value) // with '=', and '&' before or after
 	}
-	return params, length-1 <= 8192
+	return params, length-1 <= 8000
 }
 
 func escapedLen(s string) int {

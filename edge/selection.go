@@ -15,10 +15,11 @@ import (
 	"precast/internal/index"
 )
 
-// Limits of one request. Beyond them the answer is 400. CloudFront cuts a URL at 8,192 bytes
+// Limits of one request. Beyond them the answer is 400. CloudFront takes URLs, and the paths with queries that
+// its functions return, of less than 8,192 bytes
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html).
 const (
-	MaxQuery  = 8192 // bytes of the raw query, and of its canonical form
+	MaxQuery  = 8000 // bytes of the raw query, and of its canonical form
 	MaxParams = 128  // parameters with a value, repeated ones included
 	MaxParam  = 255  // bytes of a decoded key or value
 )

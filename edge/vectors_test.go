@@ -108,7 +108,7 @@ func TestSelectionVectors(t *testing.T) {
 		errors[v.Error] = true
 		vectors = append(vectors, v)
 	}
-	wantTexts(t, errors, "Query is longer than 8192 bytes", "Query has more than 128 parameters", "Query has a broken percent escape",
+	wantTexts(t, errors, "Query is longer than 8000 bytes", "Query has more than 128 parameters", "Query has a broken percent escape",
 		"Query has a key or value longer than 255 bytes", "Query has a control character", "Query is not UTF-8",
 		string(edge.ErrMissingArch), string(edge.ErrPayloadType))
 	golden(t, "selection.json", vectors)
@@ -164,7 +164,7 @@ func TestDecideVectors(t *testing.T) {
 		vectors.Cases = append(vectors.Cases, v)
 	}
 	wantTexts(t, errors, edge.ErrNoIndex, edge.ErrNotFound, "Selection matches 257 packages, more than 256",
-		"Query is longer than 8192 bytes", "Query has more than 128 parameters", "Query has a broken percent escape",
+		"Query is longer than 8000 bytes", "Query has more than 128 parameters", "Query has a broken percent escape",
 		"Query has a key or value longer than 255 bytes", "Query has a control character", "Query is not UTF-8",
 		"If-None-Match is longer than 20480 bytes", "If-None-Match has more than 64 digests",
 		string(edge.ErrMissingArch), string(edge.ErrPayloadType))
@@ -376,13 +376,13 @@ func selectionInputs() []selectionInput {
 	refused("129 parameters, before the fault in the last", "cpuArch=x"+repeated(127)+"&a=%zz")
 	refused("a fault in the 128th parameter, before there are 129", "cpuArch=x"+repeated(126)+"&a=%zz&b=c")
 
-	ok("8,192 bytes", "cpuArch=x"+strings.Repeat("&", 8192-9))
-	refused("8,193 bytes", "cpuArch=x"+strings.Repeat("&", 8193-9))
-	ok("8,192 bytes of UTF-8", "cpuArch=x&"+strings.Repeat("é", (8192-10)/2))
-	refused("8,194 bytes of UTF-8 are far fewer characters", "cpuArch=x&"+strings.Repeat("é", (8194-10)/2))
-	refused("8,193 bytes are too long before anything else is wrong", "%zz=%zz"+strings.Repeat("&", 8193-7))
-	refused("8,193 bytes and no architecture", strings.Repeat("&", 8193))
-	refused("8,192 bytes and no architecture", strings.Repeat("&", 8192))
+	ok("8,000 bytes", "cpuArch=x"+strings.Repeat("&", 8000-9))
+	refused("8,001 bytes", "cpuArch=x"+strings.Repeat("&", 8001-9))
+	ok("8,000 bytes of UTF-8", "cpuArch=x&"+strings.Repeat("é", (8000-10)/2))
+	refused("8,002 bytes of UTF-8 are far fewer characters", "cpuArch=x&"+strings.Repeat("é", (8002-10)/2))
+	refused("8,001 bytes are too long before anything else is wrong", "%zz=%zz"+strings.Repeat("&", 8001-7))
+	refused("8,001 bytes and no architecture", strings.Repeat("&", 8001))
+	refused("8,000 bytes and no architecture", strings.Repeat("&", 8000))
 	// Its canonical form has 9 + 10*(4+3*252) + 6 + 3*last bytes.
 	tens := func(last int) string {
 		var b strings.Builder
@@ -393,10 +393,10 @@ func selectionInputs() []selectionInput {
 		fmt.Fprintf(&b, "&last=%s", strings.Repeat("!", last))
 		return b.String()
 	}
-	ok("a canonical form of 8,192 bytes, three times the query", tens(191)+"&a=1")
-	refused("a canonical form of 8,193 bytes", tens(191)+"&ab=1")
-	ok("what the canonical form leaves out does not count", tens(191)+"&a=1&os=prod&attr=x&A=2&payloadType=fullPayload")
-	refused("a canonical form that is too long is looked at after the payload type", tens(191)+"&ab=1&payloadType=zip")
+	ok("a canonical form of 8,000 bytes, three times the query", tens(127)+"&a=1")
+	refused("a canonical form of 8,001 bytes", tens(127)+"&ab=1")
+	ok("what the canonical form leaves out does not count", tens(127)+"&a=1&os=prod&attr=x&A=2&payloadType=fullPayload")
+	refused("a canonical form that is too long is looked at after the payload type", tens(127)+"&ab=1&payloadType=zip")
 
 	refused("in one parameter: a broken escape before too many bytes", "cpuArch="+strings.Repeat("x", 300)+"%")
 	refused("in one parameter: too many bytes before a control character", "cpuArch=%00"+strings.Repeat("x", 300))
@@ -645,7 +645,7 @@ func decideInputs() []decideInput {
 	add(400, "no UTF-8", "cpuarch=%FF")
 	add(400, "a long value", "cpuarch="+strings.Repeat("x", 256))
 	add(400, "129 parameters", strings.Repeat("cpuarch=x&", 129))
-	add(400, "a long query", "cpuarch=armv8"+strings.Repeat("&", 8192))
+	add(400, "a long query", "cpuarch=armv8"+strings.Repeat("&", 8000))
 	add(400, "65 digests", "cpuarch=armv8", manyDigests(65))
 	add(400, "a long header", "cpuarch=armv8", strings.Repeat(",", 20481))
 	add(400, "the query's fault before the header's", "os=beta", manyDigests(65))

@@ -7,7 +7,7 @@
 // DOCS is https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide. The language is what
 // DOCS/functions-javascript-runtime-20.html lists; the event: DOCS/functions-event-structure.html.
 
-const MAX_QUERY = 8192; // bytes, of the raw query and of the canonical one
+const MAX_QUERY = 8000; // bytes, of the raw query and of the canonical one
 const MAX_PARAMS = 128; // with a value
 const MAX_PARAM = 255; // bytes of a decoded name or value
 const MAX_TAG_HEADER = 20480; // bytes

@@ -46,7 +46,7 @@ function wasi(state) {
 const VERDICTS = ['used', 'corrupt', 'of an unknown format version', 'older than the one in use'];
 
 // Limits of edge.Decide: what is longer is refused, so no more of it need be passed on.
-const MAX_QUERY = 8192, MAX_HEADER = 20480;
+const MAX_QUERY = 8000, MAX_HEADER = 20480;
 
 // instantiate makes one instance. It is good until one of its functions throws a Fault.
 export function instantiate(module) {

@@ -57,7 +57,7 @@ function parseTags(header) {
 
 // decide returns { status, key, selection } as edge.Decide and Decision.Object do.
 export function decide(ix, query, held) {
-  if (query.length > 8192 || held.length > 20480) return { status: 400 };
+  if (query.length > 8000 || held.length > 20480) return { status: 400 };
   const params = new Map();
   let tags;
   try {

@@ -328,7 +328,7 @@ func TestErrors(t *testing.T) {
 		{"GET", "/package?cpuArch=%ff", 400, "not UTF-8"},
 		{"GET", "/package?cpuArch=" + strings.Repeat("a", 300), 400, "longer than 255 bytes"},
 		{"GET", "/package?cpuArch=armv8&" + strings.Repeat("a=b&", 200), 400, "more than 128 parameters"},
-		{"GET", "/package?x=" + strings.Repeat("a", 1<<20), 400, "longer than 8192 bytes"},
+		{"GET", "/package?x=" + strings.Repeat("a", 1<<20), 400, "longer than 8000 bytes"},
 		{"POST", "/package?cpuArch=armv8", 405, "GET or HEAD"},
 		{"GET", "/binaries/x", 404, "No such binary"},
 		{"GET", "/binaries/" + strings.Repeat("0", 64) + "/os_1", 404, "No such binary"},

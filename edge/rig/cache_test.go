@@ -4,10 +4,10 @@ import (
 	"crypto/md5"
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -284,21 +284,7 @@ func TestCollapsedForwarding(t *testing.T) {
 		<-release
 		page(200, "one")(w, r)
 	}}
-	var called atomic.Int32
-	all := make(chan struct{})
-	r := start(t, rig.Options{
-		Dist: dist(t, `function handler(event) { console.log('called'); return event.request; }`, passingHandler),
-		OnLog: func(string) {
-			if called.Add(1) == viewers {
-				close(all)
-			}
-		},
-		Change: func(d *rig.Distribution) {
-			b := &d.Behaviors[0]
-			b.OriginRequest, b.Secondary = false, nil
-			b.Primary = custom(t, o)
-		},
-	})
+	r := shared(t, o, rig.CachePolicy{})
 	var wg sync.WaitGroup
 	for range viewers {
 		wg.Go(func() {
@@ -307,20 +293,46 @@ func TestCollapsedForwarding(t *testing.T) {
 			}
 		})
 	}
-	<-all
+	for r.Waiting() < viewers-1 {
+		runtime.Gosched()
+	}
 	close(release)
 	wg.Wait()
-	if o.count() != 1 {
-		t.Fatalf("%d fetches for %d viewers of one key", o.count(), viewers)
-	}
 	joined := 0
 	for _, tr := range r.Traces() {
 		if tr.Joined {
 			joined++
 		}
 	}
-	if joined == 0 {
-		t.Fatal("nobody waited")
+	if o.count() != 1 || joined != viewers-1 {
+		t.Fatalf("%d fetches for %d viewers of one key, of whom %d waited", o.count(), viewers, joined)
+	}
+}
+
+// What may not be cached is fetched for each.
+func TestCollapsedForwardingOfWhatIsNotCached(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	o := &origin{answer: func(w http.ResponseWriter, r *http.Request) {
+		<-release
+		page(200, "one", "Cache-Control", "no-store")(w, r)
+	}}
+	r := shared(t, o, rig.CachePolicy{})
+	var wg sync.WaitGroup
+	for range 5 {
+		wg.Go(func() {
+			if a, err := try(r, "GET", "/package"); err != nil || string(a.body) != "one" {
+				t.Error(a, err)
+			}
+		})
+	}
+	for r.Waiting() < 4 {
+		runtime.Gosched()
+	}
+	close(release)
+	wg.Wait()
+	if o.count() != 5 {
+		t.Fatalf("%d fetches", o.count())
 	}
 }
 

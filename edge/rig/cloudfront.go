@@ -36,6 +36,7 @@ type CloudFront struct {
 type flight struct {
 	done    chan struct{}
 	outcome outcome
+	waiting int // others
 }
 
 // outcome is what a fetch made of a key.
@@ -231,6 +232,8 @@ func (c *CloudFront) shared(ctx context.Context, t *Trace, b *Behavior, r *reque
 	if !joined {
 		f = &flight{done: make(chan struct{})}
 		c.flights[key] = f
+	} else {
+		f.waiting++
 	}
 	c.mu.Unlock()
 	if !joined {

@@ -27,7 +27,7 @@ func TestHostileRequests(t *testing.T) {
 	}{
 		{"a megabyte of query", "GET", arch + "&x=" + strings.Repeat("a", 1<<20), nil, 413},
 		{"the longest URL", "GET", arch + "&x=" + strings.Repeat("a", 8000), nil, 400},
-		{"8,000 parameters", "GET", arch + strings.Repeat("&", 8000), nil, 200},
+		{"7,000 empty parameters", "GET", arch + strings.Repeat("&", 7000), nil, 200},
 		{"2,000 parameters with a value", "GET", arch + strings.Repeat("&a=b", 1900), nil, 400},
 		{"500 tags", "GET", arch, held(many), 400},
 		{"10,000 tags", "GET", arch, held(append(many, strings.Split(strings.Repeat("0123456789abcdef0123456789abcdef ", 9500), " ")...)), 413},

@@ -15,11 +15,14 @@ import (
 	"precast/internal/catalog"
 )
 
-// Sources opens the URLs of catalog items: store: (the object store itself), file:, http:, https:,
+// Sources opens the URLs of catalog items: store: (the object store itself), http:, https:, file: if it may,
 // and whatever schemes Other knows.
 type Sources struct {
 	Objects builder.Objects
 	HTTP    *http.Client
+	// Files lets file: be opened: where the catalog is this machine's own. Elsewhere, whoever may write to the
+	// catalog could have any file of the builder's machine published.
+	Files bool
 	Other   map[string]builder.Sources // by scheme
 }
 
@@ -38,6 +41,8 @@ func (s *Sources) Open(ctx context.Context, address string) (io.ReadCloser, erro
 	switch other, ok := s.Other[u.Scheme]; {
 	case ok:
 		return other.Open(ctx, address)
+	case u.Scheme == "file" && !s.Files:
+		return nil, fmt.Errorf("open %s: it is a file of one machine: bring it in with precast catalog import or put", address)
 	case u.Scheme == "file":
 		return os.Open(filepath.FromSlash(u.Path))
 	case u.Scheme == "http", u.Scheme == "https":

@@ -68,10 +68,13 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := (&url.URL{Scheme: "file", Path: filepath.ToSlash(name)}).String()
-	if got, err := read(t, &source.Sources{}, address); err != nil || got != "content" {
+	if got, err := read(t, &source.Sources{Files: true}, address); err != nil || got != "content" {
 		t.Errorf("%s: %q, error %v", address, got, err)
 	}
-	_, err := read(t, &source.Sources{}, "file://"+filepath.ToSlash(dir)+"/missing")
+	if _, err := read(t, &source.Sources{}, address); err == nil || !strings.Contains(err.Error(), "catalog import") {
+		t.Errorf("a file is opened where it may not be: %v", err)
+	}
+	_, err := read(t, &source.Sources{Files: true}, "file://"+filepath.ToSlash(dir)+"/missing")
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("missing: %v", err)
 	}

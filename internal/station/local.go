@@ -20,7 +20,7 @@ func Local(store *localstore.Store) Drivers {
 			Catalog: store.Catalog(),
 			Queue:   store.Queue(),
 			Ledger:  store.Ledger(),
-			Sources: &source.Sources{Objects: store.Objects(), HTTP: &http.Client{Timeout: time.Hour}},
+			Sources: &source.Sources{Objects: store.Objects(), HTTP: &http.Client{Timeout: time.Hour}, Files: true},
 		},
 		Writer:      store.Catalog(),
 		DeadLetters: store.Queue(),

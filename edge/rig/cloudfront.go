@@ -101,7 +101,13 @@ func (c *CloudFront) nextID() string {
 func (c *CloudFront) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	t := &Trace{ID: c.nextID(), Method: hr.Method, URL: hr.RequestURI}
 	whole := &wholeAnswer{header: w.Header()}
-	c.serve(whole, hr, t)
+	if b, r := c.serve(whole, hr, t); b != nil && b.ResponseFunction && whole.status < 400 {
+		if err := c.runResponse(hr.Context(), t, r, whole); err != nil {
+			clear(whole.header)
+			*whole = wholeAnswer{header: whole.header}
+			c.write(whole, hr, t, nil, c.broken(t, err), failed)
+		}
+	}
 	t.Status, t.Bytes = whole.status, whole.body.Len()
 	c.record(*t) // before the viewer has the answer, so that it can look
 	w.WriteHeader(whole.status)
@@ -128,10 +134,11 @@ func (w *wholeAnswer) Write(p []byte) (int, error) {
 	return w.body.Write(p)
 }
 
-func (c *CloudFront) serve(w http.ResponseWriter, hr *http.Request, t *Trace) {
+// serve answers up to the viewer-response Function, which the behavior may have; nil: it does not run.
+func (c *CloudFront) serve(w http.ResponseWriter, hr *http.Request, t *Trace) (*Behavior, *request) {
 	if err := c.checkLength(hr); err != nil {
 		c.write(w, hr, t, nil, c.broken(t, err), limited)
-		return
+		return nil, nil
 	}
 	r := fromViewer(t.ID, hr)
 	b := c.dist.behavior(hr.URL.Path)
@@ -139,21 +146,22 @@ func (c *CloudFront) serve(w http.ResponseWriter, hr *http.Request, t *Trace) {
 	if hr.Method != http.MethodGet && hr.Method != http.MethodHead {
 		// https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/http-403-permission-denied.html
 		c.write(w, hr, t, nil, c.broken(t, &Broken{RuleMethod, http.StatusForbidden, hr.Method}), failed)
-		return
+		return nil, nil
 	}
 	if b.Function {
 		changed, answer, err := c.runFunction(hr.Context(), t, r)
 		switch {
 		case err != nil:
 			c.write(w, hr, t, b, c.broken(t, err), failed)
-			return
+			return nil, nil
 		case answer != nil:
 			c.write(w, hr, t, b, answer, byFunction)
-			return
+			return nil, nil
 		}
 		r = changed
 	}
 	c.fromCache(w, hr, t, b, r)
+	return b, r
 }
 
 // checkLength: "If a request or a URL exceeds these maximums, CloudFront returns HTTP status code 413"

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"precast/edge"
-	"precast/internal/layout"
 )
 
 // Distribution is what Terraform declares of a CloudFront distribution.
@@ -21,10 +20,12 @@ type Distribution struct {
 
 // Behavior is a cache behavior. Methods are GET and HEAD.
 type Behavior struct {
-	Pattern       string // with * at its end, or none
-	Cache         CachePolicy
-	Function      bool // the viewer-request Function is associated
-	OriginRequest bool // the Lambda@Edge function is associated
+	Pattern  string // with * at its end, or none
+	Cache    CachePolicy
+	Function bool // the viewer-request Function is associated
+	// ResponseFunction: so is the viewer-response Function.
+	ResponseFunction bool
+	OriginRequest    bool // the Lambda@Edge function is associated
 	// Override are headers of the response headers policy, each with origin override. CloudFront adds them
 	// to every response, whatever its status (understanding-response-headers-policies.html).
 	Override map[string]string
@@ -109,13 +110,17 @@ const (
 // S3 does not use (high_availability_origin_failover.html).
 func failoverOn() []int { return []int{403, 404, 500, 502, 503, 504} }
 
-// Precast is the distribution of Precast over an S3 bucket and a composer.
+// Precast is the distribution of Precast over an S3 bucket and a composer: what terraform/edge.tf declares.
 func Precast(s3, composer *Origin) Distribution {
 	const year = 365 * 24 * time.Hour
+	byPath := CachePolicy{Def: 24 * time.Hour, Max: year}
+	security := map[string]string{"X-Content-Type-Options": "nosniff"}
 	errors := make(map[int]time.Duration)
 	for _, status := range []int{500, 502, 503, 504} {
 		errors[status] = edge.RetryAfter * time.Second // what the device is told, not longer
 	}
+	limits := DefaultLimits()
+	limits.HandlerTime = 5 * time.Second // the function's own
 	return Distribution{
 		Domain: "d111111abcdef8.cloudfront.net", ID: "EDFDVBD6EXAMPLE",
 		Behaviors: []Behavior{
@@ -123,18 +128,16 @@ func Precast(s3, composer *Origin) Distribution {
 				Pattern: PackagePath,
 				// The query is canonical by then: it is the Function's.
 				Cache:    CachePolicy{Queries: AllQueries, Headers: []string{edge.HeldHeader}, Def: 30 * time.Second, Max: time.Minute},
-				Function: true, OriginRequest: true,
-				// No list of headers that a policy must not add has Vary in it. As an origin's header it would be
-				// taken away (RequestAndResponseBehaviorCustomOrigin.html, ResponseCustomRemovedHeaders).
-				Override: map[string]string{"Cache-Control": layout.PackageCacheControl, "Vary": "If-None-Match"},
+				Function: true, OriginRequest: true, ResponseFunction: true,
+				Override: security,
 				Primary:  s3, Secondary: composer, FailoverOn: failoverOn(),
 			},
-			{Pattern: BinariesPath, Cache: CachePolicy{Def: 24 * time.Hour, Max: year}, Function: true, Primary: s3},
+			{Pattern: BinariesPath, Cache: byPath, Function: true, Override: security, Primary: s3},
 			// Nothing else in the bucket is anybody's business: the Function answers.
-			{Pattern: "*", Function: true, Primary: s3},
+			{Pattern: "*", Cache: byPath, Function: true, Override: security, Primary: s3},
 		},
 		Errors: errors,
-		Limits: DefaultLimits(),
+		Limits: limits,
 		Assume: Assumptions{NotModifiedIsCached: true},
 	}
 }

@@ -39,7 +39,7 @@ const other = "/package?cpuArch=armv7&attrCellular=prod"
 func comeAgain(t *testing.T, a answer) {
 	t.Helper()
 	var e struct{ Error string }
-	if a.status != 503 || a.header.Get("Retry-After") == "" || json.Unmarshal(a.body, &e) != nil || e.Error == "" {
+	if a.status != 503 || a.header.Get("Retry-After") == "" || a.header.Get("Cache-Control") != layout.UnavailableCacheControl || json.Unmarshal(a.body, &e) != nil || e.Error == "" {
 		t.Fatalf("%v %v: want 503 with Retry-After", a, a.header)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -24,7 +25,8 @@ type functionEvent struct {
 	Viewer  struct {
 		IP string `json:"ip"`
 	} `json:"viewer"`
-	Request functionRequest `json:"request"`
+	Request  functionRequest `json:"request"`
+	Response *functionAnswer `json:"response,omitempty"` // of viewer-response events
 }
 
 type functionContext struct {
@@ -74,32 +76,47 @@ type functionAnswer struct {
 	StatusCode        int                      `json:"statusCode"`
 	StatusDescription string                   `json:"statusDescription"`
 	Headers           map[string]functionValue `json:"headers"`
-	Body              json.RawMessage          `json:"body"`
+	Cookies           map[string]functionValue `json:"cookies"`
+	Body              json.RawMessage          `json:"body,omitempty"`
+}
+
+// functionEvent is an event about a request, with the parameters and headers that are in it.
+func (c *CloudFront) functionEvent(kind string, r *request) (ev functionEvent, params map[string]functionValue, shown http.Header) {
+	ev = functionEvent{Version: "1.0", Context: functionContext{c.dist.Domain, c.dist.ID, kind, r.id}}
+	ev.Viewer.IP = r.ip
+	names, values := pairs(toUTF8(r.query))
+	params = make(map[string]functionValue, len(names))
+	for _, name := range names {
+		params[name] = valueOf(values[name])
+	}
+	shown = readable(r.header)
+	shown.Del("Cookie")
+	ev.Request = functionRequest{Method: r.method, URI: toUTF8(r.uri), QueryString: inOrder(names, params),
+		Headers: functionHeaders(shown), Cookies: make(map[string]functionValue)}
+	return ev, params, shown
+}
+
+func functionHeaders(h http.Header) map[string]functionValue {
+	out := make(map[string]functionValue, len(h))
+	for name, values := range h {
+		out[strings.ToLower(name)] = valueOf(values)
+	}
+	return out
+}
+
+func (c *CloudFront) functionOptions(r *request) map[string]any {
+	options := map[string]any{"timeout": c.dist.Limits.FunctionTime.Milliseconds()}
+	if r.query != "" {
+		options["raw"] = toUTF8(r.query)
+	}
+	return options
 }
 
 // runFunction calls the Function. It returns the request that it makes of r, or its answer.
 func (c *CloudFront) runFunction(ctx context.Context, t *Trace, r *request) (*request, *response, error) {
-	ev := functionEvent{Version: "1.0", Context: functionContext{c.dist.Domain, c.dist.ID, "viewer-request", r.id}}
-	ev.Viewer.IP = r.ip
-	query := toUTF8(r.query)
-	names, values := pairs(query)
-	params := make(map[string]functionValue, len(names))
-	for _, name := range names {
-		params[name] = valueOf(values[name])
-	}
-	ev.Request = functionRequest{Method: r.method, URI: toUTF8(r.uri), QueryString: inOrder(names, params),
-		Headers: make(map[string]functionValue), Cookies: make(map[string]functionValue)}
-	shown := readable(r.header)
-	shown.Del("Cookie")
-	for name, v := range shown {
-		ev.Request.Headers[strings.ToLower(name)] = valueOf(v)
-	}
-	options := map[string]any{"timeout": c.dist.Limits.FunctionTime.Milliseconds()}
-	if r.query != "" {
-		options["raw"] = query
-	}
-	result, took, err := c.host.call(ctx, "viewer", ev, options)
-	t.Function = took
+	ev, params, shown := c.functionEvent("viewer-request", r)
+	result, took, err := c.host.call(ctx, "request", ev, c.functionOptions(r))
+	t.Function += took
 	if err != nil {
 		return nil, nil, &Broken{RuleFunctionError, 503, err.Error()}
 	}
@@ -282,6 +299,44 @@ func (c *CloudFront) functionAnswer(result json.RawMessage) (*response, error) {
 		return nil, &Broken{RuleFunctionAnswer, 502, fmt.Sprintf("%d bytes, more than %d", len(result), c.dist.Limits.FunctionAnswer)}
 	}
 	return &response{status: a.StatusCode, header: header, body: body}, nil
+}
+
+// runResponse calls the viewer-response Function on an answer that is about to be sent, and changes it. It
+// does not run for errors, nor for what the viewer-request Function answered
+// (edge-function-restrictions-all.html, function-restrictions-status-codes).
+func (c *CloudFront) runResponse(ctx context.Context, t *Trace, r *request, a *wholeAnswer) error {
+	ev, _, _ := c.functionEvent("viewer-response", r)
+	shown, hidden := make(http.Header), make(http.Header)
+	for name, values := range a.header {
+		if disallowed(strings.ToLower(name)) || name == "Content-Length" {
+			hidden[name] = values
+		} else if len(values) > 0 {
+			shown[name] = values
+		}
+	}
+	ev.Response = &functionAnswer{StatusCode: a.status, StatusDescription: http.StatusText(a.status), Headers: functionHeaders(readable(shown)), Cookies: make(map[string]functionValue)}
+	result, took, err := c.host.call(ctx, "response", ev, c.functionOptions(r))
+	t.Function += took
+	if err != nil {
+		return &Broken{RuleFunctionError, 503, err.Error()}
+	}
+	var got functionAnswer
+	if err := json.Unmarshal(result, &got); err != nil || got.StatusCode < 100 || got.StatusCode > 599 || len(got.Body) > 0 {
+		return &Broken{RuleFunctionResult, 502, fmt.Sprintf("%v: %.200s", err, result)} // the rig gives it no way to replace bodies
+	}
+	header, err := headersOf(got.Headers)
+	if err != nil {
+		return err
+	}
+	if err := checkRequestHeaders(shown, header, []string{"warning", "via"}); err != nil {
+		return err
+	}
+	asSent(header, readable(shown), shown)
+	clear(a.header)
+	maps.Copy(a.header, header)
+	maps.Copy(a.header, hidden)
+	a.status = got.StatusCode
+	return nil
 }
 
 // bodyOf reads a Function's body: text, or {encoding, data}.

@@ -114,7 +114,7 @@ func overFunction(t *testing.T, function, handler string, origin http.HandlerFun
 	return start(t, rig.Options{Dist: dist(t, function, handler), Change: func(d *rig.Distribution) {
 		b := &d.Behaviors[0]
 		b.Primary, b.Secondary = &rig.Origin{Name: "origin", URL: srv.URL, Domain: "origin.example"}, nil
-		b.Override = nil
+		b.Override, b.ResponseFunction = nil, false
 		for _, f := range change {
 			f(d)
 		}

@@ -34,11 +34,10 @@ type host struct {
 }
 
 type hostOptions struct {
-	function string   // file; empty: none
-	handler  string   // file; empty: none
-	env      []string // NAME=value, beside PATH
-	now      func() time.Time
-	log      func(line string) // what the functions print
+	request, response, handler string   // files
+	env                        []string // NAME=value, beside PATH
+	now                        func() time.Time
+	log                        func(line string) // what the functions print
 }
 
 type reply struct {
@@ -50,14 +49,14 @@ type reply struct {
 	Ready  bool
 }
 
-// startHost starts Node and waits until both functions are loaded.
+// startHost starts Node and waits until the functions are loaded.
 func startHost(ctx context.Context, opt hostOptions) (*host, error) {
 	node, err := exec.LookPath("node")
 	if err != nil {
 		return nil, fmt.Errorf("find node (Node.js 20 or newer runs the edge's functions): %w", err)
 	}
 	h := &host{now: opt.now, log: opt.log, calls: make(map[uint64]chan reply), ended: make(chan struct{})}
-	h.cmd = exec.Command(node, "--input-type=module", "-e", hostScript, "--", opt.function, opt.handler)
+	h.cmd = exec.Command(node, "--input-type=module", "-e", hostScript, "--", opt.request, opt.response, opt.handler)
 	h.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "RIG_NOW=" + strconv.FormatInt(opt.now().UnixMilli(), 10)}, opt.env...)
 	var stderr bytes.Buffer
 	h.cmd.Stderr = &stderr
@@ -126,7 +125,7 @@ func (h *host) print(line string) {
 // errThrown is an exception of the function that was called.
 var errThrown = errors.New("threw")
 
-// call calls "viewer" or "origin" and returns its result as JSON and what it took.
+// call calls "request", "response" or "origin" and returns its result as JSON and what it took.
 func (h *host) call(ctx context.Context, kind string, event, options any) (json.RawMessage, time.Duration, error) {
 	h.mu.Lock()
 	h.last++

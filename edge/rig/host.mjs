@@ -1,11 +1,12 @@
-// Runs the Function and the Lambda@Edge handler for host.go: a line of JSON on stdin is a call, a line on
-// stdout its result. Calls overlap. Arguments: function.js, the handler's index.mjs (each may be empty).
+// Runs the Functions and the Lambda@Edge handler for host.go: a line of JSON on stdin is a call, a line on
+// stdout its result. Calls overlap. Arguments: the files of the viewer-request Function, the viewer-response
+// Function and the handler.
 import { createInterface } from 'node:readline';
 import { readFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import vm from 'node:vm';
 
-const [functionFile, handlerFile] = process.argv.slice(1);
+const [requestFile, responseFile, handlerFile] = process.argv.slice(1);
 const send = (message) => process.stdout.write(JSON.stringify(message) + '\n');
 for (const level of ['log', 'info', 'warn', 'error', 'debug']) {
   console[level] = (...parts) => send({ log: parts.map((p) => (typeof p === 'string' ? p : JSON.stringify(p))).join(' ') });
@@ -17,28 +18,28 @@ Date.now = () => clock;
 
 // A bare context, without evaluation of strings, as CloudFront Functions has none
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-javascript-runtime-20.html).
-let viewer = null;
-if (functionFile) {
+function load(file) {
   const context = vm.createContext({ __proto__: null, console: { __proto__: null, log: (...parts) => console.log(...parts.map(String)) } }, {
     codeGeneration: { strings: false, wasm: false },
   });
-  vm.runInContext(readFileSync(functionFile, 'utf8'), context, { filename: 'function.js' });
+  vm.runInContext(readFileSync(file, 'utf8'), context, { filename: file.split('/').pop() });
   vm.runInContext(`var __call = async (text, raw) => {
     const event = JSON.parse(text);
     Object.defineProperty(event.request, 'rawQueryString', { value: () => raw });
     return JSON.stringify(await handler(event));
   }`, context);
   const script = new vm.Script('__call(__text, __raw)');
-  viewer = (event, { raw, timeout }) => {
+  return (event, { raw, timeout }) => {
     context.__text = JSON.stringify(event);
     context.__raw = raw ?? undefined;
     return script.runInContext(context, { timeout });
   };
 }
-const origin = handlerFile ? (await import(pathToFileURL(handlerFile))).handler : null;
+const { handler } = await import(pathToFileURL(handlerFile));
 const functions = {
-  viewer,
-  origin: async (event, { id }) => JSON.stringify(await origin(event, { awsRequestId: id, functionName: 'us-east-1.edge', getRemainingTimeInMillis: () => 30000 })),
+  request: load(requestFile),
+  response: load(responseFile),
+  origin: async (event, { id }) => JSON.stringify(await handler(event, { awsRequestId: id, functionName: 'us-east-1.edge', getRemainingTimeInMillis: () => 30000 })),
 };
 
 async function run({ id, kind, now, event, options }) {

@@ -18,7 +18,6 @@ import (
 	"precast/edge"
 	"precast/edge/rig"
 	"precast/internal/cdn"
-	"precast/internal/layout"
 )
 
 const gamer = "/package?cpuArch=armv8&attrGamer=prod"
@@ -53,12 +52,9 @@ func comparable(a answer, throughTheEdge bool) http.Header {
 	} {
 		h.Del(name)
 	}
-	if throughTheEdge {
-		return h
+	if !throughTheEdge {
+		h.Set("X-Content-Type-Options", "nosniff") // the distribution's policy adds it to every answer
 	}
-	// A response headers policy knows no statuses: errors get its headers, too (understanding-response-headers-policies.html).
-	h.Set("Cache-Control", layout.PackageCacheControl)
-	h.Set("Vary", "If-None-Match")
 	return h
 }
 

@@ -3,7 +3,9 @@ package rig
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +31,9 @@ type Options struct {
 	Objects builder.Objects // what the bucket holds
 	// Dist is the folder with function.js and edge.zip (edge/cmd/pack makes them).
 	Dist string
-	Addr string // of the viewers' side; empty: a free port of 127.0.0.1
+	// Response is the code of the viewer-response Function; empty: ResponseFunction().
+	Response string
+	Addr     string // of the viewers' side; empty: a free port of 127.0.0.1
 	// Now tells the time before Advance adds to it; nil: time.Now.
 	Now     func() time.Time
 	OnTrace func(Trace)                        // called once a request is answered; may be nil
@@ -131,7 +135,11 @@ func (r *Rig) start(ctx context.Context) error {
 	} else if info.Size() > int64(d.Limits.Function) { // cloudfront-limits.html, limits-functions
 		return fmt.Errorf("publish %s: %d bytes, more than %d", function, info.Size(), d.Limits.Function)
 	}
-	h, err := startHost(ctx, hostOptions{function: function, handler: handler, now: now, log: r.opt.OnLog, env: []string{
+	response := filepath.Join(r.dir, "response.js")
+	if err := os.WriteFile(response, []byte(cmp.Or(r.opt.Response, ResponseFunction())), 0o600); err != nil {
+		return err
+	}
+	h, err := startHost(ctx, hostOptions{request: function, response: response, handler: handler, now: now, log: r.opt.OnLog, env: []string{
 		"AWS_REGION=" + edgeRegion, "AWS_ACCESS_KEY_ID=" + role.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + role.SecretAccessKey, "AWS_SESSION_TOKEN=" + role.SessionToken,
 	}})
 	if err != nil {
@@ -147,6 +155,14 @@ func (r *Rig) start(ctx context.Context) error {
 	}
 	r.URL, err = r.listen(addr, r.CloudFront)
 	return err
+}
+
+//go:embed response.js
+var responseFunction string
+
+// ResponseFunction is the viewer-response Function of terraform/edge.tf.
+func ResponseFunction() string {
+	return strings.ReplaceAll(responseFunction, "PACKAGE_CACHE_CONTROL", layout.PackageCacheControl)
 }
 
 // maxHeader is more than any limit of CloudFront's: the rig refuses, not the server.

@@ -162,6 +162,44 @@ func TestFunctionRules(t *testing.T) {
 	}
 }
 
+// The viewer-response Function: a body of (response).
+func TestResponseFunctionRules(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, code string
+		origin     int
+		status     int
+		rule       string
+		header     string // X-A of the answer
+	}{
+		{"nothing", `return response`, 200, 200, "", "origin"},
+		{"a header", `response.headers['x-a'] = {value: 'function'}; return response`, 200, 200, "", "function"},
+		{"no header", `delete response.headers['x-a']; return response`, 200, 200, "", ""},
+		{"another status", `response.statusCode = 202; return response`, 200, 202, "", "origin"},
+		{"not for errors", `response.headers['x-a'] = {value: 'function'}; return response`, 404, 404, "", "origin"},
+
+		{"an exception", `throw new Error('no')`, 200, 503, rig.RuleFunctionError, ""},
+		{"nothing at all", `return undefined`, 200, 502, rig.RuleFunctionResult, ""},
+		{"Via changed", `response.headers.via = {value: 'x'}; return response`, 200, 502, rig.RuleReadOnlyHeader, ""},
+		{"Warning added", `response.headers.warning = {value: 'x'}; return response`, 200, 502, rig.RuleReadOnlyHeader, ""},
+		{"X-Cache added", `response.headers['x-cache'] = {value: 'Hit'}; return response`, 200, 502, rig.RuleDisallowed, ""},
+		{"a header in upper case", `response.headers['X-A'] = {value: 'x'}; return response`, 200, 502, rig.RuleHeaderName, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			o := custom(t, page(c.origin, "body", "X-A", "origin"))
+			r := start(t, rig.Options{Dist: dist(t, passingFunction, passingHandler), Response: "function handler(event) { var response = event.response; " + c.code + " }",
+				Change: func(d *rig.Distribution) { d.Behaviors[0].Primary, d.Behaviors[0].Secondary = o, nil }})
+			for _, when := range []string{"miss", "hit"} {
+				a := get(t, r, "/package")
+				if a.status != c.status || broken(a) != c.rule || a.header.Get("X-A") != c.header || c.rule == "" && string(a.body) != "body" {
+					t.Fatalf("%s: %v %v, rule %q, want %d, rule %q, X-A %q", when, a, a.header, broken(a), c.status, c.rule, c.header)
+				}
+			}
+		})
+	}
+}
+
 // A function sees UTF-8; what is not is taken for ISO-8859-1, and goes on as it was if it is not changed.
 func TestEncodings(t *testing.T) {
 	t.Parallel()

@@ -116,6 +116,12 @@ func ReadGeneration(ctx context.Context, objects Objects, generation uint64) (*i
 	return ix, err
 }
 
+// ReadPlan returns a planned index; it fails with ErrNotExist if there is none of that sequence.
+func ReadPlan(ctx context.Context, objects Objects, sequence uint64) (*index.Index, error) {
+	ix, _, err := readIndex(ctx, objects, layout.PlanKey(sequence))
+	return ix, err
+}
+
 func readIndex(ctx context.Context, objects Objects, key string) (*index.Index, string, error) {
 	data, info, err := readAll(ctx, objects, key, index.MaxEncoded)
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 
 // Objects is where binaries are stored; see builder.Objects.
 type Objects interface {
+	builder.Getter
+	Stat(ctx context.Context, key string) (builder.ObjectInfo, error)
 	Put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error)
 }
 
@@ -36,6 +38,7 @@ type Importer struct {
 	Limits  Limits                             // of archives; zero: DefaultLimits
 	Report  func(it catalog.Item, stored bool) // told of every item; nil: not
 	Now     func() time.Time                   // for the items' Changed; nil: it stays zero
+	Clock   builder.Clock                      // for waiting
 }
 
 // Release is an item and, unless its URL says where it is already, its binary.
@@ -76,7 +79,40 @@ func (im *Importer) Import(ctx context.Context, releases []Release, replace bool
 	if err := im.Catalog.Apply(ctx, p.changes); err != nil {
 		return Result{}, fmt.Errorf("import: %w", err)
 	}
+	if err := im.settle(ctx, p, releases); err != nil {
+		return p.res, fmt.Errorf("import: the catalog is changed, and its binaries may have been removed; import once more: %w", err)
+	}
 	return p.res, nil
+}
+
+// sweepWait outlasts several leases of a sweep.
+const sweepWait = 3 * time.Minute
+
+// settle puts back what was there, and needed by nobody, until the catalog named it: a sweep that had
+// begun before may have removed it. One that begins now sees the catalog.
+func (im *Importer) settle(ctx context.Context, p prepared, releases []Release) error {
+	awaited := false
+	for i, it := range p.res.Items {
+		if releases[i].Open == nil {
+			continue
+		}
+		if !awaited {
+			if err := builder.AwaitFence(ctx, im.Objects, im.Clock, sweepWait); err != nil {
+				return err
+			}
+			awaited = true
+		}
+		key := layout.BinaryKey(it.SHA256, it.App, it.Version)
+		if _, err := im.Objects.Stat(ctx, key); err == nil {
+			continue
+		} else if !errors.Is(err, builder.ErrNotExist) {
+			return fmt.Errorf("find %s: %w", key, err)
+		}
+		if _, err := im.store(ctx, it, releases[i].Open, p.sums[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stamp notes when the items were changed; one that is written as it was has not been.

@@ -123,6 +123,13 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 			return res, err
 		}
 		res.Writes++
+		// A sweep removes a generation from the history before anything that it needs: as long as it is
+		// there, so is the rest.
+		if _, err := k.Objects.Stat(ctx, layout.HistoryKey(old.Generation)); errors.Is(err, builder.ErrNotExist) {
+			return res, refuse("generation %d has just been given up", old.Generation)
+		} else if err != nil {
+			return res, err
+		}
 	}
 	// Looked at after the announcement: what is there now stays.
 	if res.Missing, err = k.missing(ctx, &next); err != nil {

@@ -1,0 +1,6 @@
+//go:build !race
+
+package gc_test
+
+// race: the detector makes everything ten times as slow.
+const race = false

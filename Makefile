@@ -7,7 +7,7 @@ FUZZ    ?= 30s
 SOAK    ?= 5m
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo test test-aws test-race fuzz soak bench golden fmt lint ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-race fuzz soak bench golden fmt lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ edge: ## build dist/edge.zip (Lambda@Edge) and dist/function.js; BUCKET and REGI
 
 demo: build ## play the whole story on this machine (needs Go only; curl where there is one)
 	$(BIN)/precast demo
+
+demo-edge: edge ## the same story through a stand-in for CloudFront with the real edge functions (needs Node 20)
+	$(GO) run ./edge/rig/cmd/demo -dist dist
 
 test: ## all tests that need no network
 	$(GO) test ./...

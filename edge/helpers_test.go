@@ -3,7 +3,9 @@ package edge_test
 import (
 	"crypto/md5"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -224,4 +226,13 @@ func mustParse(t testing.TB, query string) edge.Selection {
 		t.Fatalf("parse %q: %v", query, err)
 	}
 	return s
+}
+
+// equalsJSON fails unless a text is the JSON of a value.
+func equalsJSON(t tb, text string, want map[string]string) {
+	t.Helper()
+	var got map[string]string
+	if err := json.Unmarshal([]byte(text), &got); err != nil || !maps.Equal(got, want) {
+		t.Fatalf("%q is not the JSON of %v (%v)", text, want, err)
+	}
 }

@@ -15,6 +15,8 @@ const (
 	// path names a set, and a set ID does not tell its items. The origin handler moves it here from
 	// the query, in which an object store would look for parameters of its own.
 	SelectionHeader = "X-Precast-Selection"
+	// StatusHeader brings the status of CacheResponse's answer to the CDN's viewer-response function.
+	StatusHeader = "X-Precast-Status"
 )
 
 // RetryAfter is how long a device is asked to wait after a 503, in seconds.
@@ -42,6 +44,18 @@ func (d Decision) Response() Response {
 		}}
 	}
 	return Failure(d.Status, d.Error)
+}
+
+// CacheResponse is Response for a cache that may revalidate a copy of its own: to it, 304 would mean that its
+// copy is still right, and a device that holds everything since a rollback would get the release that was rolled
+// back. It gets 200, and the viewer-response function makes 304 of it (edge/function/response.js).
+func (d Decision) CacheResponse() Response {
+	r := d.Response()
+	if d.Status == StatusNotModified {
+		r.Status = StatusOK
+		r.Headers = append(r.Headers, Header{StatusHeader, strconv.Itoa(d.Status)})
+	}
+	return r
 }
 
 // Failure returns an error as every part of Precast answers it: {"error": message}, cached for a short

@@ -30,14 +30,6 @@ func TestStatementObject(t *testing.T) {
 	if d := edge.Decide(ix, "cpuArch=riscv&payloadType=statement", ""); d.Status != edge.StatusNotFound {
 		t.Errorf("nothing to state: status %d", d.Status)
 	}
-	// A cache that revalidates asks the same.
-	var latest edge.Latest
-	if err := latest.Offer(ix.Encode()); err != nil {
-		t.Fatal(err)
-	}
-	if d := edge.DecideForCache(&latest, "cpuarch=armv8&payloadtype=statement", "", `"x"`); d.Status != edge.StatusOK {
-		t.Errorf("revalidation: status %d", d.Status)
-	}
 }
 
 func TestBare(t *testing.T) {

@@ -43,15 +43,14 @@ type decideVectors struct {
 }
 
 type decideVector struct {
-	Why         string            `json:"why"`
-	NoIndex     bool              `json:"noIndex,omitempty"`
-	Query       string            `json:"query"`
-	Held        string            `json:"held"`
-	IfNoneMatch string            `json:"ifNoneMatch"`
-	Status      int               `json:"status"`
-	Key         string            `json:"key,omitempty"`
-	Headers     map[string]string `json:"headers,omitempty"`
-	Body        string            `json:"body,omitempty"`
+	Why     string            `json:"why"`
+	NoIndex bool              `json:"noIndex,omitempty"`
+	Query   string            `json:"query"`
+	Held    string            `json:"held"`
+	Status  int               `json:"status"`
+	Key     string            `json:"key,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Body    string            `json:"body,omitempty"`
 }
 
 // golden compares vectors with their file, or writes it. Every text must survive JSON.
@@ -150,11 +149,11 @@ func TestDecideVectors(t *testing.T) {
 		if c.noIndex {
 			source = &none
 		}
-		d := edge.DecideForCache(source, c.query, c.held, c.ifNoneMatch)
+		d := edge.Decide(source.Index(), c.query, c.held)
 		if d.Status != c.status {
 			t.Errorf("%s: status %d %s, want %d", c.why, d.Status, d.Error, c.status)
 		}
-		v := decideVector{Why: c.why, NoIndex: c.noIndex, Query: c.query, Held: c.held, IfNoneMatch: c.ifNoneMatch, Status: d.Status}
+		v := decideVector{Why: c.why, NoIndex: c.noIndex, Query: c.query, Held: c.held, Status: d.Status}
 		if d.Status == edge.StatusOK {
 			_, v.Key = d.Object()
 		} else {
@@ -532,18 +531,15 @@ func vectorItems() []index.Item {
 }
 
 type decideInput struct {
-	why, query, held, ifNoneMatch string
-	status                        int
-	noIndex                       bool
+	why, query, held string
+	status           int
+	noIndex          bool
 }
 
 func decideInputs() []decideInput {
 	var all []decideInput
 	add := func(status int, why, query string, held ...string) {
 		all = append(all, decideInput{why: why, query: query, held: strings.Join(held, ","), status: status})
-	}
-	revalidate := func(status int, why, query, ifNoneMatch string, held ...string) {
-		all = append(all, decideInput{why: why, query: query, held: strings.Join(held, ","), ifNoneMatch: ifNoneMatch, status: status})
 	}
 	ok := func(why, query string, held ...string) { add(200, why, query, held...) }
 	osProd, osBeta := md5Of("os_armv8", "1.1.0"), md5Of("os_armv8", "2.0.0")
@@ -611,24 +607,6 @@ func decideInputs() []decideInput {
 	add(304, "everything held, and the manifest asked for", set+"&payloadtype=metadataonly", osProd, board, video)
 	add(304, "both releases of one app held", "attrcamera=beta&cpuarch=armv8&videostreamer=prod", osProd, video, md5Of("videoStreamer", "0.1.2"))
 	ok("one of two releases of one app held", "attrcamera=beta&cpuarch=armv8&videostreamer=prod", video)
-
-	// A cache that revalidates sends the ETag of its own copy.
-	etag := `"bundles-` + sha256Of("x", "1") + `-0.tar.gz"`
-	revalidate(200, "everything held, but a cache revalidates its copy", set, etag, osProd, board, video)
-	revalidate(200, "the same, with a weak ETag", set, "W/"+etag, osProd, board, video)
-	revalidate(200, "the same, with an ETag that is an MD5, as an object store has them", set, `"`+md5Of("x", "1")+`"`, osProd, board, video)
-	revalidate(200, "the same, with a quoted *", set, `"*"`, osProd, board, video)
-	revalidate(200, "the same, for a manifest", set+"&payloadtype=metadataonly", etag, osProd, board, video)
-	revalidate(200, "a cache revalidates, and nothing is held", set, etag)
-	revalidate(200, "a cache revalidates, and one is held", set, etag, board)
-	revalidate(304, "everything held, and the device's own digest is in If-None-Match", "cpuarch=armv8", `"`+osProd+`"`, osProd)
-	revalidate(304, "everything held, and one of its digests is in If-None-Match", set, `"`+board+`"`, osProd, board, video)
-	revalidate(200, "the same digest in upper case is another tag", "cpuarch=armv8", `"`+strings.ToUpper(osProd)+`"`, osProd)
-	revalidate(304, "several tags are no revalidation", set, etag+", "+etag, osProd, board, video)
-	revalidate(304, "no tag is no revalidation", set, ", ,", osProd, board, video)
-	revalidate(200, "If-None-Match says nothing about what is held", "cpuarch=armv8", `"`+osProd+`"`)
-	revalidate(404, "nothing matches, and a cache revalidates", "cpuarch=riscv", etag)
-	revalidate(400, "a bad request, and a cache revalidates", "cpuarch=", etag)
 
 	add(404, "an unknown architecture", "cpuarch=riscv")
 	add(404, "an unknown track", "cpuarch=armv8&os=nightly")

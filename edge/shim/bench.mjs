@@ -16,7 +16,7 @@ function decisions(name, encoded, asked) {
   const go = instantiate(module), ix = parseIndex(encoded);
   const wrong = go.offer(encoded);
   if (wrong) throw new Error(wrong);
-  const answers = { go: (r) => go.decide(r.query, r.held, ''), plain: (r) => plainDecide(ix, r.query, r.held) };
+  const answers = { go: (r) => go.decide(r.query, r.held), plain: (r) => plainDecide(ix, r.query, r.held) };
   const times = { go: [], plain: [] };
   for (let round = 0; round < 30; round++)
     for (const [who, answer] of Object.entries(answers))
@@ -57,7 +57,7 @@ decisions('large', file('index.large'), requests.large);
     go: `const { readFileSync } = await import('node:fs'); const { instantiate } = await import(${JSON.stringify(new URL('go.mjs', `file://${packaged}/`).href)});
       await import(${JSON.stringify(new URL('s3.mjs', `file://${packaged}/`).href)}); await import(${JSON.stringify(new URL('handler.mjs', `file://${packaged}/`).href)});
       const go = instantiate(new WebAssembly.Module(readFileSync(${JSON.stringify(packaged + '/edge.wasm')})));
-      go.offer(readFileSync(${JSON.stringify(dir + '/index.small')})); go.decide('cpuarch=armv8', '', '');`,
+      go.offer(readFileSync(${JSON.stringify(dir + '/index.small')})); go.decide('cpuarch=armv8', '');`,
     plain: `const { readFileSync } = await import('node:fs'); const { parseIndex, decide } = await import(${JSON.stringify(new URL('plain.mjs', import.meta.url).href)});
       await import(${JSON.stringify(new URL('s3.mjs', `file://${packaged}/`).href)}); await import(${JSON.stringify(new URL('handler.mjs', `file://${packaged}/`).href)});
       decide(parseIndex(readFileSync(${JSON.stringify(dir + '/index.small')})), 'cpuarch=armv8', '');`,

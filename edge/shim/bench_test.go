@@ -144,7 +144,7 @@ func realistic(t testing.TB, ix *index.Index, attrs []string) []request {
 				held = append(held, edge.Hex(sum[:]))
 			}
 		}
-		all = append(all, answered(&latest, query, strings.Join(held, ","), ""))
+		all = append(all, answered(&latest, query, strings.Join(held, ",")))
 	}
 	return all
 }

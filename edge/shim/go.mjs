@@ -80,12 +80,11 @@ export function instantiate(module) {
   return {
     exports, call,
     // decide answers a request.
-    decide(query, held, ifNoneMatch) {
+    decide(query, held) {
       const v = view();
       const n = v.utf8Write(query.slice(0, MAX_QUERY + 1), base);
       const h = held === '' ? 0 : v.utf8Write(held.slice(0, MAX_HEADER + 1), base + n);
-      const m = ifNoneMatch === '' ? 0 : v.utf8Write(ifNoneMatch.slice(0, MAX_HEADER + 1), base + n + h);
-      return answer(call(exports.decide, n, h, m));
+      return answer(call(exports.decide, n, h));
     },
     unavailable: () => answer(call(exports.unavailable)),
     // offer takes an encoded index into use; it returns '' or what is wrong with the index.

@@ -4,7 +4,7 @@ import { published } from './published.mjs';
 
 const PATH = '/package';
 const HELD = 'x-precast-held', SELECTION = 'x-precast-selection'; // edge.HeldHeader, edge.SelectionHeader
-const REASONS = { 304: 'Not Modified', 400: 'Bad Request', 404: 'Not Found', 503: 'Service Unavailable' };
+const REASONS = { 200: 'OK', 400: 'Bad Request', 404: 'Not Found', 503: 'Service Unavailable' };
 
 // The answer's texts are Go's lines of "name: value".
 function generated({ status, headers, body }) {
@@ -53,8 +53,8 @@ export function makeHandler({ module, get, config, log, now = Date.now }) {
 
   function decide(request) {
     const { headers, querystring } = request;
-    const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]), joined(headers['if-none-match']));
-    if (status !== 200) return generated({ status, ...rest });
+    const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]));
+    if (key === '') return generated({ status, ...rest });
     // The object store must not see the device's query; the composer reads it from the header.
     request.uri = '/' + key;
     request.querystring = '';

@@ -28,21 +28,21 @@ func buf() unsafe.Pointer { return unsafe.Pointer(&mem) }
 //go:wasmexport bufsize
 func bufsize() int32 { return bufSize }
 
-// decide answers a request, whose query, held tags and If-None-Match have these lengths in bytes. It
+// decide answers a request, whose query and held tags have these lengths in bytes. If-None-Match is not asked
+// for: a cache that revalidates puts the ETag of its own copy there. It
 // returns the status, or a negative number (see failed), and leaves an answer in mem.
 //
 //go:wasmexport decide
-func decide(nQuery, nHeld, nMatch int32) (status int32) {
+func decide(nQuery, nHeld int32) (status int32) {
 	defer recovered(&status)
-	total := int64(nQuery) + int64(nHeld) + int64(nMatch)
-	if nQuery < 0 || nHeld < 0 || nMatch < 0 || total > bufSize {
+	total := int64(nQuery) + int64(nHeld)
+	if nQuery < 0 || nHeld < 0 || total > bufSize {
 		return outOfRange
 	}
 	all := string(mem[:total])
-	held := nQuery + nHeld
-	d := edge.DecideForCache(&latest, all[:nQuery], all[nQuery:held], all[held:])
+	d := edge.Decide(latest.Index(), all[:nQuery], all[nQuery:])
 	if d.Status != edge.StatusOK {
-		return answer("", "", d.Response())
+		return answer("", "", d.CacheResponse())
 	}
 	_, key := d.Object()
 	return answer(key, d.Selection.String(), edge.Response{Status: d.Status})

@@ -69,10 +69,8 @@ func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Deci
 		if d.Status == edge.StatusBadRequest {
 			return d, nil
 		}
-		// What a device that holds everything gets is asked for as well: see edge.DecideForCache.
-		if d.Status == edge.StatusOK || d.Status == edge.StatusNotModified {
+		if d.Status == edge.StatusOK {
 			if _, object := d.Object(); object == key {
-				d.Status = edge.StatusOK
 				return d, nil
 			}
 		}

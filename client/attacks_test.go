@@ -1,0 +1,830 @@
+package client_test
+
+import (
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"precast/client"
+	"precast/internal/keyring"
+	"precast/internal/layout"
+)
+
+// The attacks that TUF (https://theupdateframework.io/docs/security/) and Uptane
+// (https://uptane.org/docs/latest/standard/uptane-standard) list, each played by somebody who sits between a
+// real server and real devices, and answers what they like.
+//
+// Every attack is played three times. Against each kind of device: it must install nothing, say the symptom,
+// and recover as soon as the attacker has gone. And against a client in Go that leaves out the very checks that
+// hold it off: the attack must then succeed, or else the test would not show that the check is needed.
+
+type attack struct {
+	name string
+	// check is the symptom that the device must tell.
+	check client.Check
+	// leftOut are the checks without which the attack succeeds; nil: check alone.
+	leftOut []client.Check
+	// play is what the attacker does. It is called after the device has installed release 1 of generation 1,
+	// and may go on with the world (publish, rotate) before it returns the attacker's answers.
+	play func(w *world) http.HandlerFunc
+	// success tells whether the attack has succeeded against a client without the check; nil: it has updated
+	// without an error.
+	success func(t *testing.T, w *world, d *goDevice, err error) bool
+}
+
+func pass(w *world, rw http.ResponseWriter, r *http.Request) { w.forward(r).send(rw) }
+
+// answer has the attacker answer for statements and bundles, and pass everything else on.
+func answer(w *world, said, bundle *recorded) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		switch {
+		case isStatement(r) && said != nil:
+			said.send(rw)
+		case isBundle(r) && bundle != nil:
+			bundle.send(rw)
+		default:
+			pass(w, rw, r)
+		}
+	}
+}
+
+// replay answers as the server did when it was called.
+func replay(w *world) http.HandlerFunc {
+	ring := w.fetch("/keyring")
+	said := w.fetch("/package?" + selection + "&payloadType=statement")
+	bundle := w.fetch("/package?" + selection)
+	return func(rw http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/keyring":
+			ring.send(rw)
+		case isStatement(r):
+			said.send(rw)
+		case isBundle(r):
+			bundle.send(rw)
+		default:
+			pass(w, rw, r)
+		}
+	}
+}
+
+func attacks() []attack {
+	return []attack{
+		{
+			name:  "arbitrary installation: a statement by a key that nobody knows",
+			check: client.UnknownKey,
+			play: func(w *world) http.HandlerFunc {
+				s, bundle := w.evil(2)
+				said := w.signedBy(attackerKey, s)
+				return answer(w, &said, &bundle)
+			},
+		},
+		{
+			name:  "arbitrary installation: a keyring of the attacker's own",
+			check: client.UntrustedKeyring,
+			play: func(w *world) http.HandlerFunc {
+				k, err := keyring.Keyring{Version: 2, Expires: w.keyring.Expires, Roots: publics(attackerRoot), Signing: publics(attackerKey)}.Sign(w.t.Context(), attackerRoot)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				s, bundle := w.evil(2)
+				said := w.signedBy(attackerKey, s)
+				rest := answer(w, &said, &bundle)
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if isKeyring(r) {
+						recorded{200, nil, k.Encode()}.send(rw)
+						return
+					}
+					rest(rw, r)
+				}
+			},
+		},
+		{
+			name:  "arbitrary installation: a changed statement",
+			check: client.WrongSignature,
+			play: func(w *world) http.HandlerFunc {
+				s, bundle := w.evil(2)
+				said := w.signedBy(attackerKey, s)
+				// The server's key, and the attacker's signature.
+				said.body = []byte(strings.Replace(string(said.body), attackerKey.Public().ID(), signingKey.Public().ID(), 1))
+				return answer(w, &said, &bundle)
+			},
+		},
+		{
+			name:    "arbitrary installation: changed content under the right name and length",
+			check:   client.WrongFile,
+			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
+			play: func(w *world) http.HandlerFunc {
+				files := w.publish()
+				for name, content := range files {
+					files[name] = strings.Repeat("!", len(content))
+				}
+				bundle := w.bundle(files, files)
+				return answer(w, nil, &bundle)
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
+				return err == nil && strings.HasPrefix(d.files["os_armv8_1.2"], "!!!")
+			},
+		},
+		{
+			name:  "endless data: a bundle without an end",
+			check: client.TooLong,
+			play: func(w *world) http.HandlerFunc {
+				w.publish()
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if !isBundle(r) {
+						pass(w, rw, r)
+						return
+					}
+					endless(rw)
+				}
+			},
+			success: swallowed,
+		},
+		{
+			name:  "endless data: a statement without an end",
+			check: client.TooLong,
+			play: func(w *world) http.HandlerFunc {
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if !isStatement(r) {
+						pass(w, rw, r)
+						return
+					}
+					endless(rw)
+				}
+			},
+			success: swallowed,
+		},
+		{
+			name:  "endless data: a keyring without an end",
+			check: client.TooLong,
+			play: func(w *world) http.HandlerFunc {
+				return func(rw http.ResponseWriter, r *http.Request) { endless(rw) }
+			},
+			success: swallowed,
+		},
+		{
+			name:  "extraneous dependency: one file more in the bundle",
+			check: client.ExtraFile,
+			play: func(w *world) http.HandlerFunc {
+				files := w.publish()
+				more := maps.Clone(files)
+				more["cryptominer_1.0"] = "evil"
+				bundle := w.bundle(more, files)
+				return answer(w, nil, &bundle)
+			},
+		},
+		{
+			name:  "fast-forward: a stolen key counts far ahead",
+			check: client.FarGeneration,
+			play: func(w *world) http.HandlerFunc {
+				s, bundle := w.evil(1 << 40)
+				said := w.signedBy(signingKey, s)
+				return answer(w, &said, &bundle)
+			},
+		},
+		{
+			name:  "indefinite freeze: the same answers for ever",
+			check: client.ExpiredStatement,
+			play: func(w *world) http.HandlerFunc {
+				frozen := replay(w)
+				w.publish()
+				w.clock.advance(7 * 24 * time.Hour)
+				return frozen
+			},
+		},
+		{
+			name:  "indefinite freeze: the same keyring for ever",
+			check: client.ExpiredKeyring,
+			play: func(w *world) http.HandlerFunc {
+				ring := w.fetch("/keyring")
+				w.clock.advance(365 * 24 * time.Hour)
+				w.nextKeyring(func(k *keyring.Keyring) { k.Expires = w.clock.Now().Add(365 * 24 * time.Hour) }, rootKey)
+				w.publish()
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if isKeyring(r) {
+						ring.send(rw)
+						return
+					}
+					pass(w, rw, r)
+				}
+			},
+		},
+		{
+			name:    "malicious mirror: it changes a byte on the way",
+			check:   client.WrongFile,
+			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
+			play: func(w *world) http.HandlerFunc {
+				files := w.publish()
+				name := "scoreboard_1.2"
+				files[name] = files[name][:20000] + "X" + files[name][20001:]
+				bundle := w.bundle(files, files)
+				return answer(w, nil, &bundle)
+			},
+		},
+		{
+			name:    "mix-and-match: the new statement, a new file and old ones under new names",
+			check:   client.WrongFile,
+			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
+			play: func(w *world) http.HandlerFunc {
+				files := w.publish()
+				files["scoreboard_1.2"] = contentOf("scoreboard", 1)
+				bundle := w.bundle(files, files)
+				return answer(w, nil, &bundle)
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
+				return err == nil && d.files["scoreboard_1.2"] == contentOf("scoreboard", 1) && d.files["os_armv8_1.2"] == contentOf("os_armv8", 2)
+			},
+		},
+		{
+			name:  "mix-and-match: the new statement and the old bundle",
+			check: client.ExtraFile,
+			// Left out, the files of the new generation are still missing.
+			leftOut: []client.Check{client.ExtraFile},
+			play: func(w *world) http.HandlerFunc {
+				bundle := w.fetch("/package?" + selection)
+				w.publish()
+				return answer(w, nil, &bundle)
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
+				return refusedBy(err) != string(client.ExtraFile)
+			},
+		},
+		{
+			name:  "rollback: the answers of the generation before",
+			check: client.OldGeneration,
+			play: func(w *world) http.HandlerFunc {
+				old := replay(w)
+				w.publish()
+				mustUpdate(w.t, w.under)
+				return old
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
+				return err == nil && d.files["os_armv8_1.1"] != ""
+			},
+		},
+		{
+			name:  "slow retrieval: the bundle drips",
+			check: client.TooSlow,
+			play: func(w *world) http.HandlerFunc {
+				w.publish()
+				return drip(w, isBundle, func() { w.clock.advance(client.DefaultLimits().RateWindow) })
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
+		},
+		{
+			name:  "slow retrieval: the keyring drips",
+			check: client.TooSlow,
+			play: func(w *world) http.HandlerFunc {
+				return drip(w, isKeyring, func() { w.clock.advance(client.DefaultLimits().RateWindow) })
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
+		},
+		{
+			name:  "wrong software: the packages of another kind of device",
+			check: client.OtherSelection,
+			play: func(w *world) http.HandlerFunc {
+				w.publish()
+				said := w.fetch("/package?cpuArch=armv7&payloadType=statement")
+				bundle := w.fetch("/package?cpuArch=armv7")
+				return answer(w, &said, &bundle)
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
+				return err == nil && d.files["os_armv7_1.2"] != ""
+			},
+		},
+		{
+			name:  "key compromise: a stolen signing key, after it has been revoked",
+			check: client.RevokedKey,
+			play: func(w *world) http.HandlerFunc {
+				w.nextKeyring(func(k *keyring.Keyring) {
+					k.Signing, k.Revoked = publics(key(3)), []string{signingKey.Public().ID()}
+				}, rootKey)
+				w.sign(key(3))
+				s, bundle := w.evil(2)
+				said := w.signedBy(signingKey, s)
+				return answer(w, &said, &bundle)
+			},
+			leftOut: []client.Check{client.RevokedKey},
+		},
+		{
+			name:  "key compromise: the revocation is kept from a device that has seen it",
+			check: client.OldKeyring,
+			play: func(w *world) http.HandlerFunc {
+				ring := w.fetch("/keyring")
+				w.nextKeyring(func(k *keyring.Keyring) {
+					k.Signing, k.Revoked = publics(key(3)), []string{signingKey.Public().ID()}
+				}, rootKey)
+				w.sign(key(3))
+				mustUpdate(w.t, w.under)
+				s, bundle := w.evil(2)
+				said := w.signedBy(signingKey, s)
+				rest := answer(w, &said, &bundle)
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if isKeyring(r) {
+						ring.send(rw)
+						return
+					}
+					rest(rw, r)
+				}
+			},
+			// The device has the newer keyring all the same: the stolen key does not help.
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
+				return refusedBy(err) == string(client.RevokedKey)
+			},
+		},
+		{
+			name:  "key compromise: a stolen signing key makes a keyring",
+			check: client.UntrustedKeyring,
+			play: func(w *world) http.HandlerFunc {
+				k, err := keyring.Keyring{Version: 2, Expires: w.keyring.Expires, Roots: publics(rootKey), Signing: publics(attackerKey)}.Sign(w.t.Context(), signingKey)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				s, bundle := w.evil(2)
+				said := w.signedBy(attackerKey, s)
+				rest := answer(w, &said, &bundle)
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if isKeyring(r) {
+						recorded{200, nil, k.Encode()}.send(rw)
+						return
+					}
+					rest(rw, r)
+				}
+			},
+		},
+		{
+			name:    "partial bundle: a file is left out",
+			check:   client.MissingFile,
+			leftOut: []client.Check{client.MissingFile, client.WrongDetails},
+			play: func(w *world) http.HandlerFunc {
+				files := w.publish()
+				less := maps.Clone(files)
+				delete(less, "scoreboard_1.2")
+				bundle := w.bundle(less, files)
+				return answer(w, nil, &bundle)
+			},
+			// Left out, the device sees it when it looks at the files once more before it uses them.
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return errors.Is(err, os.ErrNotExist) },
+		},
+		{
+			name:  "partial bundle: it is cut off and says that it is whole",
+			check: client.MissingFile,
+			play: func(w *world) http.HandlerFunc {
+				w.publish()
+				bundle := w.fetch("/package?" + selection)
+				bundle.body = bundle.body[:len(bundle.body)/2]
+				bundle.header.Del("Content-Length")
+				return answer(w, nil, &bundle)
+			},
+			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return err != nil }, // gzip itself cannot be read
+		},
+		{
+			name:    "partial bundle: package_details.json says something else",
+			check:   client.WrongDetails,
+			leftOut: []client.Check{client.WrongDetails},
+			play: func(w *world) http.HandlerFunc {
+				files := w.publish()
+				other := maps.Clone(files)
+				other["os_armv8_1.2"] = "another one"
+				bundle := w.bundle(files, other)
+				return answer(w, nil, &bundle)
+			},
+		},
+	}
+}
+
+// enough is how much an endless answer has; far beyond any limit of the device in these tests.
+const enough = 32 << 20
+
+func endless(rw http.ResponseWriter) {
+	rw.Header().Set("Content-Type", "application/octet-stream")
+	chunk := []byte(strings.Repeat("x", 64<<10))
+	for range enough / len(chunk) {
+		if _, err := rw.Write(chunk); err != nil {
+			return // the device has had enough
+		}
+	}
+}
+
+// swallowed: a client without the limit took all of it.
+func swallowed(t *testing.T, w *world, d *goDevice, err error) bool {
+	return err != nil && refusedBy(err) != string(client.TooLong)
+}
+
+// drip sends a byte, lets the time pass and waits until the device goes; to whom does not mind it sends the beginning of an answer.
+func drip(w *world, what func(*http.Request) bool, pass1 func()) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		if !what(r) {
+			pass(w, rw, r)
+			return
+		}
+		rw.Header().Set("Content-Length", "60000")
+		_, _ = io.WriteString(rw, "\x1f")
+		_ = http.NewResponseController(rw).Flush()
+		pass1()
+		if w.patient {
+			panic(http.ErrAbortHandler)
+		}
+		<-r.Context().Done()
+	}
+}
+
+// refusedBy returns the check that an error of either client tells.
+func refusedBy(err error) string {
+	if err == nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(err.Error(), "refused (")
+	check, _, _ := strings.Cut(rest, ")")
+	return check
+}
+
+func TestAttacks(t *testing.T) {
+	kinds := shells(t)
+	kinds["go"] = nil
+	if testing.Short() {
+		delete(kinds, "busybox")
+	}
+	for _, a := range attacks() {
+		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
+			for kind, sh := range kinds {
+				t.Run(kind, func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t)
+					var d device = w.goDevice()
+					if sh != nil {
+						d = w.shDevice(sh)
+					}
+					w.under = d
+					mustUpdate(t, d)
+					attacker := a.play(w)
+					before, times := d.installed()
+					w.attacked(attacker)
+					err := d.update()
+					if got := refusedBy(err); got != string(a.check) {
+						t.Errorf("the device says %v, want refused (%s)", err, a.check)
+					}
+					after, timesAfter := d.installed()
+					if !maps.Equal(before, after) || timesAfter != times {
+						t.Error("something has been installed")
+					}
+					// Again and again: the attacker gains nothing by waiting.
+					if sh == nil {
+						if err := d.update(); err == nil {
+							t.Error("the second time the attack succeeds")
+						}
+					}
+					w.attacked(nil)
+					want := w.publish()
+					mustUpdate(t, d)
+					wantFiles(t, d, want)
+				})
+			}
+			t.Run("without the check", func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.patient = true
+				leftOut := a.leftOut
+				if leftOut == nil {
+					leftOut = []client.Check{a.check}
+				}
+				dir := t.TempDir()
+				first := w.goDeviceAt(w.front, dir)
+				w.under = first
+				mustUpdate(t, first)
+				attacker := a.play(w)
+				d := w.goDeviceAt(w.front, dir, leftOut...)
+				w.attacked(attacker)
+				err := d.update()
+				success := err == nil && d.times > 0
+				if a.success != nil {
+					success = a.success(t, w, d, err)
+				} else if a.check == client.ExpiredStatement { // nothing new, and nobody notices
+					success = err == nil
+				}
+				if !success {
+					t.Errorf("the attack is held off by another check: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Whoever steals a signing key can have devices install what they like, and count ahead, until it is revoked.
+// Then all is as it was.
+func TestFastForwardRecovery(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.devices()[kind]
+			mustUpdate(t, d)
+			s, bundle := w.evil(100_000)
+			said := w.signedBy(signingKey, s)
+			w.attacked(answer(w, &said, &bundle))
+			mustUpdate(t, d)
+			wantFiles(t, d, map[string]string{"os_armv8_6.6.6": "evil"})
+			w.attacked(nil)
+			if err := d.update(); refusedBy(err) != string(client.OldGeneration) {
+				t.Fatalf("before the revocation: %v", err)
+			}
+			w.nextKeyring(func(k *keyring.Keyring) {
+				k.Signing, k.Revoked = publics(key(3)), []string{signingKey.Public().ID()}
+			}, rootKey)
+			w.sign(key(3))
+			want := w.publish()
+			mustUpdate(t, d)
+			wantFiles(t, d, want)
+		})
+	}
+}
+
+// A thief may state a set under the very ID of the one that is released: it is taken out all the same.
+func TestForgedSetIDRecovery(t *testing.T) {
+	w := newWorld(t)
+	d := w.goDevice()
+	s, bundle := w.evil(1) // with the set ID of what is released
+	said := w.signedBy(signingKey, s)
+	w.attacked(answer(w, &said, &bundle))
+	mustUpdate(t, d)
+	w.attacked(nil)
+	w.nextKeyring(func(k *keyring.Keyring) {
+		k.Signing, k.Revoked = publics(key(3)), []string{signingKey.Public().ID()}
+	}, rootKey)
+	w.sign(key(3))
+	mustUpdate(t, d)
+	if files, _ := d.installed(); files["os_armv8_1.1"] == "" || len(files) != 3 {
+		t.Errorf("%d files are installed", len(files))
+	}
+}
+
+// Two statements of one generation: somebody has two truths.
+func TestTwoStatementsOfOneGeneration(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.devices()[kind]
+			mustUpdate(t, d)
+			s, bundle := w.evil(1)
+			said := w.signedBy(signingKey, s)
+			w.attacked(answer(w, &said, &bundle))
+			if err := d.update(); refusedBy(err) != string(client.OtherContent) {
+				t.Errorf("%v", err)
+			}
+			if _, times := d.installed(); times != 1 {
+				t.Error("something has been installed")
+			}
+		})
+	}
+}
+
+// A malicious mirror works as long as it behaves; when it does not, any other one will do.
+func TestMaliciousMirror(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	evil := w.goDeviceAt(w.front, dir)
+	mustUpdate(t, evil) // through it
+	want := w.publish()
+	files := maps.Clone(want)
+	files["os_armv8_1.2"] = strings.Repeat("!", fileSize)
+	bundle := w.bundle(files, files)
+	w.attacked(answer(w, nil, &bundle))
+	if err := evil.update(); refusedBy(err) != string(client.WrongFile) {
+		t.Fatalf("%v", err)
+	}
+	other := w.goDeviceAt(w.origin, dir)
+	mustUpdate(t, other)
+	wantFiles(t, other, want)
+}
+
+// Requests that are dropped, at every point: nothing is installed, and the device goes on when it can.
+func TestDropRequest(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		for what, is := range map[string]func(*http.Request) bool{
+			"all": func(*http.Request) bool { return true }, "keyring": isKeyring, "statement": isStatement, "bundle": isBundle,
+		} {
+			t.Run(kind+"/"+what, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.devices()[kind]
+				mustUpdate(t, d)
+				before, _ := d.installed()
+				want := w.publish()
+				w.attacked(func(rw http.ResponseWriter, r *http.Request) {
+					if is(r) {
+						panic(http.ErrAbortHandler)
+					}
+					pass(w, rw, r)
+				})
+				if err := d.update(); err == nil || refusedBy(err) != "" {
+					t.Errorf("the device says %v", err)
+				}
+				wantFiles(t, d, before)
+				w.attacked(nil)
+				mustUpdate(t, d)
+				wantFiles(t, d, want)
+			})
+		}
+	}
+}
+
+// A download that breaks off is gone on with: whatever came before is not sent again.
+func TestPartialBundleIsResumed(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.devices()[kind]
+			const first = 30_000
+			var broke, resumedAt int
+			w.attacked(func(rw http.ResponseWriter, r *http.Request) {
+				if !isBundle(r) {
+					pass(w, rw, r)
+					return
+				}
+				a := w.forward(r)
+				if broke == 0 {
+					broke = len(a.body)
+					rw.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+					rw.Header().Set("ETag", a.header.Get("ETag"))
+					_, _ = rw.Write(a.body[:first])
+					_ = http.NewResponseController(rw).Flush()
+					panic(http.ErrAbortHandler)
+				}
+				if a.status != http.StatusPartialContent || len(a.body) >= broke {
+					t.Errorf("asked anew: %d, %d bytes", a.status, len(a.body))
+				}
+				resumedAt = broke - len(a.body)
+				a.send(rw)
+			})
+			for range 2 { // the client in sh leaves the second try to the next run
+				if d.update() == nil {
+					break
+				}
+			}
+			if files, times := d.installed(); len(files) != 3 || times != 1 {
+				t.Fatalf("%d files, installed %d times", len(files), times)
+			}
+			// How much of what was sent had arrived when the connection broke is the network's matter.
+			if resumedAt == 0 || resumedAt > first {
+				t.Errorf("resumed at %d", resumedAt)
+			}
+		})
+	}
+}
+
+// What an attacker has begun to send is no obstacle to the rest.
+func TestSpoiltBeginning(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.devices()[kind]
+			tag := w.fetch("/package?" + selection).header.Get("ETag")
+			w.attacked(func(rw http.ResponseWriter, r *http.Request) {
+				if !isBundle(r) {
+					pass(w, rw, r)
+					return
+				}
+				if r.Header.Get("Range") != "" {
+					panic(http.ErrAbortHandler)
+				}
+				rw.Header().Set("Content-Length", "90000")
+				rw.Header().Set("ETag", tag) // so that the server will go on with it
+				_, _ = io.WriteString(rw, strings.Repeat("evil", 5000))
+				_ = http.NewResponseController(rw).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			if err := d.update(); err == nil {
+				t.Fatal("no error")
+			}
+			w.attacked(nil)
+			mustUpdate(t, d)
+			if files, _ := d.installed(); len(files) != 3 {
+				t.Errorf("%d files", len(files))
+			}
+		})
+	}
+}
+
+// Things that an archive must not have, whatever they would do on which device.
+func TestHostileArchives(t *testing.T) {
+	w := newWorld(t)
+	files := w.publish()
+	details := member{name: layout.ManifestName, content: detailsOf(t, w, files)}
+	good := append([]member{details}, members(files)...)
+	outside := filepath.Join(t.TempDir(), "outside")
+	for name, more := range map[string][]member{
+		"a path upwards":         {{name: "../../evil", content: "evil"}},
+		"an absolute path":       {{name: outside, content: "evil"}},
+		"a folder":               {{name: "dir/evil", content: "evil"}},
+		"a symbolic link":        {{name: "link", content: "/etc/passwd", kind: '2'}},
+		"a hard link":            {{name: "hard", content: "/etc/passwd", kind: '1'}},
+		"a device":               {{name: "null", kind: '3'}},
+		"a file twice":           {{name: "os_armv8_1.2", content: files["os_armv8_1.2"]}},
+		"a manifest twice":       {details},
+		"an empty stranger":      {{name: "x", content: ""}},
+		"a name with a new line": {{name: "a\nos_armv8_1.2", content: ""}},
+	} {
+		bundle := recorded{200, nil, pack(t, append(good[:len(good):len(good)], more...)...)}
+		for kind, d := range w.devices() {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				w.attacked(answer(w, nil, &bundle))
+				if err := d.update(); refusedBy(err) != string(client.ExtraFile) {
+					t.Errorf("%v", err)
+				}
+				if _, times := d.installed(); times != 0 {
+					t.Error("something has been installed")
+				}
+				if _, err := os.Stat(outside); err == nil {
+					t.Error("something was written outside")
+				}
+			})
+		}
+	}
+	// Sound, so that the cases above fail for what they say.
+	bundle := recorded{200, nil, pack(t, good...)}
+	for kind, d := range w.devices() {
+		w.attacked(answer(w, nil, &bundle))
+		if err := d.update(); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+func detailsOf(t *testing.T, w *world, files map[string]string) string {
+	t.Helper()
+	for name, content := range unpackAll(t, w.bundle(files, files).body) {
+		if name == layout.ManifestName {
+			return content
+		}
+	}
+	t.Fatal("no manifest")
+	return ""
+}
+
+// Root rotation: a device with any old root follows, one of another installation does not.
+func TestRootRotations(t *testing.T) {
+	w := newWorld(t)
+	devices := w.devices() // fresh ones, whose root will be old
+	roots := []byte{1, 11, 12, 13}
+	old := w.devices()
+	for _, d := range old {
+		mustUpdate(t, d)
+	}
+	for i := 1; i < len(roots); i++ {
+		w.nextKeyring(func(k *keyring.Keyring) { k.Roots = publics(key(roots[i])) }, key(roots[i-1]), key(roots[i]))
+	}
+	want := w.publish()
+	for _, group := range []map[string]device{devices, old} {
+		for kind, d := range group {
+			if err := d.update(); err != nil {
+				t.Errorf("%s: %v", kind, err)
+				continue
+			}
+			wantFiles(t, d, want)
+		}
+	}
+	// The first root is not trusted any more by whoever has followed.
+	k := *w.keyring
+	k.Version++
+	k.Roots = publics(rootKey)
+	forged, err := k.Sign(t.Context(), rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.attacked(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/keyring" {
+			recorded{200, nil, forged.Encode()}.send(rw)
+			return
+		}
+		pass(w, rw, r)
+	})
+	for kind, d := range old {
+		if err := d.update(); refusedBy(err) != string(client.UntrustedKeyring) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+// The server of an installation without keys says so, and nothing is installed.
+func TestNothingIsSigned(t *testing.T) {
+	w := newWorld(t)
+	w.attacked(func(rw http.ResponseWriter, r *http.Request) {
+		if isStatement(r) {
+			rw.WriteHeader(404)
+			_, _ = io.WriteString(rw, `{"error":"Statements are not signed here"}`)
+			return
+		}
+		pass(w, rw, r)
+	})
+	for kind, d := range w.devices() {
+		if err := d.update(); err == nil || refusedBy(err) != "" || !strings.Contains(err.Error(), "404") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}

@@ -1,0 +1,46 @@
+package client
+
+// Check is something that a client looks at before it believes a server.
+type Check string
+
+// What a client checks, and the attack that shows there.
+const (
+	Malformed        Check = "malformed"         // garbage
+	UntrustedKeyring Check = "untrusted keyring" // forged by whoever has no root key
+	OldKeyring       Check = "old keyring"       // a revocation is kept from the device
+	ExpiredKeyring   Check = "expired keyring"   // the same, for long
+	UnknownKey       Check = "unknown key"       // arbitrary installation
+	RevokedKey       Check = "revoked key"       // a stolen key
+	WrongSignature   Check = "wrong signature"   // a changed statement
+	OtherSelection   Check = "other selection"   // wrong software
+	ExpiredStatement Check = "expired statement" // indefinite freeze
+	OldGeneration    Check = "old generation"    // rollback
+	FarGeneration    Check = "far generation"    // fast-forward
+	OtherContent     Check = "other content"     // two statements of one generation
+	TooLong          Check = "too long"          // endless data
+	TooSlow          Check = "too slow"          // slow retrieval
+	ExtraFile        Check = "extra file"        // extraneous dependency, mix-and-match
+	WrongFile        Check = "wrong file"        // changed content
+	MissingFile      Check = "missing file"      // partial bundle
+	WrongDetails     Check = "wrong details"     // package_details.json says something else
+)
+
+// Refusal is an error that says why a client did not believe what it was sent. Nothing of it is in use.
+type Refusal struct {
+	Check Check
+	Err   error
+}
+
+func (r *Refusal) Error() string { return "refused (" + string(r.Check) + "): " + r.Err.Error() }
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+func refuse(what Check, err error) error { return &Refusal{what, err} }
+
+// check makes a Refusal of an error, unless a test leaves this check out.
+func (c *Client) check(what Check, err error) error {
+	if err == nil || c.skip[what] {
+		return nil
+	}
+	return refuse(what, err)
+}

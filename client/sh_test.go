@@ -1,0 +1,131 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"precast/internal/signing"
+)
+
+// shDevice is the client in sh.
+type shDevice struct {
+	t     testing.TB
+	w     *world
+	shell []string
+	env   []string
+	dir   string
+	out   string // of the last update, both streams
+}
+
+// shells are those that the script is to run in, with the programs that they find.
+func shells(t testing.TB) map[string]*shDevice {
+	t.Helper()
+	all := make(map[string]*shDevice)
+	for _, need := range []string{"curl", "openssl", "tar", "sha256sum"} {
+		if _, err := exec.LookPath(need); err != nil {
+			t.Logf("no client in sh: %v", err)
+			return all
+		}
+	}
+	if dash, err := exec.LookPath("dash"); err == nil {
+		all["dash"] = &shDevice{shell: []string{dash}, env: os.Environ()}
+	}
+	if busybox, err := exec.LookPath("busybox"); err == nil {
+		// Everything that it has is busybox's.
+		bin := t.TempDir()
+		for _, name := range []string{"awk", "cat", "chmod", "cmp", "cp", "cut", "date", "grep", "gzip", "ln", "ls", "mkdir", "mv", "printf", "rm", "sed", "sha256sum", "sort", "sync", "tar", "tr", "wc"} {
+			if err := os.Symlink(busybox, filepath.Join(bin, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, name := range []string{"curl", "openssl"} {
+			path, _ := exec.LookPath(name)
+			if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all["busybox"] = &shDevice{shell: []string{busybox, "ash"}, env: []string{"PATH=" + bin}}
+	}
+	return all
+}
+
+func (w *world) shDevice(of *shDevice) *shDevice {
+	w.t.Helper()
+	d := *of
+	d.t, d.w, d.dir = w.t, w, w.t.TempDir()
+	if err := os.WriteFile(filepath.Join(d.dir, "root.pem"), signing.PublicPEM(rootKey.Public()), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	return &d
+}
+
+// devices returns one of each kind.
+func (w *world) devices() map[string]device {
+	all := map[string]device{"go": w.goDevice()}
+	for name, d := range shells(w.t) {
+		all[name] = w.shDevice(d)
+	}
+	return all
+}
+
+func (d *shDevice) update() error {
+	d.t.Helper()
+	work := filepath.Join(d.dir, "work")
+	script, err := filepath.Abs("precast-device.sh")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	args := append(d.shell[1:], script, d.w.front, query, filepath.Join(d.dir, "root.pem"), work, "sh", "-c", `echo "$1" >>`+filepath.Join(d.dir, "installed"), "install")
+	cmd := exec.Command(d.shell[0], args...)
+	cmd.Dir = d.dir
+	cmd.Env = append([]string{"PRECAST_NOW=" + d.w.clock.Now().UTC().Format("20060102150405"), "PRECAST_RATE_WINDOW=1", "PRECAST_MIN_RATE=4096"}, d.env...)
+	sh, _ := exec.LookPath("sh")
+	for i, a := range args {
+		if a == "sh" {
+			args[i] = sh
+		}
+	}
+	cmd.Args = append([]string{d.shell[0]}, args...)
+	out, err := cmd.CombinedOutput()
+	d.out = string(out)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if refused := strings.Contains(d.out, "refused ("); refused != (exit.ExitCode() == 3) {
+			d.t.Errorf("exit status %d with %s", exit.ExitCode(), out)
+		}
+		return fmt.Errorf("exit status %d: %s", exit.ExitCode(), out)
+	}
+	if left, _ := filepath.Glob(filepath.Join(work, "tmp.*")); len(left) > 0 {
+		d.t.Errorf("%v is left", left)
+	}
+	return err
+}
+
+func (d *shDevice) installed() (map[string]string, int) {
+	d.t.Helper()
+	log, _ := os.ReadFile(filepath.Join(d.dir, "installed")) // none: nothing yet
+	times := strings.Count(string(log), "\n")
+	state, err := os.ReadFile(filepath.Join(d.dir, "work", "state"))
+	if err != nil {
+		return nil, times
+	}
+	_, set, _ := strings.Cut(strings.TrimSpace(string(state)), "\nset ")
+	entries, err := os.ReadDir(filepath.Join(d.dir, "work", set))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	files := make(map[string]string)
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(d.dir, "work", set, e.Name()))
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		files[e.Name()] = string(content)
+	}
+	return files, times
+}

@@ -91,6 +91,9 @@ func native(r request, query string) answer {
 			headers[name] = anyOf(lines)
 		}
 	}
+	if regexp.MustCompile(`^/keyring(\.d/[0-9]{20})?$`).MatchString(r.URI) {
+		return answer{URI: r.URI, Headers: headers}
+	}
 	if regexp.MustCompile(`^/binaries/[0-9a-f]{64}/[^/]+$`).MatchString(r.URI) && !dots(r.URI) {
 		return answer{URI: r.URI, Headers: headers}
 	}
@@ -109,7 +112,7 @@ func native(r request, query string) answer {
 	for _, name := range []string{"if-none-match", "if-match", "if-modified-since", "if-unmodified-since"} {
 		delete(headers, name)
 	}
-	if len(tags) > 0 {
+	if len(tags) > 0 && selection.Payload != edge.Statement {
 		headers[strings.ToLower(edge.HeldHeader)] = anyOf([]string{tags.String()})
 	}
 	if tag, ok := edge.SingleTag(list); ok {

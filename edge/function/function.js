@@ -2,7 +2,7 @@
 //
 // It turns every spelling of a request for /package into one canonical form, which is the cache key:
 // the query becomes edge.Selection.String, and the digests of If-None-Match become edge.Tags.String, in
-// X-Precast-Held. It is the second implementation of edge/selection.go and edge/tags.go.
+// X-Precast-Held. It repeats edge/selection.go and edge/tags.go.
 //
 // DOCS is https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide. The language is what
 // DOCS/functions-javascript-runtime-20.html lists; the event: DOCS/functions-event-structure.html.
@@ -17,10 +17,11 @@ const LONG_QUERY = 'Query is longer than ' + MAX_QUERY + ' bytes';
 const LONG_PARAM = 'Query has a key or value longer than ' + MAX_PARAM + ' bytes';
 
 // The name of a binary is not "." or "..", escaped or not.
-const BINARY = /^\/binaries\/[0-9a-f]{64}\/(?!(?:\.|%2[Ee]){1,2}$)[^\/]+$/;
+const FILE = /^\/(?:keyring(?:\.d\/[0-9]{20})?|binaries\/[0-9a-f]{64}\/(?!(?:\.|%2[Ee]){1,2}$)[^\/]+)$/;
+const STATEMENT = /&payloadtype=statement(?:&|$)/; // canonical: after cpuarch
 const NOT_ASCII = /[^\x00-\x7f]/;
 const NOT_HEX = /[^0-9A-Fa-f]/;
-// RFC 3986's unreserved characters, which are canonical but for case, and the separators.
+// RFC 3986's unreserved characters, and the separators.
 const NOT_PLAIN = /[^A-Za-z0-9._~&=-]/;
 const BROKEN_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
 const CONTROL = /[\x00-\x1f\x7f]|%[01][0-9A-Fa-f]|%7[Ff]/;
@@ -42,7 +43,7 @@ function handler(event) {
   if (request.uri === '/package') {
     return packageRequest(request, headers);
   }
-  if (BINARY.test(request.uri)) {
+  if (FILE.test(request.uri)) {
     request.querystring = '';
     return request;
   }
@@ -57,7 +58,7 @@ function packageRequest(request, headers) {
   }
   // A string, as in DOCS/example-function-normalize-query-string.html.
   request.querystring = query.text;
-  if (tags.held) {
+  if (tags.held && !STATEMENT.test(query.text)) {
     headers['x-precast-held'] = { value: tags.held };
   }
   // A single tag may be the ETag of an answer: the cache can compare it. The other conditions would be

@@ -115,6 +115,26 @@ test('another path', () => {
   }
 });
 
+test('a keyring', () => {
+  for (const uri of ['/keyring', '/keyring.d/00000000000000000001', '/keyring.d/18446744073709551615']) {
+    const headers = { host: ['example.com'], 'if-none-match': ['"x"'] };
+    assert.deepEqual(ask({ uri, headers: { ...headers, 'x-precast-selection': [GOOD] }, query: 'a=b' }), { uri, query: '', headers, cookies: {} });
+  }
+  for (const uri of ['/keyring/', '/keyring.d', '/keyring.d/', '/keyring.d/1', '/keyring.d/0000000000000000001x', '/keyring.d/000000000000000000011',
+    '/Keyring', '/x/keyring', '/keyringx', '/keyring.d/00000000000000000001/', `/statements/00000000000000000001/20513/${HEX64}`]) {
+    assert.equal(ask({ uri, query: GOOD }).status, 404, uri);
+  }
+});
+
+test('a statement is one object, whatever the device holds', () => {
+  const headers = { 'if-none-match': [`${MD5}, ${HEX64}`] };
+  assert.deepEqual(ask({ query: 'payloadType=Statement&cpuArch=x', headers }), passed('cpuarch=x&payloadtype=statement'));
+  assert.deepEqual(ask({ query: 'payloadType=Statement&cpuArch=x&x=y', headers }), passed('cpuarch=x&payloadtype=statement&x=y'));
+  for (const query of ['cpuarch=x&payloadtype=metadataonly', 'cpuarch=x&xpayloadtype=statement', 'cpuarch=x&y=payloadtype%3Dstatement']) {
+    assert.ok(ask({ query, headers }).headers['x-precast-held'], query);
+  }
+});
+
 test('a binary', () => {
   for (const name of ['os_armv8_1.1.0', '...', '.a', 'a.', '..a', '.%2ea', 'gr%C3%B6%C3%9Fe_1', 'größe_1', 'a%20b_1', '%', 'package']) {
     const uri = `/binaries/${HEX64}/${name}`;

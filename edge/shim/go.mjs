@@ -79,12 +79,12 @@ export function instantiate(module) {
 
   return {
     exports, call,
-    // decide answers a request.
-    decide(query, held) {
+    // decide answers a request; epoch is that of statements now.
+    decide(query, held, epoch = 0) {
       const v = view();
       const n = v.utf8Write(query.slice(0, MAX_QUERY + 1), base);
       const h = held === '' ? 0 : v.utf8Write(held.slice(0, MAX_HEADER + 1), base + n);
-      return answer(call(exports.decide, n, h));
+      return answer(call(exports.decide, n, h, epoch));
     },
     unavailable: () => answer(call(exports.unavailable)),
     // offer takes an encoded index into use; it returns '' or what is wrong with the index.

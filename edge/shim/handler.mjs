@@ -30,15 +30,24 @@ function place(config, origin) {
 }
 
 // makeHandler returns the handler. module is edge.wasm, compiled; get is of s3.mjs; config has
-// refreshSeconds, timeoutSeconds and maybe bucket, region, endpoint; log takes level, message and fields.
+// refreshSeconds, timeoutSeconds and maybe bucket, region, endpoint and statementSeconds, the period of
+// package statement's Schedule; log takes level, message and fields.
 export function makeHandler({ module, get, config, log, now = Date.now }) {
   let go = instantiate(module), where = null;
+  const period = config.statementSeconds || 86400;
   const unavailable = generated(go.unavailable());
   const index = published({
     fetch: (etag) => get(where, 'index', etag),
     offer(encoded) {
-      const before = go.generation(), wrong = go.offer(encoded);
-      if (!wrong) log('INFO', 'index in use', { generation: go.generation(), before, bytes: encoded.length });
+      let wrong;
+      try {
+        wrong = go.offer(encoded);
+      } catch (e) {
+        log('ERROR', 'offer index', { error: e.message, fault: e instanceof Fault });
+        replace(go); // it may have been dead before
+        wrong = go.offer(encoded);
+      }
+      if (!wrong) log('INFO', 'index in use', { generation: go.generation(), bytes: encoded.length });
       return wrong;
     },
     now, log, refresh: 1000 * config.refreshSeconds, timeout: 1000 * config.timeoutSeconds,
@@ -53,7 +62,7 @@ export function makeHandler({ module, get, config, log, now = Date.now }) {
 
   function decide(request) {
     const { headers, querystring } = request;
-    const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]));
+    const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]), Math.floor(now() / 1000 / period));
     if (key === '') return generated({ status, ...rest });
     // The object store must not see the device's query; the composer reads it from the header.
     request.uri = '/' + key;

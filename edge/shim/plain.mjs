@@ -56,7 +56,7 @@ function parseTags(header) {
 }
 
 // decide returns { status, key, selection } as edge.Decide and Decision.Object do.
-export function decide(ix, query, held) {
+export function decide(ix, query, held, epoch = 0) {
   if (query.length > 8000 || held.length > 20480) return { status: 400 };
   const params = new Map();
   let tags;
@@ -72,7 +72,7 @@ export function decide(ix, query, held) {
     tags = parseTags(held);
   } catch { return { status: 400 }; }
   const arch = params.get('cpuarch'), os = params.get('os') ?? 'prod', payload = params.get('payloadtype') ?? 'fullpayload';
-  if (!arch || (payload !== 'fullpayload' && payload !== 'metadataonly')) return { status: 400 };
+  if (!arch || (payload !== 'fullpayload' && payload !== 'metadataonly' && payload !== 'statement')) return { status: 400 };
   const found = new Set(), canonical = [];
   const add = (positions, track) => { for (const i of positions ?? []) if (ix.items[i].folded === track) found.add(i); };
   add(ix.byApp.get('os_' + arch), os);
@@ -91,6 +91,10 @@ export function decide(ix, query, held) {
   }
   if (set.length === 0) return { status: 404 };
   if (set.length > 256) return { status: 400 };
+  if (payload === 'statement') {
+    const bare = createHash('sha256').update(canonical.filter((p) => p !== 'payloadtype=statement').join('&')).digest('hex');
+    return { status: 200, key: `statements/${String(ix.generation).padStart(20, '0')}/${epoch}/${bare}`, selection: canonical.join('&') };
+  }
   const hash = createHash('sha256').update(field('precast set 1')).update(field(ix.format)).update(field(ix.baseURL));
   let mask = 0n, all = true;
   set.forEach((it, i) => {

@@ -43,15 +43,27 @@ test('WebAssembly decides as native Go does', () => {
   const go = instantiate(real);
   assert.equal(go.offer(first), '');
   for (const r of requests) {
-    const got = go.decide(r.query, r.held), what = JSON.stringify(r).slice(0, 300);
+    const got = go.decide(r.query, r.held, r.epoch), what = JSON.stringify(r).slice(0, 300);
     assert.deepEqual(got, { status: r.sent, key: r.key, selection: r.selection, headers: r.headers, body: r.body }, what);
+  }
+});
+
+test('the epoch of a statement follows from the clock and the period', async () => {
+  const log = () => {};
+  const get = async () => ({ status: 200, body: first, etag: '"1"' });
+  for (const [statementSeconds, now, want] of [[undefined, 86400e3 * 20513 - 1, 20512], [undefined, 86400e3 * 20513, 20513], [3600, 3600e3 * 7 + 5, 7]]) {
+    const handler = makeHandler({ module: real, get, config: { bucket: 'b', region: 'r', refreshSeconds: 5, timeoutSeconds: 2, statementSeconds }, log, now: () => now });
+    const request = { uri: '/package', querystring: 'cpuarch=armv8&payloadtype=statement', headers: {}, method: 'GET' };
+    const got = await handler({ Records: [{ cf: { request } }] }, {});
+    assert.match(got.uri ?? JSON.stringify(got), new RegExp(`^/statements/[0-9]{20}/${want}/[0-9a-f]{64}$`));
+    assert.equal(got.headers['x-precast-selection'][0].value, 'cpuarch=armv8&payloadtype=statement');
   }
 });
 
 test('the plain implementation that it is measured against decides the same', () => {
   const ix = parseIndex(first);
   for (const r of requests.filter((r) => r.ascii)) {
-    const got = plainDecide(ix, r.query, r.held);
+    const got = plainDecide(ix, r.query, r.held, r.epoch);
     assert.deepEqual([got.status, got.key ?? '', got.selection ?? ''], [r.status, r.key, r.selection], JSON.stringify(r).slice(0, 300));
   }
 });
@@ -218,15 +230,19 @@ for (const [kind, what, why] of [[0, 'a panic', /a panic for the test/], [1, 'a 
     assert.equal(b.gets, 1, 'the index need not be fetched again');
   });
 
-test('an instance that dies at a new index: the last good index goes on', async () => {
+test('an instance that dies when a new index comes: another one takes it', async () => {
   const b = bench(), before = (await b.ask()).uri, go = b.handler.instance();
   go.offer = () => go.call(go.exports.fault, 0);
   [b.stored, b.etag] = [second, '"2"'];
   b.time += 20_000;
-  assert.equal((await b.ask()).uri, before);
-  assert.equal(b.generation(), 1);
-  b.time += 20_000;
   assert.notEqual((await b.ask()).uri, before);
+  assert.equal(b.generation(), 2);
+});
+
+test('an instance that died before the first index came', async () => {
+  const b = bench(), go = b.handler.instance();
+  assert.throws(() => go.call(go.exports.fault, 2), Fault);
+  assert.match((await b.ask()).uri, /^\/bundles\//);
 });
 
 test('a request that breaks every instance: 503 that says when to come again', async () => {

@@ -72,6 +72,7 @@ func sample(generation uint64) *index.Index {
 type request struct {
 	Query string `json:"query"`
 	Held  string `json:"held"`
+	Epoch uint64 `json:"epoch"`
 	ASCII bool   `json:"ascii"` // broken UTF-8 and the like are left out of the comparison with plain JavaScript
 
 	Status    int    `json:"status"`
@@ -83,10 +84,11 @@ type request struct {
 }
 
 func answered(latest *edge.Latest, query, held string) request {
-	r := request{Query: query, Held: held, ASCII: !strings.ContainsAny(query, "%\x00")}
+	r := request{Query: query, Held: held, Epoch: 20513, ASCII: !strings.ContainsAny(query, "%\x00")}
 	d := edge.Decide(latest.Index(), query, held)
 	r.Status, r.Sent = d.Status, d.Status
 	if d.Status == edge.StatusOK {
+		d.Epoch = r.Epoch
 		_, r.Key = d.Object()
 		r.Selection = d.Selection.String()
 		return r
@@ -118,7 +120,7 @@ func requests(t testing.TB, ix *index.Index) []request {
 		for _, os := range values {
 			for _, gamer := range values {
 				for _, camera := range values {
-					for _, rest := range []string{"", "&payloadType=metadataOnly", "&payloadType=x", "&attrCellular=prod", "&VideoStreamer=beta", "&a=%C3%A4+b&attr=x", "&b=%zz", "&c=%00"} {
+					for _, rest := range []string{"", "&payloadType=metadataOnly", "&payloadType=statement", "&payloadType=x", "&attrCellular=prod", "&VideoStreamer=beta", "&a=%C3%A4+b&attr=x", "&b=%zz", "&c=%00"} {
 						query := "cpuArch=" + arch + "&os=" + os + "&attrGamer=" + gamer + "&attrCamera=" + camera + rest
 						for _, held := range helds {
 							all = append(all, answered(&latest, query, held))

@@ -29,11 +29,11 @@ func buf() unsafe.Pointer { return unsafe.Pointer(&mem) }
 func bufsize() int32 { return bufSize }
 
 // decide answers a request, whose query and held tags have these lengths in bytes. If-None-Match is not asked
-// for: a cache that revalidates puts the ETag of its own copy there. It
+// for: a cache that revalidates puts the ETag of its own copy there. epoch is that of statements now. It
 // returns the status, or a negative number (see failed), and leaves an answer in mem.
 //
 //go:wasmexport decide
-func decide(nQuery, nHeld int32) (status int32) {
+func decide(nQuery, nHeld int32, epoch float64) (status int32) {
 	defer recovered(&status)
 	total := int64(nQuery) + int64(nHeld)
 	if nQuery < 0 || nHeld < 0 || total > bufSize {
@@ -44,6 +44,7 @@ func decide(nQuery, nHeld int32) (status int32) {
 	if d.Status != edge.StatusOK {
 		return answer("", "", d.CacheResponse())
 	}
+	d.Epoch = uint64(epoch)
 	_, key := d.Object()
 	return answer(key, d.Selection.String(), edge.Response{Status: d.Status})
 }

@@ -160,9 +160,14 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 			return err
 		}
 	}
+	return b.put(ctx, pieceKey, Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, PieceMeta(piece, it.MD5))
+}
+
+// PieceMeta is the metadata of a piece's object; md5 is that of its binary, in hex.
+func PieceMeta(piece bundle.Piece, md5 string) map[string]string {
 	meta := piece.Meta()
-	meta[metaMD5] = it.MD5
-	return b.put(ctx, pieceKey, Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, meta)
+	meta[metaMD5] = md5
+	return meta
 }
 
 // put writes an immutable object; that it exists is as good.

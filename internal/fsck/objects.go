@@ -131,6 +131,7 @@ func (c *checker) stat(ctx context.Context, p Problem, absent string, size int64
 		return info, false, err
 	}
 	if want := layout.HeadersOf(kind); info.Headers != want {
+		p.Devices = "those that get it straight from the store, or through a CDN, get other headers"
 		p.Kind, p.Detail = Unexpected, fmt.Sprintf("it is kept with %+v, not %+v", info.Headers, want)
 		c.problem(p)
 		return info, false, nil

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"precast/internal/gc"
+	"precast/internal/history"
+)
+
+type gcCmd struct {
+	dataFlag
+	jsonFlag
+	DryRun bool          `help:"Only tell what would be removed: this is so unless --delete is given." xor:"mode"`
+	Delete bool          `help:"Remove it." xor:"mode"`
+	Keep   uint64        `help:"Keep this many generations before the published one restorable; at least 3, and --retain." default:"16"`
+	Grace  time.Duration `help:"Keep what is younger than this." default:"48h"`
+	Keys   int           `help:"Name at most this many objects of each kind." default:"5"`
+}
+
+func (*gcCmd) Help() string {
+	return `Removes what no kept generation, no plan that waits to be published and no item of the catalog needs:
+bundles, manifests, pieces, binaries, old plans, rejections and generations. It may run at any time, beside
+precast serve and everything else: builds wait for some seconds while objects are being removed.
+
+Examples:
+  precast gc
+  precast gc --delete
+  precast gc --keep 4 --grace 1h --delete --json`
+}
+
+func (c *gcCmd) Run(ctx context.Context, std streams) error {
+	if c.Keep < history.Near {
+		c.Keep = history.Near
+	}
+	d, err := c.existing(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	deleter, ok := d.objects.(gc.Deleter)
+	if !ok {
+		return errors.New("these objects cannot be removed")
+	}
+	opt := gc.Options{Keep: c.Keep, Grace: c.Grace, Keys: max(c.Keys, 0), ID: rand.Text(), Log: errorLog(std)}
+	if c.Grace == 0 {
+		opt.Grace = time.Nanosecond // 0 would be the default
+	}
+	counted := newCounter(std.err, c.JSON)
+	opt.Progress = counted.tell
+	collector := gc.New(d.objects, deleter, d.catalog(), opt)
+	var rep *gc.Report
+	if c.Delete {
+		rep, err = collector.Sweep(ctx)
+	} else {
+		rep, err = collector.Look(ctx)
+	}
+	counted.end()
+	if rep != nil {
+		if c.JSON {
+			err = errors.Join(err, printJSON(std.out, rep))
+		} else {
+			printCollected(std.out, rep)
+		}
+	}
+	if errors.Is(err, gc.ErrBusy) {
+		return no("%w", err)
+	}
+	return err
+}
+
+func printCollected(w io.Writer, r *gc.Report) {
+	verb := "would be removed"
+	if r.Deleted {
+		verb = "removed"
+	}
+	for _, k := range r.Kinds {
+		if k.Objects == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s: %d objects, %s %s\n", k.Kind, k.Objects, bytesText(k.Bytes), verb)
+		for _, key := range k.Keys {
+			fmt.Fprintf(w, "  %s\n", key)
+		}
+		if n := k.Objects - len(k.Keys); n > 0 && len(k.Keys) > 0 {
+			fmt.Fprintf(w, "  and %d more\n", n)
+		}
+	}
+	all := r.Removed()
+	fmt.Fprintf(w, "%d objects, %s %s", all.Objects, bytesText(all.Bytes), verb)
+	if r.Deleted {
+		fmt.Fprintf(w, " in %d rounds", r.Rounds)
+		if r.Spared > 0 {
+			fmt.Fprintf(w, "; %d were needed again in the meantime", r.Spared)
+		}
+	}
+	fmt.Fprintf(w, "\n%d objects, %s stay; %d of them, %s only because they are young\n",
+		r.Kept.Objects, bytesText(r.Kept.Bytes), r.Young.Objects, bytesText(r.Young.Bytes))
+	fmt.Fprintf(w, "generation %d is published; %d and later can be gone back to\n", r.Generation, r.Oldest)
+	if !r.Deleted && all.Objects > 0 {
+		fmt.Fprintln(w, "nothing was removed: --delete does it")
+	}
+}

@@ -18,7 +18,7 @@ build: ## build bin/precast
 package: ## build the Lambda functions, for arm64 and amd64, into dist/; reproducible
 	$(GO) run ./builder/cmd/pack -out dist
 
-edge: ## build dist/edge.zip (Lambda@Edge) and dist/function.js; BUCKET and REGION bake in a bucket
+edge: ## build dist/edge.zip (Lambda@Edge) and the viewer functions; BUCKET and REGION bake in a bucket
 	$(GO) run ./edge/cmd/pack -out dist $(if $(BUCKET),-bucket $(BUCKET) -region $(REGION))
 
 demo: build ## play the whole story on this machine (needs Go only; curl where there is one)

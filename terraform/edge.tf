@@ -15,9 +15,6 @@ locals {
     "x-precast-bucket" = aws_s3_bucket.store.id
     "x-precast-region" = local.region
   }
-
-  # internal/layout.PackageCacheControl; readme_test.go holds them together.
-  package_cache_control = "public, max-age=30, stale-while-revalidate=30"
 }
 
 # --- what runs at the edge
@@ -31,31 +28,18 @@ resource "aws_cloudfront_function" "request" {
   code    = file("${var.packages_dir}/function.js")
 }
 
-# Every answer to /package: it must not inherit the year of the immutable object behind it, and caches between
-# here and the device must know that it depends on what the device holds.
+# Every answer to /package: caches between here and the device must know that it depends on what the device holds,
+# and a device that holds everything gets a 304, which is made here, behind CloudFront's own cache.
 #
 # Not by a response headers policy. That adds its headers to "every response that it returns to viewers"
 # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/understanding-response-headers-policies.html),
-# so a 503 would lose its no-store, and be kept by those caches for half a minute. A function does not run when
-# the origin answers 400 or above
-# (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/edge-function-restrictions-all.html),
-# and looks at the status besides, since that need not hold for what Lambda@Edge answers. Neither has a say in
-# how long CloudFront itself keeps an answer: that is the cache policy's.
+# errors included, and knows no status.
 resource "aws_cloudfront_function" "response" {
   name    = "${local.global_name}-response"
-  comment = "Precast: how caches may keep answers to /package"
+  comment = "Precast: Vary, and 304 for devices that hold everything"
   runtime = "cloudfront-js-2.0"
   publish = true
-  code    = <<-JS
-    function handler(event) {
-      var response = event.response, status = response.statusCode;
-      if (status === 200 || status === 206 || status === 304) {
-        response.headers['cache-control'] = { value: '${local.package_cache_control}' };
-        response.headers['vary'] = { value: 'If-None-Match' };
-      }
-      return response;
-    }
-  JS
+  code    = file("${var.packages_dir}/response.js")
 }
 
 # Every miss of /package: from the selection to the object's key.

@@ -14,7 +14,7 @@ variable "name" {
 }
 
 variable "packages_dir" {
-  description = "Folder with `enqueuer-ARCH.zip`, `builder-ARCH.zip`, `composer-ARCH.zip`, `edge.zip` and `function.js`, as `make package edge` writes them."
+  description = "Folder with `enqueuer-ARCH.zip`, `builder-ARCH.zip`, `composer-ARCH.zip`, `edge.zip`, `function.js` and `response.js`, as `make package edge` writes them."
   type        = string
   nullable    = false
 

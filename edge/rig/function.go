@@ -336,6 +336,10 @@ func (c *CloudFront) runResponse(ctx context.Context, t *Trace, r *request, a *w
 	maps.Copy(a.header, header)
 	maps.Copy(a.header, hidden)
 	a.status = got.StatusCode
+	if a.status == http.StatusNotModified || a.status == http.StatusNoContent {
+		a.body.Reset()
+		a.header.Del("Content-Length")
+	}
 	return nil
 }
 

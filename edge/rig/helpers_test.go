@@ -34,9 +34,16 @@ const (
 // dist writes a folder as edge/cmd/pack does, with edge functions of the test's.
 func dist(t testing.TB, function, handler string) string {
 	t.Helper()
+	return distWith(t, function, "function handler(event) { return event.response; }", handler)
+}
+
+func distWith(t testing.TB, function, response, handler string) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "function.js"), []byte(function), 0o600); err != nil {
-		t.Fatal(err)
+	for name, code := range map[string]string{"function.js": function, "response.js": response} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(code), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)

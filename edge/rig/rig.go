@@ -3,9 +3,7 @@ package rig
 import (
 	"archive/zip"
 	"bytes"
-	"cmp"
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,11 +27,9 @@ import (
 // Options are what a rig is made of.
 type Options struct {
 	Objects builder.Objects // what the bucket holds
-	// Dist is the folder with function.js and edge.zip (edge/cmd/pack makes them).
+	// Dist is the folder with function.js, response.js and edge.zip (edge/cmd/pack makes them).
 	Dist string
-	// Response is the code of the viewer-response Function; empty: ResponseFunction().
-	Response string
-	Addr     string // of the viewers' side; empty: a free port of 127.0.0.1
+	Addr string // of the viewers' side; empty: a free port of 127.0.0.1
 	// Now tells the time before Advance adds to it; nil: time.Now.
 	Now     func() time.Time
 	OnTrace func(Trace)                        // called once a request is answered; may be nil
@@ -125,19 +121,17 @@ func (r *Rig) start(ctx context.Context) error {
 	if r.opt.Change != nil {
 		r.opt.Change(&d)
 	}
-	function := filepath.Join(r.opt.Dist, "function.js")
+	function, response := filepath.Join(r.opt.Dist, "function.js"), filepath.Join(r.opt.Dist, "response.js")
 	handler, err := r.unpack(filepath.Join(r.opt.Dist, "edge.zip"), s3URL, d.Limits)
 	if err != nil {
 		return err
 	}
-	if info, err := os.Stat(function); err != nil {
-		return fmt.Errorf("find the Function: %w", err)
-	} else if info.Size() > int64(d.Limits.Function) { // cloudfront-limits.html, limits-functions
-		return fmt.Errorf("publish %s: %d bytes, more than %d", function, info.Size(), d.Limits.Function)
-	}
-	response := filepath.Join(r.dir, "response.js")
-	if err := os.WriteFile(response, []byte(cmp.Or(r.opt.Response, ResponseFunction())), 0o600); err != nil {
-		return err
+	for _, name := range []string{function, response} {
+		if info, err := os.Stat(name); err != nil {
+			return fmt.Errorf("find the Function: %w", err)
+		} else if info.Size() > int64(d.Limits.Function) { // cloudfront-limits.html, limits-functions
+			return fmt.Errorf("publish %s: %d bytes, more than %d", name, info.Size(), d.Limits.Function)
+		}
 	}
 	h, err := startHost(ctx, hostOptions{request: function, response: response, handler: handler, now: now, log: r.opt.OnLog, env: []string{
 		"AWS_REGION=" + edgeRegion, "AWS_ACCESS_KEY_ID=" + role.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + role.SecretAccessKey, "AWS_SESSION_TOKEN=" + role.SessionToken,
@@ -155,14 +149,6 @@ func (r *Rig) start(ctx context.Context) error {
 	}
 	r.URL, err = r.listen(addr, r.CloudFront)
 	return err
-}
-
-//go:embed response.js
-var responseFunction string
-
-// ResponseFunction is the viewer-response Function of terraform/edge.tf.
-func ResponseFunction() string {
-	return strings.ReplaceAll(responseFunction, "PACKAGE_CACHE_CONTROL", layout.PackageCacheControl)
 }
 
 // maxHeader is more than any limit of CloudFront's: the rig refuses, not the server.

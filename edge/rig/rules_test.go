@@ -188,7 +188,7 @@ func TestResponseFunctionRules(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			o := custom(t, page(c.origin, "body", "X-A", "origin"))
-			r := start(t, rig.Options{Dist: dist(t, passingFunction, passingHandler), Response: "function handler(event) { var response = event.response; " + c.code + " }",
+			r := start(t, rig.Options{Dist: distWith(t, passingFunction, "function handler(event) { var response = event.response; "+c.code+" }", passingHandler),
 				Change: func(d *rig.Distribution) { d.Behaviors[0].Primary, d.Behaviors[0].Secondary = o, nil }})
 			for _, when := range []string{"miss", "hit"} {
 				a := get(t, r, "/package")

@@ -111,7 +111,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind
 	headers := layout.HeadersOf(kind)
 	h := w.Header()
 	h.Set("Content-Type", headers.ContentType)
-	h.Set("Cache-Control", headers.CacheControl) // as the stored object's; the CDN overrides both
+	h.Set("Cache-Control", headers.CacheControl)
 	if headers.ContentDisposition != "" {
 		h.Set("Content-Disposition", headers.ContentDisposition)
 	}

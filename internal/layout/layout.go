@@ -59,9 +59,9 @@ const bundleDisposition = `attachment; filename="ota-package.tar.gz"`
 func HeadersOf(k Kind) Headers {
 	switch k {
 	case Bundle:
-		return Headers{"application/gzip", immutable, bundleDisposition}
+		return Headers{"application/gzip", PackageCacheControl, bundleDisposition}
 	case Manifest:
-		return Headers{"application/json", immutable, ""}
+		return Headers{"application/json", PackageCacheControl, ""}
 	case Index:
 		return Headers{"application/octet-stream", "public, max-age=5", ""}
 	case Reject, Sweep:
@@ -77,8 +77,8 @@ func HeadersOf(k Kind) Headers {
 	}
 }
 
-// Cache-Control of answers to /package. They change when the index does, so they never inherit the
-// year of the object behind them.
+// Cache-Control of answers to /package. They change when the index does, so the objects behind them say this too,
+// although they themselves never change.
 const (
 	PackageCacheControl = "public, max-age=30, stale-while-revalidate=30"
 	ErrorCacheControl   = "public, max-age=10"

@@ -168,8 +168,8 @@ func TestHeaders(t *testing.T) {
 	const octets = "application/octet-stream"
 	for kind, want := range map[layout.Kind]layout.Headers{
 		layout.Piece:        {ContentType: octets, CacheControl: year},
-		layout.Bundle:       {ContentType: "application/gzip", CacheControl: year, ContentDisposition: `attachment; filename="ota-package.tar.gz"`},
-		layout.Manifest:     {ContentType: "application/json", CacheControl: year},
+		layout.Bundle:       {ContentType: "application/gzip", CacheControl: layout.PackageCacheControl, ContentDisposition: `attachment; filename="ota-package.tar.gz"`},
+		layout.Manifest:     {ContentType: "application/json", CacheControl: layout.PackageCacheControl},
 		layout.Binary:       {ContentType: octets, CacheControl: year},
 		layout.Index:        {ContentType: octets, CacheControl: "public, max-age=5"},
 		layout.IndexHistory: {ContentType: octets, CacheControl: year},

@@ -21,7 +21,7 @@ type Packages struct {
 
 // names are the files that the module wants.
 func (p Packages) names() []string {
-	return []string{"enqueuer-" + p.Arch + ".zip", "builder-" + p.Arch + ".zip", "composer-" + p.Arch + ".zip", "edge.zip", "function.js"}
+	return []string{"enqueuer-" + p.Arch + ".zip", "builder-" + p.Arch + ".zip", "composer-" + p.Arch + ".zip", "edge.zip", "function.js", "response.js"}
 }
 
 func (p Packages) missing() []string {

@@ -1,5 +1,5 @@
-// Command pack builds the edge: dist/edge.zip for Lambda@Edge and dist/function.js for the viewer-request
-// function. The same sources and settings give the same bytes.
+// Command pack builds the edge: dist/edge.zip for Lambda@Edge, dist/function.js and dist/response.js for
+// the viewer functions. The same sources and settings give the same bytes.
 //
 //	go run ./edge/cmd/pack -out dist
 //	go run ./edge/cmd/pack -out dist -bucket fleet-objects -region eu-central-1
@@ -31,7 +31,7 @@ type config struct {
 
 func main() {
 	var c config
-	out := flag.String("out", "dist", "folder for edge.zip and function.js")
+	out := flag.String("out", "dist", "folder for edge.zip, function.js and response.js")
 	tags := flag.String("tags", "", "build tags of the WebAssembly module; tests use faults")
 	flag.StringVar(&c.Bucket, "bucket", "", "bucket to bake in; else the origin's custom headers name it")
 	flag.StringVar(&c.Region, "region", "", "the bucket's region")
@@ -71,14 +71,18 @@ func pack(ctx context.Context, c config, tags, out string) error {
 	if err != nil {
 		return err
 	}
-	function, err := os.ReadFile(filepath.Join("edge", "function", "function.js"))
-	if err != nil {
-		return err
+	packed := []lambdazip.File{{Name: "edge.zip", Data: z}}
+	for _, name := range []string{"function.js", "response.js"} {
+		function, err := os.ReadFile(filepath.Join("edge", "function", name))
+		if err != nil {
+			return err
+		}
+		packed = append(packed, lambdazip.File{Name: name, Data: function})
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
-	for _, f := range []lambdazip.File{{Name: "edge.zip", Data: z}, {Name: "function.js", Data: function}} {
+	for _, f := range packed {
 		name := filepath.Join(out, f.Name)
 		if err := os.WriteFile(name, f.Data, 0o644); err != nil {
 			return err

@@ -28,7 +28,7 @@ import (
 	"precast/seed"
 )
 
-const usage = `Plays the story of precast demo through a stand-in for CloudFront: function.js and edge.zip run in Node.js, in
+const usage = `Plays the story of precast demo through a stand-in for CloudFront: function.js, response.js and edge.zip run in Node.js, in
 front of an S3 and a composer over a temporary data folder. Every request is made twice, and every answer is
 checked; exit code 3 if one is wrong.
 
@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(diag)
 	flags.Usage = func() { fmt.Fprint(diag, usage); flags.PrintDefaults() }
-	dist := flags.String("dist", "dist", "folder with edge.zip and function.js")
+	dist := flags.String("dist", "dist", "folder with edge.zip, function.js and response.js")
 	size := flags.Int64("size", 256<<10, "size of each binary, in bytes")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -93,6 +93,10 @@ func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n",
 
 // play runs the pipeline, and the story in front of it.
 func (d *demo) play(ctx context.Context, dist string) error {
+	im := &seed.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
+	if _, err := im.Sample(ctx, d.size, rng); err != nil {
+		return err
+	}
 	st := station.New(station.Local(d.store), station.Config{Builder: builder.Options{Log: d.log}, Window: 50 * time.Millisecond})
 	defer st.Subscribe(func(ev station.Event) {
 		if ev.Published != nil && ev.Published.Changed {
@@ -110,10 +114,6 @@ func (d *demo) play(ctx context.Context, dist string) error {
 }
 
 func (d *demo) story(ctx context.Context, dist string) (err error) {
-	im := &seed.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
-	if _, err := im.Sample(ctx, d.size, rng); err != nil {
-		return err
-	}
 	if err := d.await(ctx); err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (d *demo) story(ctx context.Context, dist string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.rig.Close()) }()
-	d.say("A stand-in for CloudFront, with function.js and edge.zip, is at %s", d.rig.URL)
+	d.say("A stand-in for CloudFront, with the packaged edge functions, is at %s", d.rig.URL)
 	s := story.Story{Out: d.out, Dir: d.dir, URL: d.rig.URL, Size: d.size, Rng: rng, Release: d.release, Cached: true}
 	if err := s.Play(ctx); err != nil {
 		return err

@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 	flags.Usage = func() { fmt.Fprint(diag, usage); flags.PrintDefaults() }
 	data := flags.String("data", "", "data folder that was built, or that precast serve builds meanwhile; empty: the sample, in a temporary one")
 	addr := flags.String("addr", "127.0.0.1:0", "address to listen on")
-	dist := flags.String("dist", "dist", "folder with edge.zip and function.js")
+	dist := flags.String("dist", "dist", "folder with edge.zip, function.js and response.js")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

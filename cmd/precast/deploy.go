@@ -179,6 +179,9 @@ func (c *planInfraCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if _, err := i.Adopt(ctx, a.finder()); err != nil {
+		return err
+	}
 	s, err := i.Plan(ctx)
 	if err != nil {
 		return err
@@ -241,7 +244,7 @@ func (c *deployCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := i.Adopt(ctx, a.finder()); err != nil {
+	if _, err := i.Adopt(ctx, a.finder()); err != nil {
 		return err
 	}
 	s, err := i.Plan(ctx)
@@ -256,6 +259,9 @@ func (c *deployCmd) Run(ctx context.Context, std streams) error {
 		if err := i.Apply(ctx, s); err != nil {
 			return fmt.Errorf("%w\n\nWhat is done is done, and noted %s. Run the same command again to go on", err, i.State())
 		}
+	}
+	if err := i.Settled(); err != nil {
+		return err
 	}
 	out, err := i.Outputs(ctx)
 	if err != nil {

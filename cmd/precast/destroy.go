@@ -94,8 +94,12 @@ func (c *destroyCmd) Run(ctx context.Context, std streams) error {
 func (c *destroyCmd) everything(ctx context.Context, a account, i *deploy.Installation, std streams, done *destroyed) (edge string, err error) {
 	waiting := i.Settings.Leftover
 	if waiting == nil {
-		if err := i.Adopt(ctx, a.finder()); err != nil {
-			return "", err
+		adopted, err := i.Adopt(ctx, a.finder())
+		if err == nil {
+			err = i.Own(ctx, adopted)
+		}
+		if err != nil {
+			return "", c.resumable(err, i)
 		}
 	}
 	inv, err := i.Inventory(ctx)
@@ -175,13 +179,14 @@ func (c *destroyCmd) edge(ctx context.Context, a account, i *deploy.Installation
 		err = no("everything is deleted but the function %s: its replicas at the edge go within hours of the distribution. Run precast destroy again then, or with --wait", left.Function)
 		return []deploy.Leftover{*left}, err
 	}
+	none := []deploy.Leftover{}
 	if err != nil || function == "" {
-		return nil, err
+		return none, err
 	}
 	done.EdgeLog, err = deploy.DeleteEdgeLogs(ctx, func(region string) deploy.LogGroups {
 		cfg := a.cfg.Copy()
 		cfg.Region = region
 		return cloudwatchlogs.NewFromConfig(cfg)
 	}, function)
-	return nil, err
+	return none, err
 }

@@ -50,6 +50,7 @@ type commands struct {
 	Deploy    deployCmd    `cmd:"" help:"Deploy an installation to AWS by Terraform, or change it."`
 	PlanInfra planInfraCmd `cmd:"" name:"plan-infra" help:"Show what precast deploy would change, and do nothing."`
 	Destroy   destroyCmd   `cmd:"" help:"Delete an installation, with everything in it."`
+	Cost      costCmd      `cmd:"" help:"Estimate what a month on AWS costs."`
 	Version   versionCmd   `cmd:"" help:"Print the version, and the format of what it builds."`
 }
 

@@ -6,16 +6,19 @@
 package deploy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	tfjson "github.com/hashicorp/terraform-json"
@@ -236,7 +239,27 @@ func (i *Installation) plan(ctx context.Context, o planOptions) (Summary, error)
 
 // Apply does what the last plan says, with a line per resource.
 func (i *Installation) Apply(ctx context.Context, s Summary) error {
-	return i.explain(i.tf.apply(ctx, NewProgress(i.opt.Out, s.Total())))
+	if err := i.tf.apply(ctx, NewProgress(i.opt.Out, s.Total())); err != nil {
+		return i.explain(err)
+	}
+	return nil
+}
+
+// Settled notes that the state knows of everything there is: nothing is looked for by the next run.
+func (i *Installation) Settled() error {
+	if err := i.importing(nil); err != nil {
+		return err
+	}
+	if i.Settings.Leftover != nil {
+		i.Settings.Leftover = nil
+		if err := i.Save(); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(i.file(streamFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // explain adds what to do to errors that Terraform leaves one alone with.
@@ -304,71 +327,124 @@ type Finder interface {
 	Find(ctx context.Context, kind string, attributes map[string]any) (string, error)
 }
 
-// Adopt takes into the state what an earlier run was killed while creating, if it exists: an apply would
-// otherwise fail over it, or make it a second time.
-func (i *Installation) Adopt(ctx context.Context, finder Finder) error {
-	stream, err := os.Open(i.file(streamFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return i.adoptLeftover(ctx)
+// Adopt plans to take into the state what an earlier run created, was killed, and did not note: Terraform writes
+// its state down only now and then. An apply would otherwise fail over it, or make it a second time. The next
+// plan shows it, and the next apply does it. It returns the addresses.
+func (i *Installation) Adopt(ctx context.Context, finder Finder) ([]string, error) {
+	created, err := i.created()
+	if err != nil || len(created) == 0 {
+		return nil, err
 	}
-	if err != nil {
-		return err
+	// Nothing is imported while it is found out what is missing.
+	if err := i.importing(nil); err != nil {
+		return nil, err
 	}
-	defer stream.Close()
-	left, err := unfinished(stream)
-	if err != nil {
-		return err
-	}
-	if len(left) == 0 {
-		return i.adoptLeftover(ctx)
-	}
-	fmt.Fprintf(i.opt.Out, "The last run was killed while it created %d resources. Looking which of them exist:\n", len(left))
 	p, err := i.tf.plan(ctx, planOptions{})
 	if err != nil {
-		return i.explain(err)
+		return nil, i.explain(err)
 	}
+	ids := make(map[string]string)
 	for _, r := range p.ResourceChanges {
-		if !slices.Contains(left, r.Address) || r.Change == nil || !r.Change.Actions.Create() {
-			continue // it is known after all
+		id, begun := created[r.Address]
+		if !begun || r.Change == nil || !r.Change.Actions.Create() {
+			continue // it is noted
 		}
-		id, err := identifier(ctx, finder, r)
-		if err != nil {
-			return fmt.Errorf("look for %s: %w", short(r.Address), err)
+		if id == "" || r.Type == "aws_lambda_permission" {
+			if id, err = identifier(ctx, finder, r); err != nil {
+				return nil, fmt.Errorf("look for %s: %w", short(r.Address), err)
+			}
 		}
-		if id == "" {
-			continue
-		}
-		// An error means in nearly all cases that it does not exist. If it does, the apply says what is wrong.
-		switch err := i.tf.adopt(ctx, r.Address, id); {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil:
-			fmt.Fprintf(i.opt.Out, "  %s exists: %s\n", short(r.Address), id)
-		default:
-			fmt.Fprintf(i.opt.Out, "  %s was not created\n", short(r.Address))
+		if id != "" {
+			ids[r.Address] = id
 		}
 	}
-	if err := os.Remove(i.file(streamFile)); err != nil {
-		return err
+	if len(ids) > 0 {
+		fmt.Fprintf(i.opt.Out, "The last run was killed, and %d resources may be there that it did not note.\n", len(ids))
 	}
-	return i.adoptLeftover(ctx)
+	// Terraform refuses to import what does not exist, and names it: that was not created.
+	for len(ids) > 0 {
+		if err := i.importing(ids); err != nil {
+			return nil, err
+		}
+		_, err := i.tf.plan(ctx, planOptions{})
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		if !withoutMissing(ids, err) {
+			return nil, i.explain(err)
+		}
+	}
+	if err := i.importing(ids); err != nil {
+		return nil, err
+	}
+	adopted := slices.Sorted(maps.Keys(ids))
+	for _, a := range adopted {
+		fmt.Fprintf(i.opt.Out, "  %s exists: %s\n", short(a), ids[a])
+	}
+	return adopted, nil
 }
 
-// adoptLeftover takes the edge's function back into the state that an earlier destroy had to leave.
-func (i *Installation) adoptLeftover(ctx context.Context) error {
-	l := i.Settings.Leftover
-	if l == nil {
+// withoutMissing removes what an error of Terraform names from the imports, and tells whether it named any.
+func withoutMissing(ids map[string]string, err error) bool {
+	n := len(ids)
+	text := strings.Join(strings.Fields(err.Error()), " ") // lines are broken between words
+	for address := range ids {
+		for _, named := range []string{"existing object to " + strconv.Quote(address), "with " + address + ","} {
+			if strings.Contains(text, named) {
+				delete(ids, address)
+			}
+		}
+	}
+	return len(ids) < n
+}
+
+const importsFile = "imports.tf"
+
+// importing makes the next plan import resources: those that it names are known by their identifiers
+// (https://developer.hashicorp.com/terraform/language/import).
+func (i *Installation) importing(ids map[string]string) error {
+	if len(ids) == 0 {
+		if err := os.Remove(i.file(importsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		return nil
 	}
-	err := i.tf.adopt(ctx, l.Address, l.Function)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	var b bytes.Buffer
+	for _, a := range slices.Sorted(maps.Keys(ids)) {
+		fmt.Fprintf(&b, "import {\n  to = %s\n  id = %s\n}\n", a, quote(ids[a]))
 	}
-	if err == nil {
-		fmt.Fprintf(i.opt.Out, "The function %s is still there from before, and is used again.\n", l.Function)
+	return writeFile(i.file(importsFile), b.Bytes())
+}
+
+// created are the resources that earlier runs began to create or wanted to import, by their addresses, with
+// their identifiers where those are known.
+func (i *Installation) created() (map[string]string, error) {
+	all := make(map[string]string)
+	if l := i.Settings.Leftover; l != nil {
+		all[l.Address] = l.Function
 	}
-	i.Settings.Leftover = nil
-	return i.Save()
+	imports, err := os.ReadFile(i.file(importsFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, m := range regexp.MustCompile(`(?m)^  to = (.+)\n  id = (".*")$`).FindAllSubmatch(imports, -1) {
+		if id, err := strconv.Unquote(string(m[2])); err == nil {
+			all[string(m[1])] = id
+		}
+	}
+	stream, err := os.Open(i.file(streamFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	maps.Copy(all, creations(stream))
+	return all, nil
 }
 
 // identifier is what a resource is imported by: its name where that is so, else what the finder finds. Empty:

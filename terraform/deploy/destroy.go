@@ -79,7 +79,6 @@ func (i *Installation) Unprotect(ctx context.Context, inv Inventory) error {
 	if len(inv.Protected) == 0 {
 		return nil
 	}
-	// Looked up, not taken from the inventory: a table that is gone by now must not be made again.
 	fmt.Fprintf(i.opt.Out, "Taking deletion protection off %d tables.\n", len(inv.Protected))
 	s, err := i.plan(ctx, planOptions{targets: inv.Protected, vars: []string{"deletion_protection=false"}})
 	if err != nil {
@@ -91,6 +90,21 @@ func (i *Installation) Unprotect(ctx context.Context, inv Inventory) error {
 	return i.Apply(ctx, s)
 }
 
+// Own takes what Adopt found into the state, so that it is destroyed with the rest.
+func (i *Installation) Own(ctx context.Context, adopted []string) error {
+	if len(adopted) == 0 {
+		return nil
+	}
+	s, err := i.plan(ctx, planOptions{targets: adopted})
+	if err != nil {
+		return err
+	}
+	if err := i.Apply(ctx, s); err != nil {
+		return err
+	}
+	return i.Settled()
+}
+
 // triesToEmpty is how often a bucket is emptied while something goes on writing into it.
 const triesToEmpty = 3
 
@@ -99,7 +113,7 @@ const triesToEmpty = 3
 // empty first.
 func (i *Installation) Destroy(ctx context.Context, inv Inventory, empty func(ctx context.Context) error) error {
 	if inv.Edge != "" {
-		// Noted down first: killed in between, it is in neither place.
+		// Noted down first: killed in between, it would be in neither place.
 		i.Settings.Leftover = &Leftover{Function: inv.Edge, Region: "us-east-1", Address: inv.EdgeAddress}
 		if err := i.Save(); err != nil {
 			return err

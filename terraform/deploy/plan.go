@@ -18,11 +18,13 @@ const (
 	Update  Action = "update"
 	Replace Action = "replace"
 	Delete  Action = "delete"
+	// Import takes what exists into the state, and leaves it as it is.
+	Import Action = "import"
 )
 
 // sign is what Terraform's own plans mark it with.
 func (a Action) sign() string {
-	return map[Action]string{Create: "  +", Update: "  ~", Replace: "-/+", Delete: "  -"}[a]
+	return map[Action]string{Create: "  +", Update: "  ~", Replace: "-/+", Delete: "  -", Import: "  ="}[a]
 }
 
 // Change is what happens to one resource.
@@ -40,6 +42,7 @@ type Summary struct {
 	Update  int      `json:"update"`
 	Replace int      `json:"replace"`
 	Delete  int      `json:"delete"`
+	Import  int      `json:"import"` // some of them may be updated as well
 	Changes []Change `json:"changes"`
 }
 
@@ -70,6 +73,10 @@ func summarize(p *tfjson.Plan) Summary {
 			continue
 		}
 		c := Change{Resource: short(r.Address)}
+		imported := r.Change.Importing != nil
+		if imported {
+			s.Import++
+		}
 		switch a := r.Change.Actions; {
 		case a.Create():
 			c.Action = Create
@@ -83,6 +90,8 @@ func summarize(p *tfjson.Plan) Summary {
 		case a.Delete():
 			c.Action = Delete
 			s.Delete++
+		case imported:
+			c.Action = Import
 		default:
 			continue
 		}
@@ -131,7 +140,11 @@ func (s Summary) Print(w io.Writer) {
 		fmt.Fprintln(w, "There is nothing to change.")
 		return
 	}
-	fmt.Fprintf(w, "%d to create, %d to change, %d to replace, %d to delete\n", s.Create, s.Update, s.Replace, s.Delete)
+	fmt.Fprintf(w, "%d to create, %d to change, %d to replace, %d to delete", s.Create, s.Update, s.Replace, s.Delete)
+	if s.Import > 0 {
+		fmt.Fprintf(w, ", %d to take over as they are there", s.Import)
+	}
+	fmt.Fprintln(w)
 	for _, c := range s.Changes {
 		fmt.Fprintf(w, "%s %s", c.Action.sign(), c.Resource)
 		if len(c.Attributes) > 0 {

@@ -118,6 +118,9 @@ func (p *Progress) see(e event) {
 			p.problems = append(p.problems, Problem{Resource: short(d.Address), Summary: d.Summary, Detail: d.Detail})
 			return
 		}
+		if strings.Contains(d.Summary, "may be incomplete") || strings.Contains(d.Summary, "targeting is in effect") {
+			return // of a plan with targets, which is only made where that is meant
+		}
 		fmt.Fprintf(p.out, "terraform warns: %s\n", Problem{Resource: short(d.Address), Summary: d.Summary})
 	}
 }
@@ -169,34 +172,23 @@ func (p *Progress) failure(ctx context.Context, err error) error {
 		err: errors.Join(ctx.Err(), err)}
 }
 
-// unfinished returns the addresses of what a stream began to create and says no end of: whether that exists
-// is not known to Terraform.
-func unfinished(stream io.Reader) ([]string, error) {
-	begun := make(map[string]bool)
-	var order []string
+// creations are the resources that a stream created or began to create, by their addresses, with the
+// identifiers that it says.
+func creations(stream io.Reader) map[string]string {
+	all := make(map[string]string)
 	for dec := json.NewDecoder(stream); ; {
 		var e event
 		if err := dec.Decode(&e); err != nil {
-			break // the end, or a line that a kill cut off: nothing after it counts
+			return all // the end, or a line that a kill cut off: nothing comes after it
 		}
-		addr := e.Hook.Resource.Addr
 		switch {
-		case e.Type == "apply_start" && e.Hook.Action == "create":
-			begun[addr] = true
-			order = append(order, addr)
+		case e.Hook.Action != "create":
+		case e.Type == "apply_start":
+			all[e.Hook.Resource.Addr] = ""
 		case e.Type == "apply_complete":
-			delete(begun, addr)
-		case e.Type == "apply_errored":
-			delete(begun, addr) // it is in the state, tainted, if it exists
+			all[e.Hook.Resource.Addr] = e.Hook.ID
 		}
 	}
-	var left []string
-	for _, a := range order {
-		if begun[a] {
-			left = append(left, a)
-		}
-	}
-	return left, nil
 }
 
 // modulePrefix is before every address: the root has nothing but the module.

@@ -223,14 +223,6 @@ func (t *Terraform) forget(ctx context.Context, address string) error {
 	return nil
 }
 
-// adopt takes a resource that exists into the state.
-func (t *Terraform) adopt(ctx context.Context, address, id string) error {
-	if err := t.cli.Import(ctx, address, id, tfexec.LockTimeout(lockTimeout)); err != nil {
-		return fmt.Errorf("import %s: %w", address, plain(err))
-	}
-	return nil
-}
-
 // plain is an error of terraform-exec without the frames that Terraform draws around its own.
 func plain(err error) error {
 	if err == nil {

@@ -1,14 +1,34 @@
-// Runs function.js for a Go test (see nodeproc): a line { requests } in, a line { answers } out.
-// A request is that of eventOf and { raw }: whether the runtime has rawQueryString.
+// Runs the edge for a Go test (see nodeproc): a line { requests } in, a line { answers } out. A request is that
+// of eventOf and { raw }: whether the runtime has rawQueryString. The arguments are edge.wasm and an index.
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { instantiate } from '../shim/go.mjs';
 import { eventOf, load, outcome, parsedQuery, reassembled } from './cloudfront.mjs';
 
-const handler = load();
+const [, , module, index] = process.argv;
+const handler = load(), respond = load(new URL('response.js', import.meta.url));
+const go = instantiate(new WebAssembly.Module(readFileSync(module)));
+const wrong = go.offer(readFileSync(index));
+if (wrong) throw new Error(`the index is ${wrong}`);
+
+// What a device gets in the end, when a request for a package goes on to the origin handler: the key of an
+// object, or { status, headers, body }.
+function end({ uri, querystring, headers }) {
+  if (uri !== '/package') return undefined;
+  const { status, key, ...texts } = go.decide(querystring, headers['x-precast-held']?.value ?? '');
+  if (key !== '') return { status, key };
+  const lines = texts.headers.split('\n').filter(Boolean).map((line) => line.split(': '));
+  let response = { statusCode: status, headers: Object.fromEntries(lines.map(([name, value]) => [name.toLowerCase(), { value }])), cookies: {} };
+  if (status < 400) response = respond({ version: '1.0', response });
+  const { headers: all, ...rest } = outcome({ ...response, body: { data: texts.body } });
+  return { status: rest.status, headers: all, body: rest.body };
+}
 
 function answer({ raw, ...request }) {
   const sent = raw ? request.query : reassembled(parsedQuery(request.query));
   try {
-    return { sent, ...outcome(handler(eventOf(request), { raw, query: request.query })) };
+    const result = handler(eventOf(request), { raw, query: request.query });
+    return { sent, ...outcome(result), end: result.statusCode === undefined ? end(result) : undefined };
   } catch (error) {
     return { sent, thrown: String(error.stack) };
   }

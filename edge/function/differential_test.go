@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,6 +19,7 @@ import (
 
 	"precast/edge"
 	"precast/edge/nodeproc"
+	"precast/internal/index"
 
 	"pgregory.net/rapid"
 )
@@ -39,6 +41,16 @@ type answer struct {
 	URI     string `json:"uri,omitempty"`
 	Query   string `json:"query,omitempty"`
 	Headers any    `json:"headers"` // map[string]any, as JSON has it
+	// End is what the device gets for a request that goes on.
+	End *end `json:"end"`
+}
+
+// An end is the object that answers a device, or a response that no object gives.
+type end struct {
+	Status  int               `json:"status"`
+	Key     string            `json:"key"`
+	Headers map[string]string `json:"headers"`
+	Body    string            `json:"body"`
 }
 
 // asked is an answer of function.js and what else answer.mjs says.
@@ -48,13 +60,25 @@ type asked struct {
 	Thrown string `json:"thrown"`
 }
 
-// function is function.js in a Node process.
-type function struct{ process *nodeproc.Process }
+// function is function.js in a Node process, with edge.wasm and response.js behind it.
+type function struct {
+	process *nodeproc.Process
+	index   *index.Index
+}
 
 func startFunction(t testing.TB) *function {
 	t.Helper()
 	// The test's own context ends before its cleanups: the script would be killed, not closed.
-	p, err := nodeproc.Start(context.WithoutCancel(t.Context()), "answer.mjs")
+	module, indexFile, ix := filepath.Join(t.TempDir(), "edge.wasm"), filepath.Join(t.TempDir(), "index"), vectorIndex(t)
+	build := exec.Command("go", "build", "-trimpath", "-buildmode=c-shared", "-o", module, "../wasm")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build edge/wasm: %v\n%s", err, out)
+	}
+	if err := os.WriteFile(indexFile, ix.Encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := nodeproc.Start(context.WithoutCancel(t.Context()), "answer.mjs", module, indexFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +87,25 @@ func startFunction(t testing.TB) *function {
 			t.Error(err)
 		}
 	})
-	return &function{p}
+	return &function{p, ix}
+}
+
+// vectorIndex is the index of the golden vectors.
+func vectorIndex(t testing.TB) *index.Index {
+	t.Helper()
+	var vectors struct{ Index []byte }
+	data, err := os.ReadFile(filepath.Join("..", "..", "testdata", "canonical", "decide.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &vectors)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ix, err := index.Parse(vectors.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ix
 }
 
 // ask asks function.js many requests in one round trip.
@@ -79,7 +121,7 @@ func (f *function) ask(requests []request) ([]asked, error) {
 }
 
 // native is what the Go code makes of a request.
-func native(r request, query string) answer {
+func native(ix *index.Index, r request, query string) answer {
 	if r.Method != "GET" && r.Method != "HEAD" {
 		refusal := refuse(405, "Use GET or HEAD")
 		refusal.Headers.(map[string]any)["allow"] = "GET, HEAD"
@@ -118,7 +160,19 @@ func native(r request, query string) answer {
 	if tag, ok := edge.SingleTag(list); ok {
 		headers["if-none-match"] = anyOf([]string{`"` + tag + `"`})
 	}
-	return answer{URI: r.URI, Query: selection.String(), Headers: headers}
+	// The whole way, without the canonical forms between.
+	d := edge.Decide(ix, query, list)
+	e := &end{Status: d.Status}
+	if d.Status == edge.StatusOK {
+		_, e.Key = d.Object()
+	} else {
+		response := d.Response()
+		e.Body, e.Headers = response.Body, make(map[string]string)
+		for _, h := range response.Headers {
+			e.Headers[strings.ToLower(h.Name)] = h.Value
+		}
+	}
+	return answer{URI: r.URI, Query: selection.String(), Headers: headers, End: e}
 }
 
 // dots tells whether the last part of a path is . or .., escaped or not.
@@ -156,9 +210,9 @@ func (f *function) compare(t failer, requests []request) []answer {
 		if got[i].Thrown != "" {
 			t.Fatalf("%+v: function.js throws %s", r, got[i].Thrown)
 		}
-		want := native(r, got[i].Sent)
+		want := native(f.index, r, got[i].Sent)
 		if !reflect.DeepEqual(got[i].answer, want) {
-			t.Fatalf("%+v:\nfunction.js %+v\nGo          %+v", r, got[i].answer, want)
+			t.Fatalf("%+v:\nthe edge %+v, %+v\nGo       %+v, %+v", r, got[i].answer, got[i].End, want, want.End)
 		}
 		answers = append(answers, want)
 	}

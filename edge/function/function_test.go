@@ -1,4 +1,4 @@
-// Package function_test holds the viewer-request function to what runs it, and to the Go code that it repeats.
+// Package function_test holds the viewer functions to what runs it, and to the Go code that it repeats.
 package function_test
 
 import (
@@ -12,13 +12,18 @@ import (
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html).
 const maxSize = 10 << 10 // bytes
 
+// functions are the viewer functions' files.
+func functions() []string { return []string{"function.js", "response.js"} }
+
 func TestSize(t *testing.T) {
-	info, err := os.Stat("function.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Size() > maxSize {
-		t.Errorf("function.js has %d bytes, more than %d", info.Size(), maxSize)
+	for _, name := range functions() {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > maxSize {
+			t.Errorf("%s has %d bytes, more than %d", name, info.Size(), maxSize)
+		}
 	}
 }
 

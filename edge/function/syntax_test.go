@@ -313,15 +313,17 @@ func (c *checker) checkRecursion() {
 }
 
 func TestLanguage(t *testing.T) {
-	source, err := os.ReadFile("function.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range faults(string(source)) {
-		t.Errorf("function.js has %s", f)
-	}
-	if !regexp.MustCompile(`(?m)^function handler\(event\) \{$`).Match(source) {
-		t.Error("function.js has no function handler(event)")
+	for _, name := range functions() {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range faults(string(source)) {
+			t.Errorf("%s has %s", name, f)
+		}
+		if !regexp.MustCompile(`(?m)^function handler\(event\) \{$`).Match(source) {
+			t.Errorf("%s has no function handler(event)", name)
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ demo-edge: edge ## the same story through a stand-in for CloudFront with the rea
 test: ## all tests that need no network
 	$(GO) test ./...
 
-AWS := ./internal/awsstore/... ./internal/streampoll ./builder/cmd
+AWS := ./internal/awsstore/... ./internal/kmskey ./internal/streampoll ./builder/cmd
 
 test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10)
 	sh internal/awsstore/standin/install.sh

@@ -13,6 +13,7 @@ import (
 	"precast/internal/answer"
 	"precast/internal/index"
 	"precast/internal/layout"
+	"precast/internal/statement"
 )
 
 // Composer answers requests, with the device's selection and held tags in edge.SelectionHeader and
@@ -27,6 +28,8 @@ type Composer struct {
 	Log   *slog.Logger
 
 	Composer *builder.Composer
+	// Statements signs statements; nil: none are signed here.
+	Statements *statement.Maker
 }
 
 // ServeHTTP implements http.Handler.
@@ -36,6 +39,10 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	key := strings.TrimPrefix(r.URL.Path, "/")
 	kind, err := layout.KindOf(key)
+	if err == nil && kind == layout.Statement {
+		c.serveStatement(w, r, key)
+		return
+	}
 	if err != nil || kind != layout.Bundle && kind != layout.Manifest {
 		answer.Fail(w, http.StatusNotFound, "Not found")
 		return

@@ -1,5 +1,5 @@
 // Command composer is the Lambda function behind a function URL that answers for bundles and manifests
-// which are not prebuilt.
+// which are not prebuilt, and signs statements.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-lambda-go/lambdaurl"
@@ -16,6 +17,7 @@ import (
 	"precast/internal/awsstore"
 	"precast/internal/environ"
 	"precast/internal/lambdas"
+	"precast/internal/statement"
 	"precast/internal/station"
 )
 
@@ -32,6 +34,10 @@ func main() {
 func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (http.Handler, error) {
 	bucket := env.Need("BUCKET")
 	keep := env.Bool("STORE_COMPOSED", true)
+	source := env.Text("SIGNING_KEY", "")
+	schedule := statement.DefaultSchedule()
+	schedule.Period = env.Duration("STATEMENT_PERIOD", schedule.Period)
+	schedule.Validity = env.Duration("STATEMENT_VALIDITY", schedule.Validity)
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
@@ -43,5 +49,15 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (http.Hand
 	if err != nil {
 		return nil, err
 	}
-	return &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep, Log: log}, nil
+	c := &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep, Log: log}
+	if source != "" {
+		key, err := station.SigningKey(ctx, source, os.LookupEnv)
+		if err != nil {
+			return nil, err
+		}
+		if c.Statements, err = statement.NewMaker(key, schedule, time.Now); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }

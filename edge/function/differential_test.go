@@ -283,13 +283,24 @@ func TestVectorsDifferential(t *testing.T) {
 // TestDifferential compares requests of all kinds.
 func TestDifferential(t *testing.T) {
 	f := startFunction(t)
-	compared := 0
+	compared, ends := 0, make(map[int]int)
 	rapid.Check(t, func(t *rapid.T) {
-		batch := rapid.SliceOfN(requests(), 50, 80).Draw(t, "requests")
-		f.compare(t, batch)
+		batch := append(rapid.SliceOfN(requests(), 50, 80).Draw(t, "requests"), rapid.SliceOfN(polls(f.index), 5, 10).Draw(t, "polls")...)
+		for _, a := range f.compare(t, batch) {
+			if a.End != nil {
+				ends[a.End.Status]++
+			} else {
+				ends[a.Status]++
+			}
+		}
 		compared += len(batch)
 	})
-	t.Logf("%d requests compared", compared)
+	t.Logf("%d requests compared, by status %v", compared, ends)
+	for _, status := range []int{200, 304, 400, 404, 405} {
+		if ends[status] == 0 {
+			t.Errorf("none was answered with %d", status)
+		}
+	}
 }
 
 // However a device spells a request, it asks for one thing.
@@ -330,7 +341,11 @@ func FuzzFunction(f *testing.F) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		batch := []request{{Method: "GET", URI: "/package", Query: presented(query), Raw: true,
 			Headers: map[string][]string{"if-none-match": {presented(header)}}}}
-		for range 31 {
+		for range 8 {
+			batch = append(batch, request{Method: "GET", URI: "/package", Query: presented(mutate(r, "cpuArch=armv8&attrGamer=prod", queryPieces())), Raw: true,
+				Headers: map[string][]string{"if-none-match": spellTags(r, heldOf(r, js.index))}})
+		}
+		for range 23 {
 			batch = append(batch, request{Method: "GET", URI: "/package", Query: presented(mutate(r, query, queryPieces())), Raw: r.IntN(5) > 0,
 				Headers: map[string][]string{"if-none-match": {presented(mutate(r, header, headerPieces()))}}})
 		}

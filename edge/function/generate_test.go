@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"precast/edge"
+	"precast/internal/index"
+
 	"pgregory.net/rapid"
 )
 
@@ -55,6 +58,42 @@ func requests() *rapid.Generator[request] {
 		}
 		return r
 	})
+}
+
+// polls generates what devices of a fleet send that hold some or all of an index's releases.
+func polls(ix *index.Index) *rapid.Generator[request] {
+	tracks := []string{"", "prod", "beta"}
+	return rapid.Custom(func(t *rapid.T) request {
+		all := []param{{"cpuArch", "armv8"}}
+		for _, name := range []string{"os", "attrGamer", "attrCamera", "scoreboard"} {
+			if track := rapid.SampledFrom(tracks).Draw(t, name); track != "" {
+				all = append(all, param{name, track})
+			}
+		}
+		if rapid.Bool().Draw(t, "only the list") {
+			all = append(all, param{"payloadType", "metadataOnly"})
+		}
+		r := chance(t)
+		return request{Method: "GET", URI: "/package", Raw: true, Query: spellQuery(r, all),
+			Headers: map[string][]string{"if-none-match": spellTags(r, heldOf(r, ix))}}
+	})
+}
+
+// heldOf returns the digests of all of an index's releases, or of some.
+func heldOf(r *rand.Rand, ix *index.Index) []string {
+	var held []string
+	least := r.IntN(3) // 0: all
+	for _, it := range ix.Items {
+		if slices.Contains(it.Attrs, "crowd") || r.IntN(3) < least { // more digests than a device may send
+			continue
+		}
+		if r.IntN(2) == 0 {
+			held = append(held, edge.Hex(it.MD5[:]))
+		} else {
+			held = append(held, edge.Hex(it.SHA256[:]))
+		}
+	}
+	return held
 }
 
 // query generates queries as devices send them, pieces in any order, long ones and random bytes.

@@ -13,13 +13,14 @@ if (wrong) throw new Error(`the index is ${wrong}`);
 
 // What a device gets in the end, when a request for a package goes on to the origin handler: the key of an
 // object, or { status, headers, body }.
-function end({ uri, querystring, headers }) {
+function end(request) {
+  const { uri, querystring, headers } = request;
   if (uri !== '/package') return undefined;
   const { status, key, ...texts } = go.decide(querystring, headers['x-precast-held']?.value ?? '');
   if (key !== '') return { status, key };
   const lines = texts.headers.split('\n').filter(Boolean).map((line) => line.split(': '));
   let response = { statusCode: status, headers: Object.fromEntries(lines.map(([name, value]) => [name.toLowerCase(), { value }])), cookies: {} };
-  if (status < 400) response = respond({ version: '1.0', response });
+  if (status < 400) response = respond({ version: '1.0', request, response });
   const { headers: all, ...rest } = outcome({ ...response, body: { data: texts.body } });
   return { status: rest.status, headers: all, body: rest.body };
 }

@@ -7,10 +7,10 @@ FUZZ    ?= 30s
 SOAK    ?= 5m
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo demo-edge test test-aws test-race fuzz soak bench golden fmt lint ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-race fuzz soak bench golden fmt lint ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/precast
 	$(GO) build -trimpath -o $(BIN)/precast ./cmd/precast
@@ -27,7 +27,7 @@ demo: build ## play the whole story on this machine (needs Go only; curl where t
 demo-edge: edge ## the same story through a stand-in for CloudFront with the real edge functions (needs Node 20)
 	$(GO) run ./edge/rig/cmd/demo -dist dist
 
-test: ## all tests that need no network
+test: ## all tests that need no network (needs Node 20)
 	$(GO) test ./...
 
 AWS := ./internal/awsstore/... ./internal/kmskey ./internal/streampoll ./builder/cmd
@@ -37,7 +37,10 @@ test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (nee
 	$(GO) test -count=1 -tags aws $(AWS)
 	$(GO) test -count=1 -tags aws -run AWS ./builder ./cmd/precast
 
-RACE := ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
+test-terraform: ## the Terraform module: format, validity, tests with mocked providers, checkov (needs Terraform, Python)
+	sh terraform/checks.sh
+
+RACE := ./edge/nodeproc ./edge/rig ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
 	./internal/lambdas ./internal/streampoll ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector
@@ -76,10 +79,12 @@ lint: ## format, vet and staticcheck, without changing anything
 ci: lint ## what continuous integration runs
 	$(GO) test -count=1 ./...
 	$(MAKE) test-aws
+	$(MAKE) test-terraform
 	$(GO) test -count=1 -race $(RACE)
 	@mkdir -p $(CACHE)
 	$(GO) test -run "^$$$$" -bench . -benchtime 1x ./... > $(CACHE)/bench.log 2>&1 || { cat $(CACHE)/bench.log; exit 1; }
 	$(MAKE) demo
+	$(MAKE) demo-edge
 
 clean: ## remove what the targets made
 	rm -rf $(BIN) dist $(CACHE)

@@ -480,3 +480,6 @@ func (c *Client) complete(ctx context.Context, said *statement.Signed) (download
 func (c *Client) filesDir() string { return filepath.Join(c.opt.Dir, "files") }
 
 func (c *Client) filePath(sha256 string) string { return filepath.Join(c.filesDir(), sha256) }
+
+// Selection is what the device is, in canonical form.
+func (c *Client) Selection() string { return c.selection.String() }

@@ -46,6 +46,8 @@ type commands struct {
 	Pin       pinCmd       `cmd:"" help:"Keep what is published from being replaced."`
 	Unpin     unpinCmd     `cmd:"" help:"Take the pin off and publish what the catalog says."`
 	Inspect   inspectCmd   `cmd:"" help:"Look into a bundle and hold it against its manifest."`
+	Keys      keysCmd      `cmd:"" help:"Make, change and publish the keys that devices trust."`
+	Verify    verifyCmd    `cmd:"" help:"Check signatures as a device does."`
 	Demo      demoCmd      `cmd:"" help:"Play the whole story in a temporary folder."`
 	Deploy    deployCmd    `cmd:"" help:"Deploy an installation to AWS by Terraform, or change it."`
 	PlanInfra planInfraCmd `cmd:"" name:"plan-infra" help:"Show what precast deploy would change, and do nothing."`

@@ -21,6 +21,7 @@ type serveCmd struct {
 	buildFlags
 	publishFlags
 	logFlags
+	signingFlags
 	Addr    string        `help:"Listen for devices here." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
 	Workers int           `help:"Do this many jobs at a time." env:"PRECAST_WORKERS" default:"2"`
 	Window  time.Duration `help:"Let this much time pass after a change, so that one build serves a burst." env:"PRECAST_WINDOW" default:"200ms"`
@@ -35,6 +36,7 @@ stream itself, works on the queue and serves from the bucket. Any number of them
 
 Examples:
   precast serve --data /var/lib/precast
+  precast serve --signing-key file:keys/signing-9f2b1c04.pem
   precast serve --addr :80 --base-url https://packages.example.com --log-format json
   curl -OJ 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod'
   curl http://127.0.0.1:8080/healthz http://127.0.0.1:8080/metrics
@@ -87,6 +89,12 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 		}
 	})()
 
+	front := server.New(d.objects, published, metrics, log)
+	if statements, err := c.statements(ctx); err != nil {
+		return err
+	} else if statements != nil {
+		front.Statements(statements)
+	}
 	devices, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen for devices: %w", err)
@@ -104,7 +112,7 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	g.Go(func() error { return st.Run(ctx) })
 	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
 	g.Go(func() error {
-		return listen(ctx, server.HTTP(server.New(d.objects, published, metrics, log).Handler(), log), devices)
+		return listen(ctx, server.HTTP(front.Handler(), log), devices)
 	})
 	g.Go(func() error {
 		log.InfoContext(ctx, "listening", "url", url, "data", c.Data)

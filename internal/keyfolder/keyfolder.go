@@ -45,7 +45,9 @@ func (f *Folder) RootFile(k signing.PublicKey) string { return f.path("root-" + 
 func (f *Folder) RootPublicFile(k signing.PublicKey) string {
 	return f.path("root-" + short(k) + ".pub.pem")
 }
-func (f *Folder) SigningFile(k signing.PublicKey) string { return f.path("signing-" + short(k) + ".pem") }
+func (f *Folder) SigningFile(k signing.PublicKey) string {
+	return f.path("signing-" + short(k) + ".pem")
+}
 
 // Keyring reads the newest keyring.
 func (f *Folder) Keyring() (*keyring.Keyring, error) {

@@ -135,7 +135,9 @@ func TestFiles(t *testing.T) {
 // devices.
 type liar struct{ signing.PrivateKey }
 
-func (liar) Sign(context.Context, []byte) ([]byte, error) { return make([]byte, ed25519.SignatureSize), nil }
+func (liar) Sign(context.Context, []byte) ([]byte, error) {
+	return make([]byte, ed25519.SignatureSize), nil
+}
 
 func TestSignerThatLies(t *testing.T) {
 	if _, err := signing.Sign(context.Background(), liar{fixed(t, 7)}, []byte("x")); err == nil {

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"precast/internal/statement"
+	"precast/internal/station"
+)
+
+// signingFlags say how statements are signed.
+type signingFlags struct {
+	SigningKey        string        `help:"Sign statements by this key: file:PATH, env:NAME or kms:ARN-OR-ALIAS." env:"PRECAST_SIGNING_KEY" placeholder:"SOURCE"`
+	StatementPeriod   time.Duration `help:"Sign statements anew this often." env:"PRECAST_STATEMENT_PERIOD" default:"24h"`
+	StatementValidity time.Duration `help:"Statements are good for this long from the beginning of their period." env:"PRECAST_STATEMENT_VALIDITY" default:"168h"`
+}
+
+// statements returns what signs statements, or nil.
+func (f signingFlags) statements(ctx context.Context) (*statement.Maker, error) {
+	if f.SigningKey == "" {
+		return nil, nil
+	}
+	key, err := station.SigningKey(ctx, f.SigningKey, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	return statement.NewMaker(key, statement.Schedule{Period: f.StatementPeriod, Validity: f.StatementValidity}, time.Now)
+}

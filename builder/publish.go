@@ -164,14 +164,13 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) 
 		Since:      o.since,
 	}
 	b.opt.Log.InfoContext(ctx, "published", "generation", p.Generation, "sequence", sequence, "changed", p.Changed)
+	if p.Changed {
+		// So that a rollback needs one write alone. Without it, all is well.
+		if err := Remember(ctx, b.Objects, next); err != nil {
+			b.opt.Log.WarnContext(ctx, "copy the published index into the history", "generation", next.Generation, "error", err)
+		}
+	}
 	b.opt.Observer.Published(ctx, p)
-	if !p.Changed {
-		return nil
-	}
-	// So that a rollback needs one write alone. Without it, all is well.
-	if err := Remember(ctx, b.Objects, next); err != nil {
-		b.opt.Log.WarnContext(ctx, "copy the published index into the history", "generation", next.Generation, "error", err)
-	}
 	return nil
 }
 

@@ -68,8 +68,8 @@ func (e *events) Rejected(ctx context.Context, r builder.Rejection) {
 }
 
 func (e *events) Published(ctx context.Context, p builder.Published) {
+	e.tell(Event{Published: &p}) // first: a CDN's invalidation takes its time
 	e.next.Published(ctx, p)
-	e.tell(Event{Published: &p})
 }
 
 // Subscribe passes every event to f until the function returned is called.

@@ -33,8 +33,8 @@ func (s *Station) Rollback(ctx context.Context, r history.Request) (RolledBack, 
 	if err != nil {
 		return out, err
 	}
-	s.events.Published(ctx, builder.Published{Generation: res.Generation, Sequence: res.Sequence, Changed: true})
 	out.Seconds = seconds(clock, start)
+	s.events.Published(ctx, builder.Published{Generation: res.Generation, Sequence: res.Sequence, Changed: true})
 	if err := s.afterRollback(ctx, k, &out); err != nil {
 		out.Problem = err.Error()
 	}

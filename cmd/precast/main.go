@@ -45,6 +45,8 @@ type commands struct {
 	Rollback  rollbackCmd  `cmd:"" help:"Publish an earlier generation again, pinned, by one write."`
 	Pin       pinCmd       `cmd:"" help:"Keep what is published from being replaced."`
 	Unpin     unpinCmd     `cmd:"" help:"Take the pin off and publish what the catalog says."`
+	Fsck      fsckCmd      `cmd:"" help:"Prove that what is published is complete, and repair it."`
+	GC        gcCmd        `cmd:"" name:"gc" help:"Remove objects that nothing needs any more."`
 	Inspect   inspectCmd   `cmd:"" help:"Look into a bundle and hold it against its manifest."`
 	Keys      keysCmd      `cmd:"" help:"Make, change and publish the keys that devices trust."`
 	Verify    verifyCmd    `cmd:"" help:"Check signatures as a device does."`

@@ -148,7 +148,8 @@ func (o *objects) find(key string) (object, builder.ObjectInfo, error) {
 		return found, builder.ObjectInfo{}, fmt.Errorf("%s: %w", key, builder.ErrNotExist)
 	}
 	sum := sha256.Sum256(found.data)
-	return found, builder.ObjectInfo{Key: key, Size: int64(len(found.data)), ETag: hex.EncodeToString(sum[:8]), Meta: found.meta}, nil
+	kind, err := layout.KindOf(key)
+	return found, builder.ObjectInfo{Key: key, Size: int64(len(found.data)), ETag: hex.EncodeToString(sum[:8]), Meta: found.meta, Headers: layout.HeadersOf(kind)}, err
 }
 
 func (o *objects) Stat(_ context.Context, key string) (builder.ObjectInfo, error) {

@@ -126,7 +126,7 @@ func scriptFill(ts *testscript.TestScript, neg bool, args []string) {
 // Every command explains itself with examples, and the examples are commands that parse.
 func TestHelpHasExamplesThatParse(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, name := range []string{"scoreboard", "firmware.img"} {
+	for _, name := range []string{"scoreboard", "firmware.img", "backend.tf"} {
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -41,7 +41,7 @@ test-terraform: ## the Terraform module: format, validity, tests with mocked pro
 	sh terraform/checks.sh
 
 RACE := ./edge/nodeproc ./edge/rig ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
-	./internal/lambdas ./internal/streampoll ./cmd/precast
+	./internal/lambdas ./internal/streampoll ./internal/history ./internal/fsck ./internal/gc ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector
 	$(GO) test -race $(RACE)

@@ -61,7 +61,8 @@ func below(pkg, root string) bool { return pkg == root || strings.HasPrefix(pkg,
 
 // The core knows no cloud and no driver: those know the core.
 func TestCoreKnowsNoDriver(t *testing.T) {
-	core := []string{"builder", "edge", "internal/bundle", "internal/catalog", "internal/index", "internal/layout", "internal/manifest"}
+	core := []string{"builder", "client", "edge", "internal/keyring", "internal/signing", "internal/statement", "internal/bundle", "internal/catalog", "internal/index", "internal/layout", "internal/manifest",
+		"internal/history", "internal/fsck", "internal/gc"}
 	var patterns []string
 	for _, p := range core {
 		patterns = append(patterns, module+"/"+p)
@@ -107,6 +108,15 @@ func TestEdgeStaysSmall(t *testing.T) {
 	}
 	if !slices.Contains(p.Deps, module+"/edge/sha256") {
 		t.Error("the edge does not use the small SHA-256")
+	}
+}
+
+// Device makers import the client: it brings nothing but this module and the standard library.
+func TestClientStandsAlone(t *testing.T) {
+	for _, dep := range list(t, nil, module+"/client")[0].Deps {
+		if host, _, _ := strings.Cut(dep, "/"); strings.Contains(host, ".") {
+			t.Errorf("the client depends on %s", dep)
+		}
 	}
 }
 

@@ -79,7 +79,7 @@ func IsID(text string) bool {
 
 // Message is what is signed in place of a text: its SHA-256 in a line of its own. AWS KMS signs messages
 // of up to 4,096 bytes (https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html), which a
-// text of 40 items exceeds; and openssl has no prehashed Ed25519. A text says in its first line what it is,
+// text of 40 items exceeds; and openssl before 3.2 has no prehashed Ed25519. A text says in its first line what it is,
 // so that one kind can never pass for another.
 func Message(text []byte) []byte {
 	sum := sha256.Sum256(text)

@@ -59,8 +59,15 @@ locals {
         Sid       = "KeepWhatWasComposed"
         Effect    = "Allow"
         Action    = ["s3:PutObject"]
-        Resource  = ["${aws_s3_bucket.store.arn}/bundles/*", "${aws_s3_bucket.store.arn}/manifests/*"]
+        Resource  = [for k in ["bundles/*", "manifests/*"] : "${aws_s3_bucket.store.arn}/${k}"]
         Condition = { Null = { "s3:if-none-match" = "false" } }
+      },
+      ], var.signing_key_arn == null ? [] : [
+      {
+        Sid      = "SignStatements"
+        Effect   = "Allow"
+        Action   = ["kms:Sign", "kms:GetPublicKey"]
+        Resource = [var.signing_key_arn]
       },
     ], local.key_statements, local.trace_statements)
   }

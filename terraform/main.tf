@@ -135,7 +135,7 @@ resource "aws_s3_bucket_policy" "store" {
         Effect    = "Allow"
         Principal = { Service = "cloudfront.amazonaws.com" }
         Action    = "s3:GetObject"
-        Resource  = [for prefix in local.public_prefixes : "${aws_s3_bucket.store.arn}/${prefix}*"]
+        Resource  = [for key in local.public_keys : "${aws_s3_bucket.store.arn}/${key}"]
         Condition = { StringEquals = { "AWS:SourceArn" = aws_cloudfront_distribution.cdn.arn } }
       },
     ]
@@ -143,8 +143,8 @@ resource "aws_s3_bucket_policy" "store" {
 }
 
 locals {
-  # internal/layout: BundlePrefix, ManifestPrefix, BinaryPrefix; readme_test.go holds them together.
-  public_prefixes = ["bundles/", "manifests/", "binaries/"]
+  # Prefixes and keys of internal/layout; readme_test.go holds them together.
+  public_keys = ["bundles/*", "manifests/*", "binaries/*", "keyring", "keyring.d/*"]
 }
 
 # --- tables

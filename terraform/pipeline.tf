@@ -217,7 +217,7 @@ resource "aws_lambda_function" "composer" {
     variables = merge(var.function_environment, {
       BUCKET         = aws_s3_bucket.store.id
       STORE_COMPOSED = tostring(var.store_composed)
-    })
+    }, var.signing_key_arn == null ? {} : { SIGNING_KEY = "kms:${var.signing_key_arn}" })
   }
 
   logging_config {

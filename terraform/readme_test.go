@@ -202,9 +202,9 @@ func locals(t *testing.T, name string) string {
 
 // What the module says again of what the code decides.
 func TestModuleAgreesWithTheCode(t *testing.T) {
-	for _, prefix := range []string{layout.BundlePrefix, layout.ManifestPrefix, layout.BinaryPrefix} {
-		if !strings.Contains(locals(t, "public_prefixes"), fmt.Sprintf("%q", prefix)) {
-			t.Errorf("%s is not public", prefix)
+	for _, key := range []string{layout.BundlePrefix + "*", layout.ManifestPrefix + "*", layout.BinaryPrefix + "*", layout.KeyringKey, layout.KeyringHistoryPrefix + "*"} {
+		if !strings.Contains(locals(t, "public_keys"), fmt.Sprintf("%q", key)) {
+			t.Errorf("%s is not public", key)
 		}
 	}
 	all := make(map[string]string)

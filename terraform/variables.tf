@@ -306,6 +306,17 @@ variable "composer_timeout_seconds" {
   }
 }
 
+variable "signing_key_arn" {
+  description = "KMS key (ECC_NIST_EDWARDS25519) that signs statements: see docs/trust.md. Statements are not signed if null."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.signing_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", var.signing_key_arn))
+    error_message = "signing_key_arn must be the ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID."
+  }
+}
+
 variable "store_composed" {
   description = "Keep what was composed on request, so that the next request finds it in the bucket."
   type        = bool

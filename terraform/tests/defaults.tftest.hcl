@@ -58,6 +58,7 @@ run "bucket" {
       Action    = "s3:GetObject"
       Resource = [
         "arn:aws:s3:::precast/bundles/*", "arn:aws:s3:::precast/manifests/*", "arn:aws:s3:::precast/binaries/*",
+        "arn:aws:s3:::precast/keyring", "arn:aws:s3:::precast/keyring.d/*",
       ]
       Condition = { StringEquals = { "AWS:SourceArn" = "arn:aws:cloudfront::123456789012:distribution/EDISTRIBUTION" } }
     }

@@ -223,3 +223,22 @@ run "pipeline_options" {
     error_message = "alarms"
   }
 }
+
+run "signed_statements" {
+  command = apply
+
+  variables {
+    signing_key_arn = "arn:aws:kms:eu-west-1:123456789012:key/k"
+  }
+
+  assert {
+    condition     = one(aws_lambda_function.composer.environment).variables["SIGNING_KEY"] == "kms:arn:aws:kms:eu-west-1:123456789012:key/k"
+    error_message = "The composer does not know the key."
+  }
+  assert {
+    condition = [for s in jsondecode(aws_iam_role_policy.composer.policy).Statement : [s.Action, s.Resource] if s.Sid == "SignStatements"] == [
+      [["kms:Sign", "kms:GetPublicKey"], ["arn:aws:kms:eu-west-1:123456789012:key/k"]],
+    ]
+    error_message = "The composer may not sign, or more."
+  }
+}

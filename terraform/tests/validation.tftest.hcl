@@ -166,3 +166,13 @@ run "builder_max_concurrency" {
 
   expect_failures = [var.builder_max_concurrency]
 }
+
+run "signing_key_arn" {
+  command = plan
+
+  variables {
+    signing_key_arn = "alias/precast"
+  }
+
+  expect_failures = [var.signing_key_arn]
+}

@@ -61,7 +61,8 @@ func below(pkg, root string) bool { return pkg == root || strings.HasPrefix(pkg,
 
 // The core knows no cloud and no driver: those know the core.
 func TestCoreKnowsNoDriver(t *testing.T) {
-	core := []string{"builder", "client", "edge", "internal/keyring", "internal/signing", "internal/statement", "internal/bundle", "internal/catalog", "internal/index", "internal/layout", "internal/manifest"}
+	core := []string{"builder", "client", "edge", "internal/keyring", "internal/signing", "internal/statement", "internal/bundle", "internal/catalog", "internal/index", "internal/layout", "internal/manifest",
+		"internal/history", "internal/fsck", "internal/gc"}
 	var patterns []string
 	for _, p := range core {
 		patterns = append(patterns, module+"/"+p)

@@ -75,6 +75,8 @@ type Installation struct {
 
 	opt Options
 	tf  *Terraform
+	// planned is what Adopt planned last, until Plan is asked for it.
+	planned *Summary
 }
 
 // Files are what a user brings along, by their names outside.
@@ -226,10 +228,15 @@ func Architecture(s Settings, files []string) (string, error) {
 
 // Plan says what an apply would do, and keeps the plan for Apply.
 func (i *Installation) Plan(ctx context.Context) (Summary, error) {
+	if s := i.planned; s != nil {
+		i.planned = nil
+		return *s, nil
+	}
 	return i.plan(ctx, planOptions{})
 }
 
 func (i *Installation) plan(ctx context.Context, o planOptions) (Summary, error) {
+	i.planned = nil // its file is written over
 	p, err := i.tf.plan(ctx, o)
 	if err != nil {
 		return Summary{}, i.explain(err)
@@ -360,31 +367,34 @@ func (i *Installation) Adopt(ctx context.Context, finder Finder) ([]string, erro
 	}
 	if len(ids) > 0 {
 		fmt.Fprintf(i.opt.Out, "The last run was killed, and %d resources may be there that it did not note.\n", len(ids))
-	}
-	// Terraform refuses to import what does not exist, and names it: that was not created.
-	for len(ids) > 0 {
-		if err := i.importing(ids); err != nil {
+		if p, err = i.planImports(ctx, ids); err != nil {
 			return nil, err
 		}
-		_, err := i.tf.plan(ctx, planOptions{})
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		if !withoutMissing(ids, err) {
-			return nil, i.explain(err)
-		}
 	}
-	if err := i.importing(ids); err != nil {
-		return nil, err
-	}
+	s := summarize(p)
+	i.planned = &s
 	adopted := slices.Sorted(maps.Keys(ids))
 	for _, a := range adopted {
 		fmt.Fprintf(i.opt.Out, "  %s exists: %s\n", short(a), ids[a])
 	}
 	return adopted, nil
+}
+
+// planImports plans to import resources, and removes those that do not exist: Terraform refuses to import them,
+// and names them.
+func (i *Installation) planImports(ctx context.Context, ids map[string]string) (*tfjson.Plan, error) {
+	for {
+		if err := i.importing(ids); err != nil {
+			return nil, err
+		}
+		p, err := i.tf.plan(ctx, planOptions{})
+		if err == nil || ctx.Err() != nil {
+			return p, err
+		}
+		if !withoutMissing(ids, err) {
+			return nil, i.explain(err)
+		}
+	}
 }
 
 // withoutMissing removes what an error of Terraform names from the imports, and tells whether it named any.

@@ -96,6 +96,9 @@ const speakAgain = 60
 
 func (p *Progress) see(e event) {
 	name := short(e.Hook.Resource.Addr)
+	if e.Hook.Action == "read" {
+		return // of a data source: no change
+	}
 	switch e.Type {
 	case "apply_complete":
 		p.done++

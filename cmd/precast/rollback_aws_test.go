@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"precast/builder"
 	"precast/internal/awsstore"
@@ -81,6 +82,23 @@ func TestRollbackFsckAndGCOnAWS(t *testing.T) {
 	}
 	out, _ = command(exitOK, "fsck", s.url, "--deep")
 	contains(out, "it is complete")
+	// The stream brings a change; it is built, and the pin keeps it from being published.
+	name := filepath.Join(work, "app")
+	if err := os.WriteFile(name, []byte("release 7"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command(exitOK, "catalog", "put", "app", name, "--version", "7", "--attr", "x")
+	for start := time.Now(); ; {
+		out, _ = command(exitNo, "status")
+		contains(out, "generation 7 is published")
+		contains(out, "it is pinned: rolled back to generation 5")
+		if strings.Contains(out, "what the catalog says is built") {
+			break
+		}
+		if time.Since(start) > 2*time.Minute {
+			t.Fatalf("the change is never built\n%s%s", out, s.stderr)
+		}
+	}
 	if err := s.end(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -254,7 +254,7 @@ const releases = 7
 // Builds, imports, rollbacks and sweeps, every call of each in every order that a few hundred seeds make:
 // at no time is anything published that is not there, and in the end what the catalog says is.
 func TestSweepsAmongEverythingElse(t *testing.T) {
-	seeds := uint64(250)
+	seeds := uint64(150)
 	if testing.Short() || race {
 		seeds = 60
 	}

@@ -40,7 +40,7 @@ test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (nee
 test-terraform: ## the Terraform module: format, validity, tests with mocked providers, checkov (needs Terraform, Python)
 	sh terraform/checks.sh
 
-RACE := ./edge/nodeproc ./edge/rig ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
+RACE := ./client ./internal/statement ./edge/nodeproc ./edge/rig ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
 	./internal/lambdas ./internal/streampoll ./internal/history ./internal/fsck ./internal/gc ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector

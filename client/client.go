@@ -452,9 +452,11 @@ func (c *Client) complete(ctx context.Context, said *statement.Signed) (download
 	if len(lacking) == 0 {
 		return 0, nil
 	}
-	held = held[:min(len(held), edge.MaxTags)]
+	// A request may name so many; what else is held comes once more.
+	n := min(len(held), edge.MaxTags)
+	held, coming := held[:n], append(slices.Clone(lacking), held[n:]...)
 	for again := false; ; again = true {
-		name, resumed, n, err := c.download(ctx, said, lacking, held)
+		name, resumed, n, err := c.download(ctx, said, coming, held)
 		downloaded += n
 		if err == nil {
 			err = c.unpackFile(name, said, lacking)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,6 +137,49 @@ func TestDownloadsWhatIsLacking(t *testing.T) {
 	mustUpdate(t, d)
 	if got := d.last.Downloaded; got == 0 || got > 2*fileSize {
 		t.Errorf("one file took %d bytes", got)
+	}
+}
+
+// A request names 64 held files at most: what else the device holds comes once more, and is allowed for.
+func TestManyFiles(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		if kind == "busybox" { // takes 6 s, and nothing here depends on the shell
+			continue
+		}
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.devices()[kind]
+			files := make(map[string]string)
+			for i := range 72 {
+				files[fmt.Sprintf("app%02d_1", i)] = strings.Repeat(contentOf("app", i), 3)
+			}
+			s := w.statementNow()
+			w.attacked(func(rw http.ResponseWriter, r *http.Request) {
+				switch {
+				case isStatement(r):
+					s.Items = items(files)
+					w.signedBy(signingKey, s).send(rw)
+				case isBundle(r):
+					rest := maps.Clone(files)
+					for _, it := range items(files) {
+						if strings.Contains(r.Header.Get("If-None-Match"), it.SHA256) {
+							delete(rest, it.FileName())
+						}
+					}
+					// As the builder does: all is listed, what is held with its status.
+					w.bundleOf(rest, files).send(rw)
+				default:
+					pass(w, rw, r)
+				}
+			})
+			mustUpdate(t, d)
+			wantFiles(t, d, files)
+			delete(files, "app00_1")
+			files["app00_2"] = "new"
+			s.Generation++
+			mustUpdate(t, d)
+			wantFiles(t, d, files)
+		})
 	}
 }
 

@@ -126,9 +126,9 @@ func (r countingReader) Read(p []byte) (int, error) {
 // maxBundle is how long a bundle of these items can be. Deflate adds 5 bytes to every 64 KiB that it cannot
 // compress (RFC 1951, section 3.2.4), tar up to 3 KiB of headers and padding to every file; the manifest is
 // bounded apart.
-func maxBundle(said *statement.Signed, lacking []statement.Item) int64 {
+func maxBundle(said *statement.Signed, coming []statement.Item) int64 {
 	n := int64(64<<10) + maxDetails(said)
-	for _, it := range lacking {
+	for _, it := range coming {
 		n += it.Size + it.Size/1024 + 4<<10
 	}
 	return n
@@ -140,9 +140,9 @@ func maxDetails(said *statement.Signed) int64 { return 4<<10 + 4<<10*int64(len(s
 // tagSuffix ends the name of the file that has a download's entity tag.
 const tagSuffix = ".etag"
 
-// download gets the bundle of what is lacking into a file, from where an earlier download of the same broke
+// download gets the bundle of what is to come into a file, from where an earlier download of the same broke
 // off. resumed tells whether it did.
-func (c *Client) download(ctx context.Context, said *statement.Signed, lacking, held []statement.Item) (name string, resumed bool, n int64, err error) {
+func (c *Client) download(ctx context.Context, said *statement.Signed, coming, held []statement.Item) (name string, resumed bool, n int64, err error) {
 	var digests []string
 	for _, it := range held {
 		digests = append(digests, it.SHA256)
@@ -155,7 +155,7 @@ func (c *Client) download(ctx context.Context, said *statement.Signed, lacking, 
 		return "", false, 0, err
 	}
 	defer f.Close()
-	t := &transfer{c: c, f: f, name: name, digests: digests, limit: maxBundle(said, lacking)}
+	t := &transfer{c: c, f: f, name: name, digests: digests, limit: maxBundle(said, coming)}
 	if t.at, err = f.Seek(0, io.SeekEnd); err != nil {
 		return "", false, 0, err
 	}

@@ -310,13 +310,29 @@ func items(files map[string]string) []statement.Item {
 	return all
 }
 
-// bundle packs files, with a package_details.json of listed ones.
+// bundle packs files, with a package_details.json of listed ones, as if all of them were there.
 func (w *world) bundle(files, listed map[string]string) recorded {
+	w.t.Helper()
+	return w.pack(files, listed, func(string) int { return manifest.StatusIncluded })
+}
+
+// bundleOf packs files, with a package_details.json of all that a device is to have.
+func (w *world) bundleOf(files, all map[string]string) recorded {
+	w.t.Helper()
+	return w.pack(files, all, func(name string) int {
+		if _, ok := files[name]; ok {
+			return manifest.StatusIncluded
+		}
+		return manifest.StatusHeld
+	})
+}
+
+func (w *world) pack(files, listed map[string]string, status func(name string) int) recorded {
 	w.t.Helper()
 	m := make(manifest.Manifest)
 	for _, it := range items(listed) {
 		sum := md5.Sum([]byte(listed[it.FileName()]))
-		m[it.App] = manifest.Entry{LatestVersion: it.Version, StatusCode: 200, Size: it.Size, SHA256: it.SHA256, MD5: hex.EncodeToString(sum[:])}
+		m[it.App] = manifest.Entry{LatestVersion: it.Version, StatusCode: status(it.FileName()), Size: it.Size, SHA256: it.SHA256, MD5: hex.EncodeToString(sum[:])}
 	}
 	details, err := m.Encode()
 	if err != nil {

@@ -73,8 +73,7 @@ type unpacker struct {
 	// keep gets every file that the statement lists; it returns the error of verify or one of its own.
 	keep func(it statement.Item, r io.Reader, verify func() error) error
 
-	seen    map[string]bool // file names
-	details bool            // package_details.json has been there
+	seen map[string]bool // file names
 }
 
 func (u *unpacker) unpack(r io.Reader) error {

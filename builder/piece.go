@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"precast/internal/bundle"
 	"precast/internal/catalog"
@@ -37,7 +38,7 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 		var wrong mismatch
 		switch {
 		case errors.As(err, &wrong):
-		case ctx.Err() == nil && receives >= b.opt.Attempts:
+		case ctx.Err() == nil && receives >= b.opt.Attempts && !b.outage(ctx, err):
 			// What cannot be read after all attempts must not hold up every other change.
 			b.opt.Log.ErrorContext(ctx, "binary cannot be read", "item", j.Item.Key().String(), "attempts", receives, "error", err)
 		default:
@@ -116,8 +117,9 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 
 	source, err := b.Sources.Open(ctx, it.URL)
 	if err != nil {
-		return fmt.Errorf("open the binary of %s: %w", it.Key(), err)
+		return fmt.Errorf("open the binary of %s: %w", it.Key(), ofSource(it, err))
 	}
+	source = sourceBody{source, it}
 	defer source.Close()
 	pieceFile, discardPiece, err := b.spool()
 	if err != nil {
@@ -161,6 +163,28 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 		}
 	}
 	return b.put(ctx, pieceKey, Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, PieceMeta(piece, it.MD5))
+}
+
+// ofSource makes an error one of an item's source, unless that is this pipeline's own store.
+func ofSource(it catalog.Item, err error) error {
+	if strings.HasPrefix(it.URL, catalog.StorePrefix) {
+		return err
+	}
+	return sourceError{err}
+}
+
+// sourceBody tells errors of a source from those of where it is copied to.
+type sourceBody struct {
+	io.ReadCloser
+	item catalog.Item
+}
+
+func (s sourceBody) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = ofSource(s.item, err)
+	}
+	return n, err
 }
 
 // PieceMeta is the metadata of a piece's object; md5 is that of its binary, in hex.

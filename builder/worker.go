@@ -17,6 +17,8 @@ type Worker struct {
 	Wait time.Duration
 	// Concurrency is how many jobs are done at a time.
 	Concurrency int
+	// Outage is told when a job has failed because something fails that every job needs; nil: nobody is.
+	Outage func(error)
 }
 
 // Run works until ctx is done; jobs in hand are then given back. It returns nil: what goes wrong with
@@ -25,8 +27,14 @@ func (w *Worker) Run(ctx context.Context) error {
 	var g errgroup.Group
 	for range max(1, w.Concurrency) {
 		g.Go(func() error {
+			outages := 0 // in a row
 			for ctx.Err() == nil {
-				w.once(ctx)
+				if !w.once(ctx) {
+					outages = 0
+					continue
+				}
+				outages++
+				pause(ctx, Backoff(min(outages, maxOutages)))
 			}
 			return nil
 		})
@@ -34,8 +42,11 @@ func (w *Worker) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// once waits for a job and does it.
-func (w *Worker) once(ctx context.Context) {
+// maxOutages bounds how long a worker rests from an outage: it goes on 8 s after the end at the latest.
+const maxOutages = 4
+
+// once waits for a job and does it. It tells whether that failed for reasons that the next one will have, too.
+func (w *Worker) once(ctx context.Context) (outage bool) {
 	log := w.Builder.opt.Log
 	messages, err := w.Builder.Queue.Receive(ctx, 1, w.Hide, w.Wait)
 	if err != nil {
@@ -43,15 +54,16 @@ func (w *Worker) once(ctx context.Context) {
 			log.ErrorContext(ctx, "receive job", "error", err)
 			pause(ctx, time.Second)
 		}
-		return
+		return false
 	}
 	for _, m := range messages {
-		w.do(ctx, m)
+		outage = w.do(ctx, m) || outage
 	}
+	return outage
 }
 
 // do handles one message, keeping it hidden meanwhile.
-func (w *Worker) do(ctx context.Context, m Message) {
+func (w *Worker) do(ctx context.Context, m Message) (outage bool) {
 	b := w.Builder
 	jobCtx, cancel := context.WithCancel(ctx)
 	var renewing sync.WaitGroup
@@ -84,11 +96,33 @@ func (w *Worker) do(ctx context.Context, m Message) {
 	case ctx.Err() != nil:
 		_ = b.Queue.Extend(endCtx, m.Receipt, 0) // it becomes visible by itself otherwise, only later
 	default:
-		b.opt.Log.ErrorContext(ctx, "job failed", "job", m.ID, "receives", m.Receives, "error", err)
+		outage = b.outage(ctx, err)
+		b.opt.Log.ErrorContext(ctx, "job failed", "job", m.ID, "receives", m.Receives, "outage", outage, "error", err)
+		if outage && w.Outage != nil {
+			w.Outage(err)
+		}
+		if outage && m.Receives >= b.opt.Attempts && w.renew(endCtx, m) {
+			return outage
+		}
 		if err := b.Queue.Extend(endCtx, m.Receipt, Backoff(m.Receives)); err != nil {
 			b.opt.Log.WarnContext(ctx, "delay failed job", "job", m.ID, "error", err)
 		}
 	}
+	return outage
+}
+
+// renew puts a job into the queue again as a new message, before it is received once more and becomes a dead
+// letter. The old message goes after the new one is there: a crash in between costs a job done twice.
+func (w *Worker) renew(ctx context.Context, m Message) bool {
+	log := w.Builder.opt.Log
+	if err := w.Builder.Queue.Send(ctx, m.Body); err != nil {
+		log.WarnContext(ctx, "renew job", "job", m.ID, "error", err)
+		return false
+	}
+	if err := w.Builder.Queue.Delete(ctx, m.Receipt); err != nil {
+		log.WarnContext(ctx, "delete renewed job", "job", m.ID, "error", err)
+	}
+	return true
 }
 
 // Backoff is how long a job waits after its nth failed delivery: 1 s, 2 s, 4 s, at most 1 min.

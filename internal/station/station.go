@@ -40,6 +40,9 @@ type Config struct {
 	Workers int           // jobs done at a time
 	Window  time.Duration // of the trigger
 	Hide    time.Duration // see builder.Worker
+	// Every is how often a plan is asked for though nothing tells of a change: it mends whatever was lost, and
+	// costs next to nothing if nothing was. 0: every hour.
+	Every time.Duration
 }
 
 // Station is the running whole.
@@ -58,6 +61,9 @@ func New(d Drivers, cfg Config) *Station {
 	}
 	if cfg.Hide <= 0 {
 		cfg.Hide = 30 * time.Second
+	}
+	if cfg.Every <= 0 {
+		cfg.Every = time.Hour
 	}
 	if cfg.Builder.Log == nil {
 		cfg.Builder.Log = slog.New(slog.DiscardHandler)
@@ -81,8 +87,25 @@ func (s *Station) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return t.Run(ctx) })
 	}
-	g.Go(func() error { return s.work(ctx, runWait) })
+	g.Go(func() error { return s.work(ctx, runWait, nil) })
+	g.Go(func() error { s.schedule(ctx); return nil })
 	return g.Wait()
+}
+
+// schedule asks for plans by the clock.
+func (s *Station) schedule(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if _, err := builder.RequestPlan(ctx, s.Ledger, s.Queue, builder.Request{}); err != nil && ctx.Err() == nil {
+			s.cfg.Builder.Log.ErrorContext(ctx, "ask for the scheduled plan", "error", err)
+		}
+	}
 }
 
 // How long to wait for a job at a time. A remote queue may give a job to a wait whose asker has just ended,
@@ -92,8 +115,8 @@ const (
 	buildWait = time.Second
 )
 
-func (s *Station) work(ctx context.Context, wait time.Duration) error {
-	w := &builder.Worker{Builder: s.Builder, Hide: s.cfg.Hide, Wait: wait, Concurrency: s.cfg.Workers}
+func (s *Station) work(ctx context.Context, wait time.Duration, outage func(error)) error {
+	w := &builder.Worker{Builder: s.Builder, Hide: s.cfg.Hide, Wait: wait, Concurrency: s.cfg.Workers, Outage: outage}
 	return w.Run(ctx)
 }
 
@@ -115,10 +138,10 @@ var ErrIncomplete = errors.New("the build could not be completed")
 // passed to observe (nil: none), by one goroutine at a time. With alone, nobody else works on the
 // queue and Build does.
 func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool, observe func(Event)) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	defer cancel()
+	defer cancel(nil)
 	unsubscribe := func() {}
 	if observe != nil {
 		unsubscribe = s.events.subscribe(observe)
@@ -129,9 +152,17 @@ func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool
 		return err
 	}
 	if alone {
-		workers.Go(func() { _ = s.work(ctx, buildWait) }) // logs its errors
+		var outage func(error)
+		if !s.Remote { // a service may come back while one waits; a full disk wants its owner
+			outage = func(err error) { cancel(fmt.Errorf("build: %w", err)) }
+		}
+		workers.Go(func() { _ = s.work(ctx, buildWait, outage) }) // logs its errors
 	}
-	return s.await(ctx, after)
+	err = s.await(ctx, after)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
 // How often to look whether a build is done, and for how long a queue must have been empty before one

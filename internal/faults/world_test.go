@@ -326,26 +326,11 @@ func (w *world) fromScratch() {
 	defer store.Close()
 	here, err := stored(ctx, w.base.Objects)
 	must(w.t, err)
-	for key, data := range here {
-		if strings.HasPrefix(key, layout.BinaryPrefix) {
-			body := builder.Body{Reader: strings.NewReader(data), Size: int64(len(data))}
-			_, err := fresh.Objects.Put(ctx, key, body, builder.PutOptions{})
-			must(w.t, err)
-		}
-	}
-	var changes []catalog.Change
-	for _, it := range items {
-		changes = append(changes, catalog.Put(it))
-	}
-	must(w.t, fresh.Writer.Apply(ctx, changes))
+	must(w.t, copyCatalog(ctx, fresh, items, here))
 	must(w.t, station.New(fresh, station.Config{Builder: small()}).Build(ctx, builder.PlanOptions{}, true, nil))
 	there, err := stored(ctx, fresh.Objects)
 	must(w.t, err)
-	for key, want := range there {
-		if got, ok := here[key]; !ok || got != want {
-			w.t.Fatalf("%s has %d bytes (it exists: %v), from scratch %d", key, len(got), ok, len(want))
-		}
-	}
+	must(w.t, contains(here, there))
 	got, err := published(ctx, w.base.Objects)
 	must(w.t, err)
 	want, err := published(ctx, fresh.Objects)
@@ -353,6 +338,33 @@ func (w *world) fromScratch() {
 	if !slices.Equal(got, want) {
 		w.t.Fatalf("published %v, from scratch %v", got, want)
 	}
+}
+
+// copyCatalog brings items, and their binaries among objects, into other drivers.
+func copyCatalog(ctx context.Context, to station.Drivers, items []catalog.Item, objects map[string]string) error {
+	for key, data := range objects {
+		if strings.HasPrefix(key, layout.BinaryPrefix) {
+			body := builder.Body{Reader: strings.NewReader(data), Size: int64(len(data))}
+			if _, err := to.Objects.Put(ctx, key, body, builder.PutOptions{}); err != nil {
+				return err
+			}
+		}
+	}
+	var changes []catalog.Change
+	for _, it := range items {
+		changes = append(changes, catalog.Put(it))
+	}
+	return to.Writer.Apply(ctx, changes)
+}
+
+// contains fails unless all that is wanted is here, byte for byte. (Of earlier catalogs there is more.)
+func contains(here, want map[string]string) error {
+	for key, data := range want {
+		if got, ok := here[key]; !ok || got != data {
+			return fmt.Errorf("%s has %d bytes (it exists: %v), from scratch %d", key, len(got), ok, len(data))
+		}
+	}
+	return nil
 }
 
 // published lists what the index says, all of it.

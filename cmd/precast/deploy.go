@@ -366,6 +366,9 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 		// A redirect would be to HTTPS, which this asks for in the first place.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	// What was kept of an answer from before the first publish is kept for a minute at most.
+	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
 	err = device.Check(ctx, asks, std.err, func(ctx context.Context) error { return sleep(ctx, 2*time.Second) })
 	if wrong, ok := errors.AsType[deploy.Wrong](err); ok && c.Seed && len(items) != len(seed.SampleItems()) {
 		return generation, fmt.Errorf("%w (the catalog has more than the sample: --skip-smoke)", wrong)

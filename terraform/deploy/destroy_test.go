@@ -365,7 +365,7 @@ func TestCheck(t *testing.T) {
 		{Title: "list", Path: "/package?payloadType=metadataOnly", Want: 200, Listed: []string{"a", "b"}},
 		{Title: "held", Path: "/package?cpuArch=a", Held: []string{"1", "2"}, Want: 304},
 	}, &out, again)
-	if err != nil || tries != 2 || strings.Count(out.String(), "\n") != 3 {
+	if err != nil || tries != 2 || strings.Count(out.String(), "\n") != 4 || !strings.Contains(out.String(), "not yet  patience: status 503, not 404") {
 		t.Errorf("%v after %d tries\n%s", err, tries, &out)
 	}
 	for _, a := range []Ask{

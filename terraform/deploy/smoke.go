@@ -92,6 +92,7 @@ func (d Device) Check(ctx context.Context, asks []Ask, out io.Writer, again func
 	for _, a := range asks {
 		var status int
 		var took time.Duration
+		said := ""
 		for {
 			start := time.Now()
 			var err error
@@ -99,6 +100,10 @@ func (d Device) Check(ctx context.Context, asks []Ask, out io.Writer, again func
 			took = time.Since(start)
 			if err == nil {
 				break
+			}
+			if err.Error() != said {
+				said = err.Error()
+				fmt.Fprintf(out, "  not yet  %s: %s\n", a.Title, said)
 			}
 			if waitErr := again(ctx); waitErr != nil {
 				return Wrong{fmt.Errorf("ask for %s: %w", a.Path, err)}

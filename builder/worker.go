@@ -101,7 +101,7 @@ func (w *Worker) do(ctx context.Context, m Message) (outage bool) {
 		if outage && w.Outage != nil {
 			w.Outage(err)
 		}
-		if outage && m.Receives >= b.opt.Attempts && w.renew(endCtx, m) {
+		if outage && m.Receives >= b.opt.Attempts-unseen && w.renew(endCtx, m) {
 			return outage
 		}
 		if err := b.Queue.Extend(endCtx, m.Receipt, Backoff(m.Receives)); err != nil {
@@ -110,6 +110,10 @@ func (w *Worker) do(ctx context.Context, m Message) (outage bool) {
 	}
 	return outage
 }
+
+// unseen is how many of a job's receives are left to those of which nobody knows: whose answer was lost, or
+// whose worker has died.
+const unseen = 2
 
 // renew puts a job into the queue again as a new message, before it is received once more and becomes a dead
 // letter. The old message goes after the new one is there: a crash in between costs a job done twice.

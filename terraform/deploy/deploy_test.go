@@ -287,6 +287,9 @@ func TestCreations(t *testing.T) {
 	if len(whole) != 61 || whole["module.precast.aws_iam_role.edge"] != "dx-eu-west-1-edge" {
 		t.Errorf("%d: %v", len(whole), whole)
 	}
+	if refused := creations(bytes.NewReader(read(t, "testdata/refused.jsonl"))); len(refused) != 3 {
+		t.Errorf("%v", refused)
+	}
 	at := bytes.Index(stream, []byte(`aws_cloudfront_distribution.cdn: Creation complete`))
 	cut := creations(bytes.NewReader(stream[:at])) // in the middle of a line
 	if id, ok := cut["module.precast.aws_cloudfront_distribution.cdn"]; !ok || id != "" {

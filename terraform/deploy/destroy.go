@@ -46,7 +46,7 @@ func (i *Installation) Inventory(ctx context.Context) (Inventory, error) {
 }
 
 func inventory(resources []*tfjson.StateResource) Inventory {
-	inv := Inventory{Resources: len(resources)}
+	inv := Inventory{Resources: len(resources), Tables: []string{}, Functions: []string{}}
 	for _, r := range resources {
 		text := func(name string) string {
 			v, _ := r.AttributeValues[name].(string)

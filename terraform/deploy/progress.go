@@ -190,6 +190,8 @@ func creations(stream io.Reader) map[string]string {
 			all[e.Hook.Resource.Addr] = ""
 		case e.Type == "apply_complete":
 			all[e.Hook.Resource.Addr] = e.Hook.ID
+		case e.Type == "apply_errored":
+			delete(all, e.Hook.Resource.Addr) // if it exists all the same, it is in the state, tainted
 		}
 	}
 }

@@ -7,7 +7,7 @@ FUZZ    ?= 30s
 SOAK    ?= 5m
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-race fuzz soak bench golden fmt lint ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak bench golden fmt lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,15 @@ test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (nee
 	sh internal/awsstore/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
 	$(GO) test -count=1 -tags aws -run AWS ./builder ./cmd/precast
+
+# Lambda's runtimes besides 20 (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html).
+NODES := 22.23.3 24.21.0
+
+test-nodes: ## the edge on the other Node versions that Lambda has; npm installs them below .cache/
+	@set -e; for v in $(NODES); do \
+	  test -x $(CACHE)/node-$$v/node_modules/.bin/node || npm install --silent --no-save --no-audit --no-fund --prefix $(CACHE)/node-$$v node@$$v; \
+	  PATH="$$PWD/$(CACHE)/node-$$v/node_modules/.bin:$$PATH" sh -c 'node --version; $(GO) test -count=1 ./edge/shim ./edge/function ./edge/rig'; \
+	done
 
 test-terraform: ## the Terraform module: format, validity, tests with mocked providers, checkov (needs Terraform, Python)
 	sh terraform/checks.sh
@@ -80,6 +89,7 @@ ci: lint ## what continuous integration runs
 	$(GO) test -count=1 ./...
 	$(MAKE) test-aws
 	$(MAKE) test-terraform
+	$(MAKE) test-nodes
 	$(GO) test -count=1 -race $(RACE)
 	@mkdir -p $(CACHE)
 	$(GO) test -run "^$$$$" -bench . -benchtime 1x ./... > $(CACHE)/bench.log 2>&1 || { cat $(CACHE)/bench.log; exit 1; }

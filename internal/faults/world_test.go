@@ -25,7 +25,6 @@ import (
 	"precast/internal/catalog"
 	"precast/internal/fsck"
 	"precast/internal/index"
-	"precast/internal/inspect"
 	"precast/internal/layout"
 	"precast/internal/localstore"
 	"precast/internal/station"
@@ -378,13 +377,4 @@ func published(ctx context.Context, objects builder.Objects) ([]string, error) {
 		all = append(all, fmt.Sprint(it.App, "/", it.Track, " ", it.Version, " ", it.Size, " ", hex.EncodeToString(it.SHA256[:]), " ", it.Attrs))
 	}
 	return all, nil
-}
-
-// sound fails unless a bundle is one.
-func sound(ctx context.Context, data string) error {
-	rep, err := inspect.Bundle(ctx, strings.NewReader(data))
-	if err == nil && len(rep.Problems) > 0 {
-		err = fmt.Errorf("%s", strings.Join(rep.Problems, "; "))
-	}
-	return err
 }

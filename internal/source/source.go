@@ -23,7 +23,7 @@ type Sources struct {
 	// Files lets file: be opened: where the catalog is this machine's own. Elsewhere, whoever may write to the
 	// catalog could have any file of the builder's machine published.
 	Files bool
-	Other   map[string]builder.Sources // by scheme
+	Other map[string]builder.Sources // by scheme
 }
 
 var _ builder.Sources = (*Sources)(nil)

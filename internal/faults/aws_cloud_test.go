@@ -1,0 +1,131 @@
+//go:build aws
+
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
+
+	"precast/internal/awsstore"
+	"precast/internal/awsstore/standin"
+	"precast/internal/station"
+)
+
+// cloud is a stand-in for AWS with a pipeline's places in it.
+type cloud struct {
+	url    string
+	places station.Places
+	direct *awsstore.Clients
+}
+
+// newCloud starts a stand-in.
+func newCloud(t *testing.T) *cloud {
+	t.Helper()
+	os.Unsetenv("AWS_CA_BUNDLE") // the stand-in speaks HTTP
+	server, err := standin.Start(t.Context(), standin.Options{Services: []string{"s3", "dynamodb", "dynamodbstreams", "sqs"}})
+	must(t, err)
+	t.Cleanup(server.Stop)
+	c := &cloud{url: server.URL}
+	cfg := c.config(t, server.URL, nil)
+	c.direct = awsstore.NewClients(cfg)
+	names := awsstore.Names{Bucket: "packages", CatalogTable: "catalog", LedgerTable: "ledger", Queue: "jobs", DeadLetters: "dead"}
+	made, err := awsstore.Setup(t.Context(), c.direct, names)
+	must(t, err)
+	c.places = station.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
+		QueueURL: made.QueueURL, DeadLettersURL: made.DeadLetterURL}
+	return c
+}
+
+// steady are credentials that are always good.
+func steady(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{AccessKeyID: "test", SecretAccessKey: "test"}, nil
+}
+
+func (c *cloud) config(t *testing.T, url string, credentials aws.CredentialsProviderFunc) aws.Config {
+	t.Helper()
+	if credentials == nil {
+		credentials = steady
+	}
+	cfg, err := awsstore.LoadConfig(t.Context(), config.WithBaseEndpoint(url), config.WithRegion("us-east-1"),
+		config.WithCredentialsProvider(credentials))
+	must(t, err)
+	return cfg
+}
+
+// drivers are those of the pipeline, reached at a URL.
+func (c *cloud) drivers(t *testing.T, url string, credentials aws.CredentialsProviderFunc) station.Drivers {
+	t.Helper()
+	cfg := c.config(t, url, credentials)
+	clients := awsstore.NewClients(cfg)
+	d, err := station.AWS(clients, c.places)
+	must(t, err)
+	d.Poll(clients, dynamodbstreams.NewFromConfig(cfg), c.places)
+	return d
+}
+
+// world is a pipeline that reaches the cloud at a URL, while the test reaches it as it is.
+func (c *cloud) world(t *testing.T, url string, credentials aws.CredentialsProviderFunc) *world {
+	t.Helper()
+	w := newWorld(t, c.drivers(t, c.url, nil))
+	w.drivers = c.drivers(t, url, credentials)
+	w.hide = 6 * time.Second
+	return w
+}
+
+// drive runs a pipeline and a server, with devices, while during changes the catalog and breaks things. When it
+// returns, all is well again, and must become so by itself.
+func (w *world) drive(seed uint64, every time.Duration, during func(ctx context.Context, r *rand.Rand)) {
+	w.t.Helper()
+	w.faulty.Store(true) // nothing is published at first
+	w.begin()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	st := station.New(w.drivers, station.Config{Builder: w.opt, Workers: 2, Window: 50 * time.Millisecond, Hide: w.hide, Every: every})
+	f := w.serve(ctx, w.drivers.Objects, st)
+	all.Go(func() {
+		if err := st.Run(ctx); err != nil {
+			w.problem("the pipeline has ended: %v", err)
+		}
+	})
+	for n := range uint64(2) {
+		all.Go(func() { w.device(ctx, f, rand.New(rand.NewPCG(seed, 10+n)), 50*time.Millisecond) })
+	}
+	during(ctx, rand.New(rand.NewPCG(seed, 1)))
+	w.settle(90*time.Second, 250*time.Millisecond)
+	// The same server, without a restart, answers from the last catalog.
+	for end := time.Now().Add(30 * time.Second); ; pause(ctx, 100*time.Millisecond) {
+		if resp, err := f.ask(ctx, "cpuArch=a", ""); err == nil && resp.status == 200 {
+			break
+		}
+		if time.Now().After(end) {
+			w.t.Fatal("the server does not answer again")
+		}
+	}
+	pause(ctx, 6*time.Second) // it looks for a newer index every 5 s
+	w.faulty.Store(false)
+	w.everybody(f)
+	cancel()
+	all.Wait()
+	w.judge()
+	if w.answers[200] == 0 {
+		w.t.Errorf("no device got anything: %v", w.answers)
+	}
+}
+
+// told describes what devices got.
+func (w *world) told() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return fmt.Sprintf("%d changes; devices' answers by status %v, %d broken off", len(w.states), w.answers, w.broken)
+}

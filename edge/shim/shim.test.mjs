@@ -48,6 +48,44 @@ test('WebAssembly decides as native Go does', () => {
   }
 });
 
+const vectors = (name) => JSON.parse(readFileSync(new URL(`../../testdata/canonical/${name}`, import.meta.url)));
+
+test('WebAssembly answers the golden vectors as they say', () => {
+  const { index, cases } = vectors('decide.json');
+  const go = instantiate(real), none = instantiate(real);
+  assert.equal(go.offer(Buffer.from(index, 'base64')), '');
+  for (const c of cases) {
+    const { status, key, headers, body } = (c.noIndex ? none : go).decide(c.query, c.held);
+    const got = { status, key, headers: Object.fromEntries(headers.split('\n').filter(Boolean).map((line) => line.split(': '))), body };
+    if (got.headers['X-Precast-Status']) { // for the viewer-response function
+      got.status = Number(got.headers['X-Precast-Status']);
+      delete got.headers['X-Precast-Status'];
+    }
+    assert.deepEqual(got, { status: c.status, key: c.key ?? '', headers: c.headers ?? {}, body: c.body ?? '' }, c.why);
+  }
+});
+
+test('WebAssembly reads queries and held lists as the golden vectors say', () => {
+  const go = instantiate(real);
+  assert.equal(go.offer(first), '');
+  const why = ({ status, body }) => (status === 400 ? JSON.parse(body).error : '');
+  let accepted = 0;
+  for (const v of vectors('selection.json')) {
+    const got = go.decide(v.query, '');
+    assert.equal(why(got), v.error ?? '', v.why);
+    if (v.canonical === undefined) continue;
+    accepted++;
+    // One spelling and the canonical one are one request.
+    assert.deepEqual(got, go.decide(v.canonical, ''), v.why);
+  }
+  for (const v of vectors('held.json')) {
+    const got = go.decide(QUERY, v.header);
+    assert.equal(why(got), v.error ?? '', v.why);
+    if (v.held !== undefined) assert.deepEqual(got, go.decide(QUERY, v.held), v.why);
+  }
+  assert.ok(accepted > 50, String(accepted));
+});
+
 test('the epoch of a statement follows from the clock and the period', async () => {
   const log = () => {};
   const get = async () => ({ status: 200, body: first, etag: '"1"' });

@@ -57,7 +57,7 @@ func TestPutRequest(t *testing.T) {
 		}
 		for name, want := range map[string]string{
 			"Content-Type":             "application/gzip",
-			"Cache-Control":            "public, max-age=31536000, immutable",
+			"Cache-Control":            "public, max-age=30, stale-while-revalidate=30",
 			"Content-Disposition":      `attachment; filename="ota-package.tar.gz"`,
 			"Content-Encoding":         "",
 			"If-None-Match":            "*",

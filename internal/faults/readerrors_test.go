@@ -119,17 +119,23 @@ func TestReadErrors(t *testing.T) {
 	describe(t, "embedded", "reads of objects, of their list and of the catalog fail at random with an I/O error, or break off half-way, at random and then all of them for a minute",
 		"nothing incomplete is published; devices get right answers, broken downloads or 503; no item is rejected for it; afterwards all is built")
 	const seeds, changes = 6, 8
-	failed := make(map[string]int)
+	failed, seen := make(map[string]int), make(map[string]int)
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			dir := folder(t)
-			synctest.Test(t, func(t *testing.T) { readErrors(t, dir, seed, changes, failed) })
+			synctest.Test(t, func(t *testing.T) { readErrors(t, dir, seed, changes, failed, seen) })
 		})
 	}
-	counted(t, "%d seeds, %d changes each; failed: %v", seeds, changes, failed)
+	// Which device meets which fault is chance.
+	for _, what := range []string{"answered", "told to come again", "broken off"} {
+		if seen[what] == 0 {
+			t.Errorf("no device was %s: %v", what, seen)
+		}
+	}
+	counted(t, "%d seeds, %d changes each; failed: %v; devices: %v", seeds, changes, failed, seen)
 }
 
-func readErrors(t *testing.T, dir string, seed uint64, changes int, failed map[string]int) {
+func readErrors(t *testing.T, dir string, seed uint64, changes int, failed, seen map[string]int) {
 	store, base := local(t, dir, localstore.Options{})
 	defer store.Close()
 	w := newWorld(t, base)
@@ -173,7 +179,7 @@ func readErrors(t *testing.T, dir string, seed uint64, changes int, failed map[s
 	cancel()
 	all.Wait()
 	w.judge()
-	if w.answers[200] == 0 || w.answers[503] == 0 || w.broken == 0 {
-		t.Errorf("the fault was not seen by devices: answers by status %v, %d broken off", w.answers, w.broken)
-	}
+	seen["answered"] += w.answers[200]
+	seen["told to come again"] += w.answers[503]
+	seen["broken off"] += w.broken
 }

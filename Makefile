@@ -6,6 +6,10 @@ CACHE   := .cache
 FUZZ    ?= 30s
 SOAK    ?= 5m
 
+# Where Terraform's providers are, if not in its registry: for machines without a network. Empty: the registry.
+TF_PLUGIN_MIRROR ?= $(patsubst %/,%,$(dir $(firstword $(wildcard /opt/*/registry.terraform.io))))
+export TF_PLUGIN_MIRROR
+
 .DEFAULT_GOAL := help
 .PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak bench golden fmt lint ci clean
 

@@ -83,7 +83,7 @@ func (d *shDevice) update() error {
 	args := append(d.shell[1:], script, d.w.front, query, filepath.Join(d.dir, "root.pem"), work, "sh", "-c", `echo "$1" >>`+filepath.Join(d.dir, "installed"), "install")
 	cmd := exec.Command(d.shell[0], args...)
 	cmd.Dir = d.dir
-	cmd.Env = append([]string{"PRECAST_NOW=" + d.w.clock.Now().UTC().Format("20060102150405"), "PRECAST_RATE_WINDOW=1", "PRECAST_MIN_RATE=4096"}, d.env...)
+	cmd.Env = append([]string{"PRECAST_NOW=" + d.w.clock.Now().UTC().Format("20060102150405"), "PRECAST_RATE_WINDOW=6", "PRECAST_MIN_RATE=4096"}, d.env...)
 	sh, _ := exec.LookPath("sh")
 	for i, a := range args {
 		if a == "sh" {

@@ -58,11 +58,9 @@ func TestExpiredCredentialsAWS(t *testing.T) {
 		}
 	})
 	refused, passed := m.counts()
-	// Whether a build comes to its ledger before it can read no more is chance.
-	for _, want := range []string{s3, messages} {
-		if refused[want+" after=false"] == 0 {
-			t.Errorf("%s refused nobody: %v", want, refused)
-		}
+	// What else is asked before S3 stops a build, and between two long waits for a job, is chance.
+	if refused[s3+" after=false"] == 0 || len(refused) < 2 {
+		t.Errorf("only these refused: %v", refused)
 	}
 	counted(t, "%d times 18 s; %s; refused %v, passed %d, credentials asked for %d times", changes, w.told(), refused, passed, provided.Load())
 }

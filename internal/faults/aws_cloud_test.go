@@ -86,7 +86,9 @@ func (c *cloud) world(t *testing.T, url string, credentials aws.CredentialsProvi
 func (w *world) drive(seed uint64, every time.Duration, during func(ctx context.Context, r *rand.Rand)) {
 	w.t.Helper()
 	w.faulty.Store(true) // nothing is published at first
-	w.begin()
+	if len(w.states) == 0 {
+		w.begin()
+	}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var all sync.WaitGroup
 	defer all.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -18,24 +19,32 @@ type publishFlags struct {
 	Distribution string `help:"Invalidate /package* of this CloudFront distribution at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
 }
 
-// observer adds the invalidation, if there is a distribution, to another observer.
-func (f publishFlags) observer(ctx context.Context, log *slog.Logger, next builder.Observer) (builder.Observer, error) {
-	if f.Distribution == "" {
+// edge is what they name.
+func (f publishFlags) edge() cdn.Places { return cdn.Places{Distribution: f.Distribution} }
+
+// observer adds the CDN, if there is one, to another observer.
+func (f publishFlags) observer(ctx context.Context, log *slog.Logger, objects builder.Objects, next builder.Observer) (builder.Observer, error) {
+	if f.edge() == (cdn.Places{}) {
 		return next, nil
 	}
-	v, err := cdn.Connect(ctx, f.Distribution, log)
+	c, err := cdn.Connect(ctx, f.edge(), objects, nil, log)
 	if err != nil {
 		return nil, err
 	}
-	return invalidating{next, v}, nil
+	return withCDN{next, c}, nil
 }
 
-type invalidating struct {
+type withCDN struct {
 	builder.Observer
-	cdn *cdn.Invalidator
+	cdn *cdn.CDN
 }
 
-func (o invalidating) Published(ctx context.Context, p builder.Published) {
+func (o withCDN) Planned(ctx context.Context, r builder.Report) {
+	o.Observer.Planned(ctx, r)
+	o.cdn.Planned(ctx, r)
+}
+
+func (o withCDN) Published(ctx context.Context, p builder.Published) {
 	o.Observer.Published(ctx, p)
 	o.cdn.Published(ctx, p)
 }
@@ -63,15 +72,30 @@ type rollbackCmd struct {
 }
 
 func (*rollbackCmd) Help() string {
-	return `Publishes the content of an earlier generation again, as a new generation, by one write, and pins it:
-nothing is published over it until precast unpin. Either correct the catalog first, or devices get what
-it says as soon as the pin is off. With precast serve running on the data folder, the server does it, and
-devices get it from the next request on. Exits with 3 if it is refused.
+	return `Publishes the content of an earlier generation again, as a new generation, by one conditional write, and
+pins it: nothing is published over it until precast unpin. Either correct the catalog first, or devices get
+what it says as soon as the pin is off. With precast serve running on the data folder, the server does it, and
+devices get it from the next request on. With --distribution the answers that CloudFront has cached are
+invalidated, once, 12 seconds later, when every instance at the edge answers from the new generation. Exits
+with 3 if it is refused.
 
 Examples:
   precast rollback
   precast rollback 11 --reason 'scoreboard 2.0 does not start'
   precast rollback --distribution E2EXAMPLE --json`
+}
+
+// rolledBack is what a rollback prints as JSON.
+type rolledBack struct {
+	station.RolledBack
+	CDN *cdnTold `json:"cdn,omitempty"` // if this command told one
+}
+
+// cdnTold is what the CDN was told.
+type cdnTold struct {
+	Table        string   `json:"table"`        // none, kept, written, failed
+	Invalidation string   `json:"invalidation"` // none, done, early, failed
+	Problems     []string `json:"problems"`
 }
 
 func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
@@ -80,39 +104,126 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	log := errorLog(std)
-	observer, err := c.observer(ctx, log, builder.Silent{})
-	if err != nil {
-		return err
+	told := &tellsCDN{out: std.err, quiet: c.JSON}
+	opt := builder.Options{Log: errorLog(std), Observer: builder.Silent{}}
+	if c.edge() != (cdn.Places{}) && d.server == nil {
+		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, nil, opt.Log); err != nil {
+			return err
+		}
+		opt.Observer = told
 	}
-	res, err := d.rollback(ctx, builder.Options{Log: log, Observer: observer}, history.Request{Generation: c.Generation, Reason: c.Reason, Force: c.Force})
+	res, err := d.rollback(ctx, opt, history.Request{Generation: c.Generation, Reason: c.Reason, Force: c.Force})
 	if err != nil {
 		return answered(err)
 	}
 	if c.JSON {
-		err = printJSON(std.out, res)
+		err = printJSON(std.out, rolledBack{res, told.json()})
 	} else {
-		fmt.Fprintf(std.out, "generation %d is published, with the content of generation %d, in place of %d: %s, after %s\n",
+		fmt.Fprintf(std.out, "generation %d is published, with the content of generation %d, in place of %d: %s, in %s\n",
 			res.Generation, res.Of, res.Replaced, writes(res.Writes), time.Duration(res.Seconds*float64(time.Second)).Round(time.Millisecond))
+		told.print(std)
 		fmt.Fprintf(std.out, "it is pinned: %s; precast unpin publishes what the catalog says\n", res.Pin)
 		if res.Lacking > 0 {
 			fmt.Fprintf(std.out, "%d bundles and manifests for devices that took generation %d are composed when asked for; a job that writes them is queued\n", res.Lacking, res.Replaced)
 		}
 	}
-	if res.Problem != "" {
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		fmt.Fprintf(std.err, "precast: generation %d is published all the same; what is prebuilt of it was not looked at\n", res.Generation)
+		return ctx.Err()
+	case res.Problem != "":
 		fmt.Fprintln(std.err, "precast: the rollback is done; then:", res.Problem)
 	}
-	if err == nil && len(res.Missing) > 0 {
-		err = no("%d objects that devices may ask for are gone: precast fsck names them", len(res.Missing))
+	if len(res.Missing) > 0 {
+		return no("%d objects that devices may ask for are gone: precast fsck names them", len(res.Missing))
 	}
-	return err
+	return nil
 }
 
 func writes(n int) string {
-	if n == 1 {
-		return "1 write"
+	switch n {
+	case 1:
+		return "one conditional write"
+	case 2:
+		return "one conditional write, and one before it"
 	}
-	return fmt.Sprintf("%d writes", n)
+	return fmt.Sprintf("one conditional write, and %d before it", n-1)
+}
+
+// tellsCDN tells a CDN of a rollback, and the operator of both.
+type tellsCDN struct {
+	builder.Silent
+	cdn   *cdn.CDN // nil: there is none
+	out   io.Writer
+	quiet bool
+
+	told         bool
+	table        cdn.Table
+	leftOut      int
+	tableErr     error
+	invalidation cdn.Invalidation
+	err          error // of the invalidation
+}
+
+func (o *tellsCDN) Published(ctx context.Context, p builder.Published) {
+	o.told = true
+	if o.cdn.Rollouts != nil {
+		o.table, o.leftOut, o.tableErr = o.cdn.Rollouts.Bring(ctx)
+	}
+	if o.cdn.Invalidator != nil {
+		if !o.quiet {
+			fmt.Fprintf(o.out, "generation %d is published; %s is invalidated in %s, when the edge has settled\n", p.Generation, cdn.Paths, cdn.Settled)
+		}
+		o.invalidation, o.err = o.cdn.Invalidator.Invalidate(ctx, p)
+	}
+}
+
+// print says when devices get what was published.
+func (o *tellsCDN) print(std streams) {
+	if !o.told {
+		fmt.Fprintln(std.out, "devices get it with their next request, or as a cache in front forgets the old answer")
+		return
+	}
+	switch {
+	case o.tableErr != nil:
+		fmt.Fprintf(std.err, "precast: the table of rollouts may still be the one of before: %v\nThe next plan mends it; until then devices in a rollout may get its previous release.\n", o.tableErr)
+	case o.table == cdn.TableWritten:
+		fmt.Fprintln(std.out, "the table of rollouts is written")
+	}
+	if o.leftOut > 0 {
+		fmt.Fprintf(std.err, "precast: the table has no room for %d rollouts: their devices keep the previous release\n", o.leftOut)
+	}
+	const expire = "as cached answers expire, in a minute (package_max_ttl_seconds)"
+	switch {
+	case o.err != nil:
+		fmt.Fprintln(std.err, "precast: the CDN was not told:", o.err)
+		fmt.Fprintln(std.out, "devices get it", expire)
+	case o.invalidation == cdn.Invalidated:
+		fmt.Fprintf(std.out, "one invalidation of %s: devices get it with their next request, as soon as CloudFront has done it\n", cdn.Paths)
+	case o.invalidation == cdn.InvalidatedEarly:
+		fmt.Fprintf(std.out, "one invalidation of %s, before the edge had settled: devices get it with their next request, or %s\n", cdn.Paths, expire)
+	default:
+		fmt.Fprintln(std.out, "devices get it", expire)
+	}
+}
+
+func (o *tellsCDN) json() *cdnTold {
+	if !o.told {
+		return nil
+	}
+	told := &cdnTold{Problems: []string{},
+		Table:        map[cdn.Table]string{cdn.TableUnknown: "none", cdn.TableKept: "kept", cdn.TableWritten: "written"}[o.table],
+		Invalidation: map[cdn.Invalidation]string{cdn.InvalidatedNot: "none", cdn.InvalidatedEarly: "early", cdn.Invalidated: "done"}[o.invalidation],
+	}
+	if o.tableErr != nil {
+		told.Table, told.Problems = "failed", append(told.Problems, o.tableErr.Error())
+	}
+	if o.err != nil {
+		told.Invalidation, told.Problems = "failed", append(told.Problems, o.err.Error())
+	}
+	return told
 }
 
 type pinCmd struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -10,68 +11,151 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"precast/internal/cdn"
 )
 
-// A rollback invalidates the distribution once, like a publish; pinning does not.
-func TestRollbackInvalidates(t *testing.T) {
-	var mu sync.Mutex
-	var asked []string
-	cloudfront := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		mu.Lock()
-		defer mu.Unlock()
-		asked = append(asked, r.Method+" "+r.URL.Path+" "+string(body))
-		w.WriteHeader(http.StatusCreated)
-		_, _ = io.WriteString(w, `<Invalidation xmlns="http://cloudfront.amazonaws.com/doc/2020-05-31/"><Id>I1</Id></Invalidation>`)
-	}))
-	defer cloudfront.Close()
+// cloud is a CloudFront that notes what it is asked.
+type cloud struct {
+	t  *testing.T
+	mu sync.Mutex
+	// asked are the requests since the last look, at when they came.
+	asked []string
+	at    []time.Time
+}
+
+func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked, c.at = append(c.asked, r.Method+" "+r.URL.Path+" "+string(body)), append(c.at, time.Now())
+	w.WriteHeader(http.StatusCreated)
+	_, _ = io.WriteString(w, `<Invalidation xmlns="http://cloudfront.amazonaws.com/doc/2020-05-31/"><Id>I1</Id></Invalidation>`)
+}
+
+// invalidation checks that it was asked for one invalidation of the distribution since the last look, and
+// returns when.
+func (c *cloud) invalidation() time.Time {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.asked) != 1 || !strings.HasPrefix(c.asked[0], "POST /2020-05-31/distribution/E2EXAMPLE/invalidation") || !strings.Contains(c.asked[0], "<Path>/package*</Path>") {
+		c.t.Fatalf("asked %q, want one invalidation of /package*", c.asked)
+	}
+	at := c.at[0]
+	c.asked, c.at = nil, nil
+	return at
+}
+
+func (c *cloud) quiet() {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.asked) != 0 {
+		c.t.Fatalf("asked %q", c.asked)
+	}
+}
+
+// inFrontOf makes a data folder with generations of one app for each version, and a CloudFront that commands
+// tell of what they publish from now on.
+func inFrontOf(t *testing.T, versions ...string) *cloud {
+	t.Helper()
+	c := &cloud{t: t}
+	server := httptest.NewServer(c)
+	t.Cleanup(server.Close)
 	for name, value := range map[string]string{
-		"AWS_ENDPOINT_URL_CLOUDFRONT": cloudfront.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+		"AWS_ENDPOINT_URL_CLOUDFRONT": server.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
 		"PRECAST_DATA": filepath.Join(t.TempDir(), "data"), "AWS_CA_BUNDLE": "",
 	} {
 		t.Setenv(name, value)
 	}
 	os.Unsetenv("AWS_CA_BUNDLE")
-	command := func(args ...string) string {
-		t.Helper()
-		var out, errs strings.Builder
-		if got := run(t.Context(), args, streams{&out, &errs}); got != exitOK {
-			t.Fatalf("precast %s: exit code %d\n%s%s", strings.Join(args, " "), got, &out, &errs)
-		}
-		return out.String()
-	}
-	invalidations := func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		was := asked
-		asked = nil
-		return was
-	}
 	binary := filepath.Join(t.TempDir(), "binary")
-	for _, version := range []string{"1", "2"} {
+	for _, version := range versions {
 		if err := os.WriteFile(binary, []byte("release "+version), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		command("catalog", "put", "app", binary, "--version", version, "--attr", "x")
-		command("build")
+		says(t, exitOK, "catalog", "put", "app", binary, "--version", version, "--attr", "x")
+		says(t, exitOK, "build")
 	}
-	t.Setenv("PRECAST_DISTRIBUTION", "E2EXAMPLE") // each publish now takes as long as the edge needs to settle
+	t.Setenv("PRECAST_DISTRIBUTION", "E2EXAMPLE")
+	return c
+}
+
+// says runs a command in this process and returns what it prints, and what it says besides.
+func says(t *testing.T, want int, args ...string) (out, errs string) {
+	t.Helper()
+	return saysUntil(t, t.Context(), "", nil, want, args...)
+}
+
+// saysUntil also calls a function as soon as the command says a text.
+func saysUntil(t *testing.T, ctx context.Context, text string, then func(), want int, args ...string) (out, errs string) {
+	t.Helper()
+	var stdout strings.Builder
+	stderr := &listener{text: text, then: then}
+	if got := run(ctx, args, streams{&stdout, stderr}); got != want {
+		t.Fatalf("precast %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, &stdout, stderr)
+	}
+	return stdout.String(), stderr.String()
+}
+
+type listener struct {
+	strings.Builder
+	text string
+	then func()
+}
+
+func (l *listener) Write(p []byte) (int, error) {
+	if l.then != nil && strings.Contains(string(p), l.text) {
+		l.then()
+	}
+	return l.Builder.Write(p)
+}
+
+// A rollback is one conditional write and one invalidation, when the edge has settled; pinning needs none.
+func TestARollbackIsOneWriteAndOneInvalidation(t *testing.T) {
+	c := inFrontOf(t, "1", "2")
+	start := time.Now()
+	out, _ := says(t, exitOK, "rollback", "--json")
 	var res struct {
 		Writes  int     `json:"writes"`
 		Seconds float64 `json:"seconds"`
+		CDN     struct {
+			Invalidation string   `json:"invalidation"`
+			Problems     []string `json:"problems"`
+		} `json:"cdn"`
 	}
-	if err := json.Unmarshal([]byte(command("rollback", "--json")), &res); err != nil {
+	if err := json.Unmarshal([]byte(out), &res); err != nil {
 		t.Fatal(err)
 	}
-	got := invalidations()
-	// One, and the same again once the edge has settled: see package cdn.
-	if len(got) != 2 || res.Writes != 1 || !strings.HasPrefix(got[0], "POST /2020-05-31/distribution/E2EXAMPLE/invalidation") ||
-		!strings.Contains(got[0], "<Path>/package*</Path>") || !strings.Contains(got[1], "-settled<") {
-		t.Fatalf("%d writes, invalidations %v", res.Writes, got)
+	after := c.invalidation().Sub(start)
+	if res.Writes != 1 || res.CDN.Invalidation != "done" || len(res.CDN.Problems) != 0 || after < cdn.Settled {
+		t.Fatalf("invalidated after %v; %s", after, out)
 	}
-	t.Logf("rolled back in %.3f s: %d write, %d invalidations, the second one when the edge has settled", res.Seconds, res.Writes, len(got))
-	command("pin")
-	if got := invalidations(); len(got) != 0 {
-		t.Fatalf("a pin invalidated: %v", got)
+	t.Logf("one write, after %.3f s; one invalidation, after %.3f s", res.Seconds, after.Seconds())
+	says(t, exitOK, "pin")
+	c.quiet()
+}
+
+// Interrupted while it waits for the edge, it invalidates at once, and says what is done and what is not.
+func TestAnInterruptedRollbackSaysWhatIsDone(t *testing.T) {
+	c := inFrontOf(t, "1", "2")
+	ctx, interrupt := context.WithCancel(t.Context())
+	start := time.Now()
+	out, errs := saysUntil(t, ctx, "is invalidated in 12s", interrupt, exitError, "rollback")
+	if took := c.invalidation().Sub(start); took > cdn.Settled/2 {
+		t.Errorf("it waited for %v", took)
+	}
+	for _, want := range []string{
+		"generation 3 is published, with the content of generation 1, in place of 2: one conditional write, in ",
+		"one invalidation of /package*, before the edge had settled",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if !strings.Contains(errs, "generation 3 is published all the same") || !strings.Contains(errs, "interrupted") {
+		t.Errorf("it says\n%s", errs)
 	}
 }

@@ -69,7 +69,7 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	}
 
 	metrics := server.NewMetrics()
-	observer, err := c.observer(ctx, log, metrics)
+	observer, err := c.observer(ctx, log, d.objects, metrics)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,3 @@
-// Package cdn tells a CloudFront distribution that the answers to /package have changed.
 package cdn
 
 import (
@@ -11,13 +10,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
 
 	"precast/builder"
-	"precast/internal/awsstore"
 )
 
 // Paths are what a publish makes stale: objects are immutable, answers to /package are not.
 const Paths = "/package*"
 
-// Client is the part of the CloudFront client that is used.
+// Client is the part of the CloudFront client that invalidates.
 type Client interface {
 	CreateInvalidation(ctx context.Context, in *cloudfront.CreateInvalidationInput, opt ...func(*cloudfront.Options)) (*cloudfront.CreateInvalidationOutput, error)
 }
@@ -26,9 +24,18 @@ type Client interface {
 // for twice its refresh of 5 seconds at most, and may take 2 more to fetch the next.
 const Settled = 12 * time.Second
 
-// Invalidator is a builder.Observer that invalidates a distribution at every new generation: at once, for
-// the many instances at the edge that see it at once, and when it has settled, for answers that slower ones
-// gave in between. A wildcard path counts as one of the 1,000 that are free each month
+// Invalidation is whether answers were invalidated.
+type Invalidation int
+
+const (
+	InvalidatedNot   Invalidation = iota
+	InvalidatedEarly              // interrupted, before the edge had settled: some may be stale for a minute
+	Invalidated                   // every later answer is from what was published
+)
+
+// Invalidator is a builder.Observer that invalidates a distribution, once for every new generation: when the
+// edge has settled. Before that, the answers of instances that have not seen the generation yet would be cached again; after it,
+// every answer is right. A wildcard path counts as one of the 1,000 that are free each month
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/PayingForInvalidation.html).
 type Invalidator struct {
 	builder.Silent
@@ -41,47 +48,31 @@ type Invalidator struct {
 
 var _ builder.Observer = (*Invalidator)(nil)
 
-// Connect makes an invalidator from the environment's AWS configuration.
-func Connect(ctx context.Context, distribution string, log *slog.Logger) (*Invalidator, error) {
-	cfg, err := awsstore.LoadConfig(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect to CloudFront: %w", err)
-	}
-	return &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: distribution, Log: log, Wait: wait}, nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
-
-// Published implements builder.Observer. A failure is only logged: without the invalidation, answers are
-// stale for as long as the distribution's cache policy allows, which is a minute.
+// Published implements builder.Observer. Errors of AWS say the ID of the request.
 func (v *Invalidator) Published(ctx context.Context, p builder.Published) {
 	if !p.Changed {
 		return
 	}
-	// The references make the same publish, delivered twice, one pair of invalidations.
-	reference := fmt.Sprintf("precast-generation-%d-plan-%d", p.Generation, p.Sequence)
-	err := v.invalidate(ctx, reference)
-	if err == nil {
-		err = v.Wait(ctx, Settled)
-	}
-	if err == nil {
-		err = v.invalidate(ctx, reference+"-settled")
-	}
-	if err != nil {
-		v.Log.ErrorContext(ctx, "invalidate the CDN", "distribution", v.Distribution, "generation", p.Generation, "error", err)
+	log := v.Log.With("distribution", v.Distribution, "generation", p.Generation)
+	if done, err := v.Invalidate(ctx, p); err != nil {
+		log.ErrorContext(ctx, "invalidate the CDN", "error", err)
+	} else if done == InvalidatedEarly {
+		log.WarnContext(ctx, "the CDN was invalidated before the edge had settled: there was no time")
 	}
 }
 
-func (v *Invalidator) invalidate(ctx context.Context, reference string) error {
+// Invalidate waits and invalidates. If ctx ends meanwhile it invalidates at once: nobody else will do it
+// later, and nearly every instance looks at the index within the first seconds.
+func (v *Invalidator) Invalidate(ctx context.Context, p builder.Published) (Invalidation, error) {
+	done := Invalidated
+	if v.Wait(ctx, Settled) != nil {
+		done = InvalidatedEarly
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastCall)
+		defer cancel()
+	}
+	// The reference makes the same publish, delivered twice, one invalidation.
+	reference := fmt.Sprintf("precast-generation-%d-plan-%d", p.Generation, p.Sequence)
 	quantity := int32(1)
 	_, err := v.Client.CreateInvalidation(ctx, &cloudfront.CreateInvalidationInput{
 		DistributionId: &v.Distribution,
@@ -90,5 +81,8 @@ func (v *Invalidator) invalidate(ctx context.Context, reference string) error {
 			Paths:           &types.Paths{Quantity: &quantity, Items: []string{Paths}},
 		},
 	})
-	return err
+	if err != nil {
+		return InvalidatedNot, fmt.Errorf("invalidate %s: %w", Paths, err)
+	}
+	return done, nil
 }

@@ -3,8 +3,6 @@ package cdn_test
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,54 +12,86 @@ import (
 	"precast/internal/cdn"
 )
 
+// client takes invalidations.
 type client struct {
 	got []*cloudfront.CreateInvalidationInput
+	ctx context.Context // of the last one
 	err error
+	on  func()
 }
 
-func (c *client) CreateInvalidation(_ context.Context, in *cloudfront.CreateInvalidationInput, _ ...func(*cloudfront.Options)) (*cloudfront.CreateInvalidationOutput, error) {
-	c.got = append(c.got, in)
+func (c *client) CreateInvalidation(ctx context.Context, in *cloudfront.CreateInvalidationInput, _ ...func(*cloudfront.Options)) (*cloudfront.CreateInvalidationOutput, error) {
+	c.got, c.ctx = append(c.got, in), ctx
+	if c.on != nil {
+		c.on()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	return &cloudfront.CreateInvalidationOutput{}, c.err
 }
 
-func TestAPublishInvalidatesTheAnswers(t *testing.T) {
-	var log strings.Builder
-	var waited time.Duration
+// passed lets time pass without waiting.
+func passed(context.Context, time.Duration) error { return nil }
+
+// One publish is one invalidation, when every instance at the edge has seen it.
+func TestAPublishInvalidatesTheAnswersOnce(t *testing.T) {
 	c := &client{}
-	v := &cdn.Invalidator{Client: c, Distribution: "D", Log: slog.New(slog.NewTextHandler(&log, nil)),
-		Wait: func(_ context.Context, d time.Duration) error { waited = d; return nil }}
-	v.Published(t.Context(), builder.Published{Generation: 4, Sequence: 9})
-	if len(c.got) != 0 {
-		t.Fatal("a publish that changed nothing was invalidated")
+	waited := time.Duration(0)
+	v := &cdn.Invalidator{Client: c, Distribution: "D", Wait: func(_ context.Context, d time.Duration) error {
+		if len(c.got) > 0 {
+			t.Error("it was invalidated before the edge had settled")
+		}
+		waited += d
+		return nil
+	}}
+	done, err := v.Invalidate(t.Context(), builder.Published{Generation: 5, Sequence: 10, Changed: true})
+	if err != nil || done != cdn.Invalidated || waited != cdn.Settled {
+		t.Fatalf("%v, %v after %v", done, err, waited)
 	}
-	v.Published(t.Context(), builder.Published{Generation: 5, Sequence: 10, Changed: true})
-	v.Published(t.Context(), builder.Published{Generation: 5, Sequence: 10, Changed: true})
-	v.Published(t.Context(), builder.Published{Generation: 6, Sequence: 11, Changed: true})
-	if len(c.got) != 6 || *c.got[0].DistributionId != "D" || c.got[0].InvalidationBatch.Paths.Items[0] != "/package*" {
+	if len(c.got) != 1 || *c.got[0].DistributionId != "D" || len(c.got[0].InvalidationBatch.Paths.Items) != 1 || c.got[0].InvalidationBatch.Paths.Items[0] != "/package*" {
 		t.Fatalf("%+v", c.got)
+	}
+}
+
+// CloudFront takes two calls with one reference for one invalidation.
+func TestAPublishToldTwiceIsOneInvalidation(t *testing.T) {
+	c := &client{}
+	v := &cdn.Invalidator{Client: c, Distribution: "D", Wait: passed}
+	for _, p := range []builder.Published{{Generation: 5, Sequence: 10}, {Generation: 5, Sequence: 10}, {Generation: 6, Sequence: 10}, {Generation: 7, Sequence: 11}} {
+		if _, err := v.Invalidate(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
 	}
 	references := map[string]int{}
 	for _, in := range c.got {
 		references[*in.InvalidationBatch.CallerReference]++
 	}
-	if len(references) != 4 {
-		t.Fatalf("references %v: one publish must be one pair of invalidations, however often it is told", references)
-	}
-	if waited != cdn.Settled {
-		t.Fatalf("the second came after %v", waited)
+	if len(references) != 3 {
+		t.Fatalf("references %v: want one for each publish", references)
 	}
 }
 
-func TestAFailureIsLogged(t *testing.T) {
-	for name, v := range map[string]*cdn.Invalidator{
-		"refused": {Client: &client{err: errors.New("throttled")}, Wait: func(context.Context, time.Duration) error { return nil }},
-		"ended":   {Client: &client{}, Wait: func(context.Context, time.Duration) error { return errors.New("throttled") }},
-	} {
-		var log strings.Builder
-		v.Log = slog.New(slog.NewTextHandler(&log, nil))
-		v.Published(t.Context(), builder.Published{Generation: 7, Sequence: 12, Changed: true})
-		if !strings.Contains(log.String(), "throttled") {
-			t.Errorf("%s: a failure is not in the log: %s", name, &log)
-		}
+// A function that runs out of time, or a command that is interrupted, invalidates at once: nobody else would.
+func TestAnInterruptedWaitInvalidatesAtOnce(t *testing.T) {
+	c := &client{}
+	ctx, cancel := context.WithCancel(t.Context())
+	v := &cdn.Invalidator{Client: c, Distribution: "D", Wait: func(ctx context.Context, _ time.Duration) error {
+		cancel()
+		return ctx.Err()
+	}}
+	done, err := v.Invalidate(ctx, builder.Published{Generation: 5, Sequence: 10, Changed: true})
+	if err != nil || done != cdn.InvalidatedEarly || len(c.got) != 1 {
+		t.Fatalf("%v, %v, %d calls", done, err, len(c.got))
+	}
+	if _, bounded := c.ctx.Deadline(); !bounded {
+		t.Error("the call may take for ever")
+	}
+}
+
+func TestARefusedInvalidationIsAnError(t *testing.T) {
+	v := &cdn.Invalidator{Client: &client{err: errors.New("throttled")}, Distribution: "D", Wait: passed}
+	if done, err := v.Invalidate(t.Context(), builder.Published{Generation: 5, Changed: true}); err == nil || done != cdn.InvalidatedNot {
+		t.Fatalf("%v, %v", done, err)
 	}
 }

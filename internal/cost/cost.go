@@ -71,8 +71,8 @@ const (
 	functionsPerRequest = 2
 	// An object, and the index at most: a warm function looks at it every few seconds.
 	getsPerMiss = 2
-	// A publish invalidates /package* at once and again when the edge has settled (internal/cdn).
-	invalidationsPerChange = 2
+	// A publish invalidates /package* when the edge has settled (internal/cdn).
+	invalidationsPerChange = 1
 	// Of a change besides its bundles and manifests: binary, piece, plan, index, its history.
 	putsPerChange = 5
 	// Bundles of one job (builder), and requests of a message: send, receive, delete.

@@ -48,7 +48,7 @@ func TestSamplesOwnEstimate(t *testing.T) {
 // By hand: 100 million polls, nine of ten answered from the cache, one of a hundred with 20 MiB.
 func TestByHand(t *testing.T) {
 	f := cost.Fleet{Requests: 100e6, HitRatio: 0.9, NotModified: 0.99, Regions: map[string]float64{"eu": 1}}
-	c := cost.Catalog{Items: 10, BinaryBytes: 10 << 30, Bundles: 100, BundleBytes: 20 << 30, AnswerBytes: 20 << 20, Changes: 1000, ChangeBundles: 50, ChangeBytes: 0}
+	c := cost.Catalog{Items: 10, BinaryBytes: 10 << 30, Bundles: 100, BundleBytes: 20 << 30, AnswerBytes: 20 << 20, Changes: 2000, ChangeBundles: 50, ChangeBytes: 0}
 	e, err := cost.Of(f, c, cost.Defaults(), current(t))
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestByHand(t *testing.T) {
 		"duration":           10e6 * 0.01 * 0.25 * 0.00005001,
 		"GET":                20e6 / 1000 * 0.0004,
 		"invalidations":      1000 * 0.005, // 2,000 paths, 1,000 of them free
-		"PUT":                1000 * 105.0 / 1000 * 0.005,
+		"PUT":                2000 * 105.0 / 1000 * 0.005,
 	} {
 		for _, l := range e.Usage {
 			if l.What == what { // the first: those of Lambda have the same names

@@ -259,14 +259,20 @@ func some(keys []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(keys[:most], ", "), len(keys)-most)
 }
 
+// lookAfter bounds the look at what a failed write has done.
+const lookAfter = 5 * time.Second
+
 // replace writes the index over the one with this ETag. An answer that was lost, or that tells of a
-// second try of what had been done, is found out by looking.
+// second try of what had been done, is found out by looking, also by a command that is interrupted: it has
+// to say what it did.
 func (k *Keeper) replace(ctx context.Context, next *index.Index, etag string) error {
 	data := next.Encode()
 	_, err := k.Objects.Put(ctx, layout.IndexKey, builder.Body{Reader: bytes.NewReader(data), Size: int64(len(data))}, builder.PutOptions{IfMatch: etag})
 	if err == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookAfter)
+	defer cancel()
 	now, _, lookErr := builder.ReadIndex(ctx, k.Objects)
 	switch {
 	case lookErr == nil && now != nil && bytes.Equal(now.Encode(), data):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"strings"
 	"sync"
@@ -297,6 +298,47 @@ func TestPinLostAnswers(t *testing.T) {
 			t.Fatalf("after=%v: %v, pinned %q", after, err, w.index().Pin)
 		}
 	}
+}
+
+// A command that is interrupted while it writes the index says what it did.
+func TestAnInterruptedRollbackIsFoundOut(t *testing.T) {
+	for _, written := range []bool{false, true} {
+		w := newWorld(t)
+		w.publish("1", "2")
+		ctx, interrupt := context.WithCancel(t.Context())
+		k := &history.Keeper{Objects: &interrupted{Objects: w.memory.Objects, interrupt: interrupt, written: written}, Ledger: w.memory.Ledger}
+		res, err := k.Rollback(ctx, history.Request{})
+		if (err == nil) != written || (w.version() == "1") != written {
+			t.Fatalf("written=%v: %+v, %v, published %s", written, res, err, w.version())
+		}
+		if written && res.Generation != 3 {
+			t.Fatalf("%+v", res)
+		}
+	}
+}
+
+// interrupted is a store whose user interrupts the write of the index: nothing more is answered.
+type interrupted struct {
+	builder.Objects
+	interrupt func()
+	written   bool
+}
+
+func (i *interrupted) Put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error) {
+	if i.written {
+		if _, err := i.Objects.Put(ctx, key, body, opt); err != nil {
+			return builder.ObjectInfo{}, err
+		}
+	}
+	i.interrupt()
+	return builder.ObjectInfo{}, ctx.Err()
+}
+
+func (i *interrupted) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, builder.ObjectInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, builder.ObjectInfo{}, err
+	}
+	return i.Objects.Get(ctx, key, off, n)
 }
 
 var errFault = errors.New("injected fault")

@@ -54,7 +54,7 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 		Log:         log,
 	}
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "builder"}
-	distribution := env.Text("DISTRIBUTION_ID", "")
+	edge := cdn.Places{Distribution: env.Text("DISTRIBUTION_ID", "")}
 	margin := env.Duration("DEADLINE_MARGIN", 20*time.Second)
 	if err := env.Err(); err != nil {
 		return nil, err
@@ -67,8 +67,8 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 	if err != nil {
 		return nil, err
 	}
-	if distribution != "" {
-		if metrics.Next, err = cdn.Connect(ctx, distribution, log); err != nil {
+	if edge != (cdn.Places{}) {
+		if metrics.Next, err = cdn.Connect(ctx, edge, d.Objects, nil, log); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,219 @@
+package cdn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore/types"
+	smithyendpoints "github.com/aws/smithy-go/endpoints"
+
+	"precast/builder"
+	"precast/internal/index"
+)
+
+// KeyValues is the part of the CloudFront KeyValueStore client that is used. An update is done whole or not
+// at all, and only if the store's ETag is still the one given: any other update changes it, and makes this one
+// a types.ConflictException
+// (https://docs.aws.amazon.com/cloudfront/latest/APIReference/API_kvs_UpdateKeys.html).
+type KeyValues interface {
+	DescribeKeyValueStore(ctx context.Context, in *cloudfrontkeyvaluestore.DescribeKeyValueStoreInput, opt ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.DescribeKeyValueStoreOutput, error)
+	ListKeys(ctx context.Context, in *cloudfrontkeyvaluestore.ListKeysInput, opt ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.ListKeysOutput, error)
+	UpdateKeys(ctx context.Context, in *cloudfrontkeyvaluestore.UpdateKeysInput, opt ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.UpdateKeysOutput, error)
+}
+
+// KeyPrefix is what the keys of the table begin with; a number follows, from 0.
+const KeyPrefix = "rollouts."
+
+const (
+	// LookEvery is how often a table is looked at that was right for the same generation: its API costs a
+	// dollar for 1,000 requests (https://aws.amazon.com/cloudfront/pricing/), and plans are made by the clock.
+	LookEvery = time.Hour
+
+	updates  = 5  // tries, among other publishes
+	pageKeys = 50 // the most (https://docs.aws.amazon.com/cloudfront/latest/APIReference/API_kvs_ListKeys.html)
+)
+
+// Table is what became of the table.
+type Table int
+
+const (
+	TableUnknown Table = iota // it may be that of another generation
+	TableKept                 // it was right
+	TableWritten              // it is right now
+)
+
+// Rollouts is a builder.Observer that keeps the rollout table in a KeyValueStore, where the viewer function
+// reads it.
+type Rollouts struct {
+	builder.Silent
+	Client  KeyValues
+	Store   string // its ARN
+	Objects builder.Objects
+	// Table makes the table of an index: the values of its keys, in order, and how many rollouts they have
+	// no room for. It keeps the quotas: 1 KB a value, 50 keys or 3 MB an update
+	// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html#limits-keyvaluestores).
+	Table func(ix *index.Index) (values []string, leftOut int)
+	Log   *slog.Logger
+	Now   func() time.Time
+
+	mu    sync.Mutex
+	right uint64    // a generation that the table was right for
+	when  time.Time // when it was
+}
+
+var _ builder.Observer = (*Rollouts)(nil)
+
+// Planned implements builder.Observer: a plan that a pin keeps from being published tells nothing else, and
+// the table that a rollback could not write has to be written some time.
+func (r *Rollouts) Planned(ctx context.Context, p builder.Report) {
+	if p.Generation > 0 {
+		r.bring(ctx, p.Generation)
+	}
+}
+
+// Published implements builder.Observer. A plan that changed nothing mends the table.
+func (r *Rollouts) Published(ctx context.Context, p builder.Published) { r.bring(ctx, p.Generation) }
+
+func (r *Rollouts) bring(ctx context.Context, generation uint64) {
+	log := r.Log.With("store", r.Store, "generation", generation)
+	done, leftOut, err := r.Bring(ctx)
+	switch {
+	case err != nil: // of AWS: it says the ID of the request
+		log.ErrorContext(ctx, "bring the rollout table to what is published", "error", err)
+	case done == TableWritten:
+		log.InfoContext(ctx, "rollout table written")
+	}
+	if leftOut > 0 {
+		log.WarnContext(ctx, "the rollout table has no room for every rollout: their devices keep the previous release", "leftOut", leftOut)
+	}
+}
+
+// Bring brings the table to the published index, whichever that is by now. Of several at the same time the
+// one with the newest index wins: each reads the store's ETag before it reads the index, so that whoever
+// writes by an older index does so before the newer one's ETag was read, or not at all. It returns what was
+// done, and how many rollouts the table has no room for.
+func (r *Rollouts) Bring(ctx context.Context) (Table, int, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tableCalls)
+	defer cancel()
+	etag := "" // most often there is nothing to write, and one call less to make
+	for range 1 + updates {
+		ix, _, err := builder.ReadIndex(ctx, r.Objects)
+		if err != nil {
+			return TableUnknown, 0, err
+		}
+		if ix == nil {
+			return TableUnknown, 0, errors.New("make the rollout table: nothing is published")
+		}
+		if r.known(ix.Generation) {
+			return TableKept, 0, nil
+		}
+		values, leftOut := r.Table(ix)
+		update, err := r.missing(ctx, values)
+		if err != nil {
+			return TableUnknown, leftOut, err
+		}
+		if update == nil {
+			r.know(ix.Generation)
+			return TableKept, leftOut, nil
+		}
+		if etag != "" {
+			update.IfMatch = &etag
+			_, err := r.Client.UpdateKeys(ctx, update)
+			if err == nil {
+				r.know(ix.Generation)
+				return TableWritten, leftOut, nil
+			}
+			if _, conflict := errors.AsType[*types.ConflictException](err); !conflict {
+				return TableUnknown, leftOut, fmt.Errorf("write the rollout table: %w", err)
+			}
+		}
+		out, err := r.Client.DescribeKeyValueStore(ctx, &cloudfrontkeyvaluestore.DescribeKeyValueStoreInput{KvsARN: &r.Store})
+		if err != nil {
+			return TableUnknown, leftOut, fmt.Errorf("read the rollout table's version: %w", err)
+		}
+		etag = aws.ToString(out.ETag)
+	}
+	return TableUnknown, 0, fmt.Errorf("write the rollout table: somebody else wrote the store %d times meanwhile", updates)
+}
+
+// missing returns what makes the store's keys those of the values; nil: they are.
+func (r *Rollouts) missing(ctx context.Context, values []string) (*cloudfrontkeyvaluestore.UpdateKeysInput, error) {
+	update := &cloudfrontkeyvaluestore.UpdateKeysInput{KvsARN: &r.Store}
+	want := make(map[string]string, len(values))
+	for i, v := range values {
+		want[fmt.Sprint(KeyPrefix, i)] = v
+	}
+	in := &cloudfrontkeyvaluestore.ListKeysInput{KvsARN: &r.Store, MaxResults: aws.Int32(pageKeys)}
+	for {
+		out, err := r.Client.ListKeys(ctx, in)
+		if err != nil {
+			return nil, fmt.Errorf("read the rollout table: %w", err)
+		}
+		for _, item := range out.Items {
+			key := aws.ToString(item.Key)
+			if !strings.HasPrefix(key, KeyPrefix) {
+				continue
+			}
+			if value, ok := want[key]; !ok {
+				update.Deletes = append(update.Deletes, types.DeleteKeyRequestListItem{Key: &key})
+			} else if value == aws.ToString(item.Value) {
+				delete(want, key)
+			}
+		}
+		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
+			break
+		}
+	}
+	for i, v := range values {
+		key := fmt.Sprint(KeyPrefix, i)
+		if _, lacking := want[key]; lacking {
+			update.Puts = append(update.Puts, types.PutKeyRequestListItem{Key: &key, Value: &v})
+		}
+	}
+	if len(update.Puts)+len(update.Deletes) == 0 {
+		return nil, nil
+	}
+	return update, nil
+}
+
+func (r *Rollouts) known(generation uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.right == generation && r.Now().Sub(r.when) < LookEvery
+}
+
+func (r *Rollouts) know(generation uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.right, r.when = generation, r.Now()
+}
+
+// newKeyValues makes a client. It signs by SigV4a, as the service demands.
+func newKeyValues(cfg aws.Config) *cloudfrontkeyvaluestore.Client {
+	return cloudfrontkeyvaluestore.NewFromConfig(cfg, func(o *cloudfrontkeyvaluestore.Options) {
+		o.EndpointResolverV2 = resolver{cloudfrontkeyvaluestore.NewDefaultEndpointResolverV2()}
+	})
+}
+
+// resolver leaves an endpoint of one's own as it is if it is an IP address: with the account before it, as
+// the service has it, it would be no host's name.
+type resolver struct {
+	cloudfrontkeyvaluestore.EndpointResolverV2
+}
+
+func (r resolver) ResolveEndpoint(ctx context.Context, p cloudfrontkeyvaluestore.EndpointParameters) (smithyendpoints.Endpoint, error) {
+	e, err := r.EndpointResolverV2.ResolveEndpoint(ctx, p)
+	if own, parseErr := url.Parse(aws.ToString(p.Endpoint)); err == nil && parseErr == nil && net.ParseIP(own.Hostname()) != nil {
+		e.URI.Host = own.Host
+	}
+	return e, err
+}

@@ -37,12 +37,19 @@ func newCloud(t *testing.T) *cloud {
 	c := &cloud{url: server.URL}
 	cfg := c.config(t, server.URL, nil)
 	c.direct = awsstore.NewClients(cfg)
-	names := awsstore.Names{Bucket: "packages", CatalogTable: "catalog", LedgerTable: "ledger", Queue: "jobs", DeadLetters: "dead"}
+	c.places = c.setup(t, "")
+	return c
+}
+
+// setup makes another pipeline's places.
+func (c *cloud) setup(t *testing.T, suffix string) station.Places {
+	t.Helper()
+	names := awsstore.Names{Bucket: "packages" + suffix, CatalogTable: "catalog" + suffix, LedgerTable: "ledger" + suffix,
+		Queue: "jobs" + suffix, DeadLetters: "dead" + suffix}
 	made, err := awsstore.Setup(t.Context(), c.direct, names)
 	must(t, err)
-	c.places = station.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
+	return station.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
 		QueueURL: made.QueueURL, DeadLettersURL: made.DeadLetterURL}
-	return c
 }
 
 // steady are credentials that are always good.
@@ -52,13 +59,17 @@ func steady(context.Context) (aws.Credentials, error) {
 
 func (c *cloud) config(t *testing.T, url string, credentials aws.CredentialsProviderFunc) aws.Config {
 	t.Helper()
+	cfg, err := configFor(t.Context(), url, credentials)
+	must(t, err)
+	return cfg
+}
+
+func configFor(ctx context.Context, url string, credentials aws.CredentialsProviderFunc) (aws.Config, error) {
 	if credentials == nil {
 		credentials = steady
 	}
-	cfg, err := awsstore.LoadConfig(t.Context(), config.WithBaseEndpoint(url), config.WithRegion("us-east-1"),
+	return awsstore.LoadConfig(ctx, config.WithBaseEndpoint(url), config.WithRegion("us-east-1"),
 		config.WithCredentialsProvider(credentials))
-	must(t, err)
-	return cfg
 }
 
 // drivers are those of the pipeline, reached at a URL.

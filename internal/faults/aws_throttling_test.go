@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -86,7 +87,11 @@ type middleman struct {
 	// judge decides about a request: nil lets it pass. With after it is done all the same, and the answer lost.
 	judge func(r *http.Request, service string) (a *refusal, after bool)
 	// change changes an answer's body; nil: not.
-	change  func(r *http.Request, body []byte) []byte
+	change func(r *http.Request, body []byte) []byte
+	// tear tells whether an answer's body breaks off half-way; nil: none does.
+	tear func(r *http.Request, service string) bool
+	// date is the services' time, which they tell with every answer; nil: what it is.
+	date    func() time.Time
 	refused map[string]int
 	passed  int
 }
@@ -101,7 +106,14 @@ func newMiddleman(t *testing.T, c *cloud) *middleman {
 		ModifyResponse: func(resp *http.Response) error {
 			m.mu.Lock()
 			change := m.change
+			if m.date != nil {
+				resp.Header.Set("Date", m.date().UTC().Format(http.TimeFormat))
+			}
+			torn := m.tear != nil && m.tear(resp.Request, serviceOf(resp.Request))
 			m.mu.Unlock()
+			if torn {
+				resp.Body = tear(resp.Body, resp.ContentLength/2)
+			}
 			if change == nil || serviceOf(resp.Request) != streams {
 				return nil
 			}
@@ -115,6 +127,7 @@ func newMiddleman(t *testing.T, c *cloud) *middleman {
 			resp.Header.Set("X-Amz-Crc32", crc(string(body)))
 			return nil
 		},
+		ErrorLog:     log.New(io.Discard, "", 0), // of what breaks off
 		ErrorHandler: func(rw http.ResponseWriter, _ *http.Request, _ error) { rw.WriteHeader(http.StatusBadGateway) },
 	}
 	m.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -129,6 +142,9 @@ func newMiddleman(t *testing.T, c *cloud) *middleman {
 			m.passed++
 		} else {
 			m.refused[fmt.Sprintf("%s after=%v", service, after)]++
+			if m.date != nil {
+				rw.Header().Set("Date", m.date().UTC().Format(http.TimeFormat))
+			}
 		}
 		m.mu.Unlock()
 		switch {

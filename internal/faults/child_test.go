@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"syscall"
@@ -37,7 +38,9 @@ func TestMain(m *testing.M) {
 }
 
 func roles() map[string]func(dir, arg string) error {
-	return map[string]func(dir, arg string) error{"pipeline": playPipeline}
+	all := map[string]func(dir, arg string) error{"pipeline": playPipeline, "rollback": playRollback}
+	maps.Copy(all, awsRoles())
+	return all
 }
 
 var errKilled = errors.New("killed")

@@ -136,20 +136,54 @@ func chapters() [][]seed.Release {
 	return [][]seed.Release{{release(0, 0, 900), release(2, 0, 1200)}, {release(2, 1, 1500)}}
 }
 
-// playPipeline brings releases in and builds them, as often as there are chapters left, and says how many
-// writes that took, and which of them were objects'.
+// playPipeline plays the story in a data folder. arg is the crash.
 func playPipeline(dir, arg string) error {
-	ctx := context.Background()
 	store, err := localstore.Open(dir, localstore.Options{})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	c := &crash{}
-	if _, err := fmt.Sscan(arg, &c.at, &c.half); err != nil {
+	c, err := parseCrash(arg)
+	if err != nil {
 		return err
 	}
-	d := station.Local(store)
+	return playStory(context.Background(), station.Local(store), c, 0)
+}
+
+func parseCrash(arg string) (*crash, error) {
+	c := &crash{}
+	if _, err := fmt.Sscan(arg, &c.at, &c.half); err != nil {
+		return nil, fmt.Errorf("parse crash %q: %w", arg, err)
+	}
+	return c, nil
+}
+
+// told prints how many writes there were, and which of them were objects'.
+func (c *crash) told() {
+	fmt.Println(c.n)
+	for _, n := range c.puts {
+		fmt.Println(n)
+	}
+}
+
+// counts is what told has printed.
+func counts(t *testing.T, out string) (writes int, puts []int) {
+	t.Helper()
+	for i, line := range lines(out) {
+		var n int
+		_, err := fmt.Sscan(line, &n)
+		must(t, err)
+		if i == 0 {
+			writes = n
+		} else {
+			puts = append(puts, n)
+		}
+	}
+	return writes, puts
+}
+
+// playStory brings releases in and builds them, as often as there are chapters left.
+func playStory(ctx context.Context, d station.Drivers, c *crash, hide time.Duration) error {
 	c.install(&d)
 	opt := small()
 	opt.Concurrency, opt.PartBytes = 1, 1500
@@ -164,14 +198,11 @@ func playPipeline(dir, arg string) error {
 		if _, err := importer(d).Import(ctx, releases, false); err != nil {
 			return err
 		}
-		if err := station.New(d, station.Config{Builder: opt, Workers: 1}).Build(ctx, builder.PlanOptions{}, true, nil); err != nil {
+		if err := station.New(d, station.Config{Builder: opt, Workers: 1, Hide: hide}).Build(ctx, builder.PlanOptions{}, true, nil); err != nil {
 			return err
 		}
 	}
-	fmt.Println(c.n)
-	for _, n := range c.puts {
-		fmt.Println(n)
-	}
+	c.told()
 	return nil
 }
 
@@ -200,22 +231,11 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	want := folder(t)
 	out, err := child("pipeline", want, "0 false")
 	must(t, err)
-	var writes int
-	var halves []int
-	for i, line := range lines(out) {
-		var n int
-		_, err := fmt.Sscan(line, &n)
-		must(t, err)
-		if i == 0 {
-			writes = n
-		} else {
-			halves = append(halves, n)
-		}
-	}
+	writes, halves := counts(t, out)
 	if writes < 30 || len(halves) < 10 {
 		t.Fatalf("the story has only %d writes, %d of objects", writes, len(halves))
 	}
-	reference, err := contentsOf(t.Context(), want)
+	reference, err := contentsOfFolder(t.Context(), want)
 	must(t, err)
 	scratch := folder(t)
 	type point struct {
@@ -273,7 +293,7 @@ func killedAt(ctx context.Context, scratch string, at int, half bool, want map[s
 	if err := complete(ctx, objects); err != nil {
 		return false, fmt.Errorf("after the restart: %w", err)
 	}
-	got, err := contentsOf(ctx, dir)
+	got, err := contentsOfFolder(ctx, dir)
 	if err != nil {
 		return false, err
 	}
@@ -295,12 +315,16 @@ func killedAt(ctx context.Context, scratch string, at int, half bool, want map[s
 	return ix != nil, nil
 }
 
-// contentsOf is what a folder's devices can be sent and what is published, whatever its numbers.
-func contentsOf(ctx context.Context, dir string) (map[string]string, error) {
+func contentsOfFolder(ctx context.Context, dir string) (map[string]string, error) {
 	objects, err := localstore.OpenObjects(dir)
 	if err != nil {
 		return nil, err
 	}
+	return contentsOf(ctx, objects)
+}
+
+// contentsOf is what devices can be sent and what is published, whatever its numbers.
+func contentsOf(ctx context.Context, objects builder.Objects) (map[string]string, error) {
 	all, err := stored(ctx, objects)
 	if err != nil {
 		return nil, err

@@ -372,9 +372,13 @@ func published(ctx context.Context, objects builder.Objects) ([]string, error) {
 	if err != nil || ix == nil {
 		return nil, err
 	}
+	return itemsOf(ix), nil
+}
+
+func itemsOf(ix *index.Index) []string {
 	var all []string
 	for _, it := range ix.Items {
 		all = append(all, fmt.Sprint(it.App, "/", it.Track, " ", it.Version, " ", it.Size, " ", hex.EncodeToString(it.SHA256[:]), " ", it.Attrs))
 	}
-	return all, nil
+	return all
 }

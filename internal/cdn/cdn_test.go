@@ -1,6 +1,7 @@
 package cdn_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"precast/builder"
 	"precast/internal/cdn"
@@ -58,6 +60,38 @@ func TestAPlanThatChangesNothingMendsTheTable(t *testing.T) {
 	if len(c.got) != 1 {
 		t.Fatal("nothing changed, and was invalidated")
 	}
+}
+
+// What is published when a function's time is up is told to the CDN all the same.
+func TestWithoutTimeTheCDNIsToldAtOnce(t *testing.T) {
+	w := newWorld(t)
+	c := &client{on: func() { w.has("a\n") }}
+	o, log := w.watched(c)
+	o.Invalidator.Wait = func(ctx context.Context, _ time.Duration) error { return ctx.Err() }
+	w.publish(1, "a\n")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o.Published(ctx, builder.Published{Generation: 1, Sequence: 1, Changed: true})
+	if len(c.got) != 1 || strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "before the edge had settled") {
+		t.Fatalf("%d invalidations; %s", len(c.got), log)
+	}
+}
+
+// Whoever has no rollouts pays for no looks: what is left of a table goes with the next change.
+func TestWithoutRolloutsPlansDoNotLook(t *testing.T) {
+	w := newWorld(t)
+	c := &client{}
+	o, _ := w.watched(c)
+	w.items["rollouts.0"] = "left behind\n"
+	w.publish(1)
+	o.Planned(t.Context(), builder.Report{Generation: 1})
+	o.Published(t.Context(), builder.Published{Generation: 1, Sequence: 2})
+	if len(w.calls) != 0 {
+		t.Fatalf("calls %v", w.calls)
+	}
+	w.publish(2)
+	o.Published(t.Context(), builder.Published{Generation: 2, Sequence: 3, Changed: true})
+	w.has()
 }
 
 // While a generation is pinned nothing is published, and plans go on being made: they mend the table that a

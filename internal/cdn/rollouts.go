@@ -34,8 +34,8 @@ type KeyValues interface {
 const KeyPrefix = "rollouts."
 
 const (
-	// LookEvery is how often a table is looked at that was right for the same generation: its API costs a
-	// dollar for 1,000 requests (https://aws.amazon.com/cloudfront/pricing/), and plans are made by the clock.
+	// LookEvery is how often a builder looks at a table that was right for the same generation: the API costs
+	// a dollar for 1,000 requests (https://aws.amazon.com/cloudfront/pricing/), and plans are made by the clock.
 	LookEvery = time.Hour
 
 	updates  = 5  // tries, among other publishes
@@ -76,16 +76,18 @@ var _ builder.Observer = (*Rollouts)(nil)
 // the table that a rollback could not write has to be written some time.
 func (r *Rollouts) Planned(ctx context.Context, p builder.Report) {
 	if p.Generation > 0 {
-		r.bring(ctx, p.Generation)
+		r.observe(ctx, p.Generation, false)
 	}
 }
 
 // Published implements builder.Observer. A plan that changed nothing mends the table.
-func (r *Rollouts) Published(ctx context.Context, p builder.Published) { r.bring(ctx, p.Generation) }
+func (r *Rollouts) Published(ctx context.Context, p builder.Published) {
+	r.observe(ctx, p.Generation, p.Changed)
+}
 
-func (r *Rollouts) bring(ctx context.Context, generation uint64) {
+func (r *Rollouts) observe(ctx context.Context, generation uint64, changed bool) {
 	log := r.Log.With("store", r.Store, "generation", generation)
-	done, leftOut, err := r.Bring(ctx)
+	done, leftOut, err := r.bring(ctx, changed)
 	switch {
 	case err != nil: // of AWS: it says the ID of the request
 		log.ErrorContext(ctx, "bring the rollout table to what is published", "error", err)
@@ -101,7 +103,12 @@ func (r *Rollouts) bring(ctx context.Context, generation uint64) {
 // one with the newest index wins: each reads the store's ETag before it reads the index, so that whoever
 // writes by an older index does so before the newer one's ETag was read, or not at all. It returns what was
 // done, and how many rollouts the table has no room for.
-func (r *Rollouts) Bring(ctx context.Context) (Table, int, error) {
+func (r *Rollouts) Bring(ctx context.Context) (Table, int, error) { return r.bring(ctx, true) }
+
+// bring is Bring. Unless something has changed, it does not look for what may be left of a table that is to be
+// empty: that does no harm, as nobody asks for its rollouts, and to look would be all that the store costs
+// those who have none.
+func (r *Rollouts) bring(ctx context.Context, changed bool) (Table, int, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tableCalls)
 	defer cancel()
 	etag := "" // most often there is nothing to write, and one call less to make
@@ -117,6 +124,9 @@ func (r *Rollouts) Bring(ctx context.Context) (Table, int, error) {
 			return TableKept, 0, nil
 		}
 		values, leftOut := r.Table(ix)
+		if len(values) == 0 && !changed {
+			return TableKept, leftOut, nil
+		}
 		update, err := r.missing(ctx, values)
 		if err != nil {
 			return TableUnknown, leftOut, err

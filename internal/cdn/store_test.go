@@ -39,9 +39,12 @@ func newStore() *store { return &store{items: map[string]string{}, page: 50} }
 
 var errStore = errors.New("https response error StatusCode: 500, RequestID: 7f2c, InternalServerException")
 
-func (s *store) begin(name string, arn *string) (int, error) {
+func (s *store) begin(ctx context.Context, name string, arn *string) (int, error) {
 	n := len(s.calls)
 	s.calls = append(s.calls, name)
+	if err := ctx.Err(); err != nil {
+		return n, err
+	}
 	if aws.ToString(arn) != storeARN {
 		return n, &types.ResourceNotFoundException{Message: arn}
 	}
@@ -60,8 +63,8 @@ func (s *store) end(n int) error {
 
 func (s *store) etag() string { return fmt.Sprint("version ", s.version) }
 
-func (s *store) DescribeKeyValueStore(_ context.Context, in *cloudfrontkeyvaluestore.DescribeKeyValueStoreInput, _ ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.DescribeKeyValueStoreOutput, error) {
-	n, err := s.begin("describe", in.KvsARN)
+func (s *store) DescribeKeyValueStore(ctx context.Context, in *cloudfrontkeyvaluestore.DescribeKeyValueStoreInput, _ ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.DescribeKeyValueStoreOutput, error) {
+	n, err := s.begin(ctx, "describe", in.KvsARN)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +72,8 @@ func (s *store) DescribeKeyValueStore(_ context.Context, in *cloudfrontkeyvalues
 	return out, s.end(n)
 }
 
-func (s *store) ListKeys(_ context.Context, in *cloudfrontkeyvaluestore.ListKeysInput, _ ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.ListKeysOutput, error) {
-	n, err := s.begin("list", in.KvsARN)
+func (s *store) ListKeys(ctx context.Context, in *cloudfrontkeyvaluestore.ListKeysInput, _ ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.ListKeysOutput, error) {
+	n, err := s.begin(ctx, "list", in.KvsARN)
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +94,8 @@ func (s *store) ListKeys(_ context.Context, in *cloudfrontkeyvaluestore.ListKeys
 	return out, s.end(n)
 }
 
-func (s *store) UpdateKeys(_ context.Context, in *cloudfrontkeyvaluestore.UpdateKeysInput, _ ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.UpdateKeysOutput, error) {
-	n, err := s.begin("update", in.KvsARN)
+func (s *store) UpdateKeys(ctx context.Context, in *cloudfrontkeyvaluestore.UpdateKeysInput, _ ...func(*cloudfrontkeyvaluestore.Options)) (*cloudfrontkeyvaluestore.UpdateKeysOutput, error) {
+	n, err := s.begin(ctx, "update", in.KvsARN)
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,8 @@ const (
 	getsPerMiss = 2
 	// A publish invalidates /package* when the edge has settled (internal/cdn).
 	invalidationsPerChange = 1
+	// It looks at the table of rollouts, and makes three more requests if it has to write it (internal/cdn).
+	tableRequestsPerChange = 1
 	// Of a change besides its bundles and manifests: binary, piece, plan, index, its history.
 	putsPerChange = 5
 	// Bundles of one job (builder), and requests of a message: send, receive, delete.
@@ -206,6 +208,7 @@ func (b *bill) changes(c Catalog, a Assumptions) {
 	b.add("S3", "storage", "s3.storage", stored/gb)
 	b.add("DynamoDB", "storage", "dynamodb.storage", float64(c.Items)*itemBytes/gb)
 	b.add("CloudFront", "invalidations", "cloudfront.invalidation", invalidationsPerChange*c.Changes)
+	b.add("CloudFront", "KeyValueStore", "cloudfront.keyvaluestore", tableRequestsPerChange*c.Changes)
 	b.add("S3", "PUT", "s3.put", c.Changes*(putsPerChange+2*c.ChangeBundles))
 	jobs := c.Changes * (2 + c.ChangeBundles/bundlesPerJob) // a plan, a piece, bundles
 	b.add("SQS", "jobs", "sqs.request", requestsPerMessage*jobs)

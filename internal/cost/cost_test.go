@@ -62,6 +62,7 @@ func TestByHand(t *testing.T) {
 		"duration":           10e6 * 0.01 * 0.25 * 0.00005001,
 		"GET":                20e6 / 1000 * 0.0004,
 		"invalidations":      1000 * 0.005, // 2,000 paths, 1,000 of them free
+		"KeyValueStore":      2000 * 0.001,
 		"PUT":                2000 * 105.0 / 1000 * 0.005,
 	} {
 		for _, l := range e.Usage {

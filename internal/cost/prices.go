@@ -71,7 +71,7 @@ func Read(r io.Reader) (Prices, error) {
 // keys are the prices that an estimate looks up.
 func keys() []string {
 	all := []string{
-		"cloudfront.function", "cloudfront.invalidation", "edge.request", "edge.duration", "s3.storage", "s3.put", "s3.get",
+		"cloudfront.function", "cloudfront.invalidation", "cloudfront.keyvaluestore", "edge.request", "edge.duration", "s3.storage", "s3.put", "s3.get",
 		"dynamodb.write", "dynamodb.read", "dynamodb.storage", "sqs.request", "lambda.request", "lambda.duration",
 		"logs.ingestion", "cloudwatch.metric", "cloudwatch.alarm", "cloudwatch.dashboard",
 	}

@@ -26,6 +26,15 @@ resource "aws_cloudfront_function" "request" {
   runtime = "cloudfront-js-2.0"
   publish = true
   code    = file("${var.packages_dir}/function.js")
+
+  # One at most (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/kvs-with-functions-associate.html).
+  key_value_store_associations = [aws_cloudfront_key_value_store.rollouts.arn]
+}
+
+# Which slots are in which rollout. The builder writes what is in it, so none of it is in the state.
+resource "aws_cloudfront_key_value_store" "rollouts" {
+  name    = "${local.global_name}-rollouts"
+  comment = "Precast: table of rollouts"
 }
 
 # Every answer to /package: caches between here and the device must know that it depends on what the device holds,
@@ -76,7 +85,7 @@ resource "aws_lambda_function" "edge" {
 
 resource "aws_cloudfront_cache_policy" "package" {
   name        = "${local.global_name}-package"
-  comment     = "Precast: canonical query and held tags"
+  comment     = "Precast: canonical query, cohort and held tags"
   min_ttl     = 0
   default_ttl = min(30, var.package_max_ttl_seconds)
   max_ttl     = var.package_max_ttl_seconds
@@ -95,7 +104,7 @@ resource "aws_cloudfront_cache_policy" "package" {
     headers_config {
       header_behavior = "whitelist"
       headers {
-        items = ["X-Precast-Held"] # edge.HeldHeader
+        items = ["X-Precast-Cohort", "X-Precast-Held"] # edge.CohortHeader, edge.HeldHeader
       }
     }
     query_strings_config {

@@ -110,6 +110,12 @@ locals {
       Action   = ["cloudfront:CreateInvalidation"]
       Resource = [aws_cloudfront_distribution.cdn.arn]
     },
+    {
+      Sid      = "KeepTheTableOfRollouts"
+      Effect   = "Allow"
+      Action   = ["cloudfront-keyvaluestore:DescribeKeyValueStore", "cloudfront-keyvaluestore:ListKeys", "cloudfront-keyvaluestore:UpdateKeys"]
+      Resource = [aws_cloudfront_key_value_store.rollouts.arn]
+    },
     ], length(var.source_bucket_arns) == 0 ? [] : [
     {
       Sid      = "ReadSources"

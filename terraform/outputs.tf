@@ -18,6 +18,11 @@ output "distribution_hosted_zone_id" {
   value       = aws_cloudfront_distribution.cdn.hosted_zone_id
 }
 
+output "key_value_store_arn" {
+  description = "ARN of the KeyValueStore with the table of rollouts."
+  value       = aws_cloudfront_key_value_store.rollouts.arn
+}
+
 output "bucket" {
   description = "Name of the bucket."
   value       = aws_s3_bucket.store.id
@@ -68,13 +73,15 @@ output "precast_environment" {
   value = merge(
     { for k, v in var.build_settings : "PRECAST_${upper(k)}" => tostring(v) if v != null && !contains(["part_bytes", "concurrency"], k) },
     {
-      AWS_REGION           = local.region
-      PRECAST_OBJECTS      = "s3://${aws_s3_bucket.store.id}"
-      PRECAST_CATALOG      = "dynamodb://${aws_dynamodb_table.catalog.name}"
-      PRECAST_LEDGER       = "dynamodb://${aws_dynamodb_table.ledger.name}"
-      PRECAST_QUEUE        = aws_sqs_queue.jobs.id
-      PRECAST_DEAD_LETTERS = aws_sqs_queue.dead_letters.id
-      PRECAST_BASE_URL     = local.base_url
+      AWS_REGION              = local.region
+      PRECAST_OBJECTS         = "s3://${aws_s3_bucket.store.id}"
+      PRECAST_CATALOG         = "dynamodb://${aws_dynamodb_table.catalog.name}"
+      PRECAST_LEDGER          = "dynamodb://${aws_dynamodb_table.ledger.name}"
+      PRECAST_QUEUE           = aws_sqs_queue.jobs.id
+      PRECAST_DEAD_LETTERS    = aws_sqs_queue.dead_letters.id
+      PRECAST_BASE_URL        = local.base_url
+      PRECAST_DISTRIBUTION    = aws_cloudfront_distribution.cdn.id
+      PRECAST_KEY_VALUE_STORE = aws_cloudfront_key_value_store.rollouts.arn
     },
   )
 }

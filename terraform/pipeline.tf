@@ -163,6 +163,7 @@ resource "aws_lambda_function" "builder" {
       QUEUE_URL         = aws_sqs_queue.jobs.id
       BASE_URL          = local.base_url
       DISTRIBUTION_ID   = aws_cloudfront_distribution.cdn.id
+      KEY_VALUE_STORE   = aws_cloudfront_key_value_store.rollouts.arn
       METRICS_NAMESPACE = local.metrics_namespace
     })
   }

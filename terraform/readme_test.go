@@ -213,7 +213,7 @@ func TestModuleAgreesWithTheCode(t *testing.T) {
 		all[strings.Join(r.Labels, ".")] = strings.Join(strings.Fields(string(r.Body.SrcRange.SliceBytes(r.source))), " ")
 	}
 	for _, c := range []struct{ resource, text string }{
-		{"aws_cloudfront_cache_policy.package", fmt.Sprintf("items = [%q]", edge.HeldHeader)},
+		{"aws_cloudfront_cache_policy.package", fmt.Sprintf("items = [%q, %q]", "X-Precast-Cohort", edge.HeldHeader)},
 		{"aws_iam_role_policy.edge", "/" + layout.IndexKey + `"]`},
 		{"aws_iam_role_policy.edge", "us-east-1.${local.edge_name}"},
 		{"aws_cloudfront_distribution.cdn", fmt.Sprintf("500 = %[1]d, 502 = %[1]d, 503 = %[1]d, 504 = %[1]d }", edge.RetryAfter)},

@@ -505,6 +505,14 @@ func (i *installation) left(logs func(region string) *cloudwatchlogs.Client) map
 		}
 	}
 	check("CloudFront Functions", err, names)
+	stores, err := cf.ListKeyValueStores(ctx, &cloudfront.ListKeyValueStoresInput{})
+	names = nil
+	if err == nil && stores.KeyValueStoreList != nil {
+		for _, s := range stores.KeyValueStoreList.Items {
+			names = append(names, aws.ToString(s.Name))
+		}
+	}
+	check("KeyValueStores", err, names)
 	policies, err := cf.ListCachePolicies(ctx, &cloudfront.ListCachePoliciesInput{Type: cftypes.CachePolicyTypeCustom})
 	names = nil
 	if err == nil && policies.CachePolicyList != nil {

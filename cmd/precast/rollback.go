@@ -11,23 +11,27 @@ import (
 	"precast/builder"
 	"precast/internal/cdn"
 	"precast/internal/history"
+	"precast/internal/index"
 	"precast/internal/station"
 )
 
 // publishFlags are those of the commands that publish.
 type publishFlags struct {
-	Distribution string `help:"Invalidate /package* of this CloudFront distribution at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
+	Distribution  string `help:"Invalidate /package* of this CloudFront distribution at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
+	KeyValueStore string `help:"Keep the table of rollouts in this CloudFront KeyValueStore." env:"PRECAST_KEY_VALUE_STORE" placeholder:"ARN" group:"aws"`
 }
 
 // edge is what they name.
-func (f publishFlags) edge() cdn.Places { return cdn.Places{Distribution: f.Distribution} }
+func (f publishFlags) edge() cdn.Places {
+	return cdn.Places{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
+}
 
 // observer adds the CDN, if there is one, to another observer.
 func (f publishFlags) observer(ctx context.Context, log *slog.Logger, objects builder.Objects, next builder.Observer) (builder.Observer, error) {
 	if f.edge() == (cdn.Places{}) {
 		return next, nil
 	}
-	c, err := cdn.Connect(ctx, f.edge(), objects, nil, log)
+	c, err := cdn.Connect(ctx, f.edge(), objects, noRollouts, log)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 	told := &tellsCDN{out: std.err, quiet: c.JSON}
 	opt := builder.Options{Log: errorLog(std), Observer: builder.Silent{}}
 	if c.edge() != (cdn.Places{}) && d.server == nil {
-		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, nil, opt.Log); err != nil {
+		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, noRollouts, opt.Log); err != nil {
 			return err
 		}
 		opt.Observer = told
@@ -317,3 +321,6 @@ func (d *data) unpin(ctx context.Context) (history.Pinned, error) {
 	}
 	return station.New(d.drivers, station.Config{}).Unpin(ctx)
 }
+
+// noRollouts is the table of an index without rollouts.
+func noRollouts(*index.Index) ([]string, int) { return nil, 0 }

@@ -23,12 +23,43 @@ type cloud struct {
 	// asked are the requests since the last look, at when they came.
 	asked []string
 	at    []time.Time
+	// stale: its KeyValueStore has a table of before. broken: it answers with errors.
+	stale, broken bool
+}
+
+// storeARN is its KeyValueStore.
+const storeARN = "arn:aws:cloudfront::123456789012:key-value-store/8562a61f-caba-2845-9d99-b97d3ae5d3c1"
+
+// keyValues answers for the KeyValueStore.
+func (c *cloud) keyValues(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Amzn-RequestId", "7f2c")
+	w.Header().Set("ETag", "v1")
+	switch keys := r.URL.Path == "/key-value-stores/"+storeARN+"/keys"; {
+	case c.broken:
+		w.WriteHeader(http.StatusBadRequest)
+	case r.Method == http.MethodPost && keys:
+		body, _ := io.ReadAll(r.Body)
+		c.asked, c.at = append(c.asked, "If-Match "+r.Header.Get("If-Match")+" "+string(body)), append(c.at, time.Now())
+		c.stale = false
+		_, _ = io.WriteString(w, `{"ItemCount": 0, "TotalSizeInBytes": 0}`)
+	case keys && c.stale:
+		_, _ = io.WriteString(w, `{"Items": [{"Key": "rollouts.0", "Value": "spring 3 7 500 app=beta\n"}]}`)
+	case keys:
+		_, _ = io.WriteString(w, `{"Items": []}`)
+	default:
+		_, _ = io.WriteString(w, `{"Created": 1, "ItemCount": 1, "KvsARN": "`+storeARN+`", "TotalSizeInBytes": 1}`)
+	}
 }
 
 func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if strings.HasPrefix(r.URL.Path, "/key-value-stores/") {
+		c.keyValues(w, r)
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
 	c.asked, c.at = append(c.asked, r.Method+" "+r.URL.Path+" "+string(body)), append(c.at, time.Now())
 	w.WriteHeader(http.StatusCreated)
 	_, _ = io.WriteString(w, `<Invalidation xmlns="http://cloudfront.amazonaws.com/doc/2020-05-31/"><Id>I1</Id></Invalidation>`)
@@ -65,7 +96,8 @@ func inFrontOf(t *testing.T, versions ...string) *cloud {
 	server := httptest.NewServer(c)
 	t.Cleanup(server.Close)
 	for name, value := range map[string]string{
-		"AWS_ENDPOINT_URL_CLOUDFRONT": server.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+		"AWS_ENDPOINT_URL_CLOUDFRONT": server.URL, "AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE": server.URL,
+		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
 		"PRECAST_DATA": filepath.Join(t.TempDir(), "data"), "AWS_CA_BUNDLE": "",
 	} {
 		t.Setenv(name, value)
@@ -157,5 +189,32 @@ func TestAnInterruptedRollbackSaysWhatIsDone(t *testing.T) {
 	}
 	if !strings.Contains(errs, "generation 3 is published all the same") || !strings.Contains(errs, "interrupted") {
 		t.Errorf("it says\n%s", errs)
+	}
+}
+
+// The table of rollouts is brought to the index that is put back, before the answers are invalidated; if that
+// fails, the rollback is done all the same and says what is not.
+func TestARollbackBringsTheTableBack(t *testing.T) {
+	c := inFrontOf(t, "1", "2", "3")
+	t.Setenv("PRECAST_KEY_VALUE_STORE", storeARN)
+	c.stale = true
+	ctx, interrupt := context.WithCancel(t.Context()) // so that nobody waits for the edge
+	out, _ := saysUntil(t, ctx, "is invalidated in", interrupt, exitError, "rollback")
+	c.mu.Lock()
+	asked := c.asked
+	c.asked, c.at = nil, nil
+	c.mu.Unlock()
+	if len(asked) != 2 || asked[0] != `If-Match v1 {"Deletes":[{"Key":"rollouts.0"}]}` || !strings.Contains(asked[1], "<Path>/package*</Path>") {
+		t.Fatalf("asked %q, want the table first", asked)
+	}
+	if !strings.Contains(out, "the table of rollouts is written\n") {
+		t.Errorf("it prints\n%s", out)
+	}
+	c.broken = true
+	ctx, interrupt = context.WithCancel(t.Context())
+	out, errs := saysUntil(t, ctx, "is invalidated in", interrupt, exitError, "rollback", "1")
+	c.invalidation()
+	if !strings.Contains(out, "generation 5 is published") || !strings.Contains(errs, "the table of rollouts may still be the one of before") || !strings.Contains(errs, "RequestID: 7f2c") {
+		t.Errorf("it says\n%s%s", out, errs)
 	}
 }

@@ -468,7 +468,7 @@ func identifier(ctx context.Context, finder Finder, r *tfjson.ResourceChange) (s
 	switch r.Type {
 	case "aws_s3_bucket":
 		return text("bucket"), nil
-	case "aws_dynamodb_table", "aws_iam_role", "aws_cloudwatch_log_group", "aws_cloudfront_function":
+	case "aws_dynamodb_table", "aws_iam_role", "aws_cloudwatch_log_group", "aws_cloudfront_function", "aws_cloudfront_key_value_store":
 		return text("name"), nil
 	case "aws_lambda_function", "aws_lambda_function_url":
 		return text("function_name"), nil

@@ -30,7 +30,7 @@ run "names" {
     error_message = "function names"
   }
   assert {
-    condition     = alltrue([for name in [aws_cloudfront_cache_policy.package.name, aws_cloudfront_function.request.name, aws_cloudfront_origin_access_control.store.name, aws_iam_role.edge.name, aws_iam_role.function["builder"].name] : strcontains(name, "eu-west-1")])
+    condition     = alltrue([for name in [aws_cloudfront_cache_policy.package.name, aws_cloudfront_function.request.name, aws_cloudfront_key_value_store.rollouts.name, aws_cloudfront_origin_access_control.store.name, aws_iam_role.edge.name, aws_iam_role.function["builder"].name] : strcontains(name, "eu-west-1")])
     error_message = "What is global must carry the region, or two installations meet."
   }
   assert {
@@ -165,7 +165,7 @@ run "functions" {
     error_message = "builder"
   }
   assert {
-    condition     = sort(keys(one(aws_lambda_function.builder.environment).variables)) == tolist(["BASE_URL", "BUCKET", "CATALOG_TABLE", "DISTRIBUTION_ID", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
+    condition     = sort(keys(one(aws_lambda_function.builder.environment).variables)) == tolist(["BASE_URL", "BUCKET", "CATALOG_TABLE", "DISTRIBUTION_ID", "KEY_VALUE_STORE", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
     error_message = "builder's environment"
   }
   assert {
@@ -236,12 +236,12 @@ run "edge" {
     condition = (
       aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].query_strings_config[0].query_string_behavior == "all" &&
       aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].headers_config[0].header_behavior == "whitelist" &&
-      aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].headers_config[0].headers[0].items == toset(["X-Precast-Held"]) &&
+      aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].headers_config[0].headers[0].items == toset(["X-Precast-Cohort", "X-Precast-Held"]) &&
       aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].cookies_config[0].cookie_behavior == "none" &&
       !aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].enable_accept_encoding_gzip &&
       !aws_cloudfront_cache_policy.package.parameters_in_cache_key_and_forwarded_to_origin[0].enable_accept_encoding_brotli
     )
-    error_message = "The cache key of /package is not the query and the held tags."
+    error_message = "The cache key of /package is not the query, the cohort and the held tags."
   }
   assert {
     condition     = aws_cloudfront_cache_policy.package.min_ttl == 0 && aws_cloudfront_cache_policy.package.default_ttl == 30 && aws_cloudfront_cache_policy.package.max_ttl == 60 && aws_cloudfront_cache_policy.binaries.max_ttl == 31536000
@@ -307,6 +307,14 @@ run "edge" {
     condition     = alltrue([for f in [aws_cloudfront_function.request, aws_cloudfront_function.response] : f.runtime == "cloudfront-js-2.0" && f.publish])
     error_message = "CloudFront Functions"
   }
+  assert {
+    condition = (
+      aws_cloudfront_function.request.key_value_store_associations == toset([aws_cloudfront_key_value_store.rollouts.arn]) &&
+      try(length(aws_cloudfront_function.response.key_value_store_associations), 0) == 0 &&
+      one(aws_lambda_function.builder.environment).variables["KEY_VALUE_STORE"] == aws_cloudfront_key_value_store.rollouts.arn
+    )
+    error_message = "The function does not read the table that the builder writes."
+  }
 }
 
 run "alarms" {
@@ -350,6 +358,10 @@ run "outputs" {
   assert {
     condition     = output.precast_environment["PRECAST_QUEUE"] == aws_sqs_queue.jobs.id && output.precast_environment["PRECAST_BASE_URL"] == output.url
     error_message = "environment"
+  }
+  assert {
+    condition     = output.precast_environment["PRECAST_DISTRIBUTION"] == output.distribution_id && output.precast_environment["PRECAST_KEY_VALUE_STORE"] == output.key_value_store_arn && output.key_value_store_arn == aws_cloudfront_key_value_store.rollouts.arn
+    error_message = "A rollback would not tell the CDN."
   }
   assert {
     condition     = output.kms_key_statement == null && output.release_manager_policy_arn == null

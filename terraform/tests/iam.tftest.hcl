@@ -70,6 +70,9 @@ run "roles" {
       "arn:aws:s3:::precast/*"                                      = tolist(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"])
       "arn:aws:s3:::precast"                                        = tolist(["s3:ListBucket"])
       "arn:aws:cloudfront::123456789012:distribution/EDISTRIBUTION" = tolist(["cloudfront:CreateInvalidation"])
+      "arn:aws:cloudfront::123456789012:key-value-store/8562a61f-caba-2845-9d99-b97d3ae5d3c1" = tolist([
+        "cloudfront-keyvaluestore:DescribeKeyValueStore", "cloudfront-keyvaluestore:ListKeys", "cloudfront-keyvaluestore:UpdateKeys",
+      ])
     }
     error_message = "builder: ${aws_iam_role_policy.builder.policy}"
   }

@@ -54,7 +54,7 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 		Log:         log,
 	}
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "builder"}
-	edge := cdn.Places{Distribution: env.Text("DISTRIBUTION_ID", "")}
+	edge := cdn.Places{Distribution: env.Text("DISTRIBUTION_ID", ""), KeyValueStore: env.Text("KEY_VALUE_STORE", "")}
 	margin := env.Duration("DEADLINE_MARGIN", 20*time.Second)
 	if err := env.Err(); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 		return nil, err
 	}
 	if edge != (cdn.Places{}) {
-		if metrics.Next, err = cdn.Connect(ctx, edge, d.Objects, nil, log); err != nil {
+		if metrics.Next, err = cdn.Connect(ctx, edge, d.Objects, noRollouts, log); err != nil {
 			return nil, err
 		}
 	}
@@ -77,3 +77,6 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 		Builder: builder.New(d.Ports, opt), Queue: d.Queue, Log: log, Concurrency: 2, Margin: margin,
 	}, nil
 }
+
+// noRollouts is the table of an index without rollouts.
+func noRollouts(*index.Index) ([]string, int) { return nil, 0 }

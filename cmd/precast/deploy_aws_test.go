@@ -24,6 +24,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	cftypes "github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
+	kvstypes "github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore/types"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -31,6 +33,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"precast/internal/awsstore"
+	"precast/internal/cdn"
 	"precast/terraform/deploy"
 )
 
@@ -162,7 +165,9 @@ func TestDeployAWS(t *testing.T) {
 	i.pipelineIs(outputs)
 	i.planIsEmpty()
 	i.standInAnswers(outputs)
+	tableIsRight := i.staleTable(outputs)
 	i.releaseArrives(outputs)
+	tableIsRight()
 
 	// Nobody is there to ask.
 	_, errs = i.must(exitError, "destroy", "--name", "fleet")
@@ -381,6 +386,37 @@ func (i *installation) releaseArrives(o deploy.Outputs) {
 		}
 	}
 	i.t.Logf("from the release to a device: %.1f s", time.Since(start).Seconds())
+}
+
+// staleTable puts a rollout into the table that nobody published. The returned function waits until the publish
+// of the function in the stand-in has taken it out.
+func (i *installation) staleTable(o deploy.Outputs) (isRight func()) {
+	i.t.Helper()
+	arn, client := o.Environment["PRECAST_KEY_VALUE_STORE"], cdn.NewKeyValues(i.cfg)
+	store, err := client.DescribeKeyValueStore(i.t.Context(), &cloudfrontkeyvaluestore.DescribeKeyValueStoreInput{KvsARN: &arn})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	_, err = client.UpdateKeys(i.t.Context(), &cloudfrontkeyvaluestore.UpdateKeysInput{KvsARN: &arn, IfMatch: store.ETag,
+		Puts: []kvstypes.PutKeyRequestListItem{{Key: aws.String(cdn.KeyPrefix + "0"), Value: aws.String("spring 3 7 500 scoreboard=prod\n")}}})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return func() {
+		i.t.Helper()
+		for start := time.Now(); ; {
+			out, err := client.ListKeys(i.t.Context(), &cloudfrontkeyvaluestore.ListKeysInput{KvsARN: &arn})
+			if err != nil {
+				i.t.Fatal(err)
+			}
+			if len(out.Items) == 0 {
+				return
+			}
+			if time.Since(start) > time.Minute {
+				i.t.Fatalf("the table of rollouts is not brought to what is published: %+v", out.Items)
+			}
+		}
+	}
 }
 
 // destroyed destroys the installation, with replicas in the way at first, and looks that nothing is left.

@@ -63,7 +63,7 @@ func Connect(ctx context.Context, p Places, objects builder.Objects, table func(
 		c.Invalidator = &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: p.Distribution, Log: log, Wait: wait}
 	}
 	if p.KeyValueStore != "" {
-		c.Rollouts = &Rollouts{Client: newKeyValues(cfg), Store: p.KeyValueStore, Objects: objects, Table: table, Log: log, Now: time.Now}
+		c.Rollouts = &Rollouts{Client: NewKeyValues(cfg), Store: p.KeyValueStore, Objects: objects, Table: table, Log: log, Now: time.Now}
 	}
 	return c, nil
 }

@@ -50,10 +50,10 @@ func TestTheTableOnAWS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The client that looks is another one: at an address, only cdn's finds the store.
+	client := cdn.NewKeyValues(cfg)
 	keys := func() (all []string) {
 		t.Helper()
-		out, err := o.Rollouts.Client.ListKeys(t.Context(), &cloudfrontkeyvaluestore.ListKeysInput{KvsARN: &arn, MaxResults: aws.Int32(50)})
+		out, err := client.ListKeys(t.Context(), &cloudfrontkeyvaluestore.ListKeysInput{KvsARN: &arn, MaxResults: aws.Int32(50)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func TestTheTableOnAWS(t *testing.T) {
 	}
 	// What somebody else wrote in between is told from other failures.
 	stale := "no such version"
-	if _, err := o.Rollouts.Client.UpdateKeys(t.Context(), &cloudfrontkeyvaluestore.UpdateKeysInput{KvsARN: &arn, IfMatch: &stale}); err == nil || !strings.Contains(err.Error(), "ConflictException") {
+	if _, err := client.UpdateKeys(t.Context(), &cloudfrontkeyvaluestore.UpdateKeysInput{KvsARN: &arn, IfMatch: &stale}); err == nil || !strings.Contains(err.Error(), "ConflictException") {
 		t.Fatal(err)
 	}
 }

@@ -207,8 +207,8 @@ func (r *Rollouts) know(generation uint64) {
 	r.right, r.when = generation, r.Now()
 }
 
-// newKeyValues makes a client. It signs by SigV4a, as the service demands.
-func newKeyValues(cfg aws.Config) *cloudfrontkeyvaluestore.Client {
+// NewKeyValues makes a client. It signs by SigV4a, as the service demands.
+func NewKeyValues(cfg aws.Config) *cloudfrontkeyvaluestore.Client {
 	return cloudfrontkeyvaluestore.NewFromConfig(cfg, func(o *cloudfrontkeyvaluestore.Options) {
 		o.EndpointResolverV2 = resolver{cloudfrontkeyvaluestore.NewDefaultEndpointResolverV2()}
 	})

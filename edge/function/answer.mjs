@@ -1,12 +1,13 @@
 // Runs the edge for a Go test (see nodeproc): a line { requests } in, a line { answers } out. A request is that
-// of eventOf and { raw }: whether the runtime has rawQueryString. The arguments are edge.wasm and an index.
+// of eventOf and { raw, store }: whether the runtime has rawQueryString, and what the key value store has (see
+// host.js). The arguments are edge.wasm, an index and the folder of the packed functions.
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { instantiate } from '../shim/go.mjs';
 import { eventOf, load, outcome, parsedQuery, reassembled } from './cloudfront.mjs';
 
-const [, , module, index] = process.argv;
-const handler = load(), respond = load(new URL('response.js', import.meta.url));
+const [, , module, index, functions] = process.argv;
+const handler = load(`${functions}/function.js`), respond = load(`${functions}/response.js`);
 const go = instantiate(new WebAssembly.Module(readFileSync(module)));
 const wrong = go.offer(readFileSync(index));
 if (wrong) throw new Error(`the index is ${wrong}`);
@@ -25,10 +26,10 @@ function end(request) {
   return { status: rest.status, headers: all, body: rest.body };
 }
 
-function answer({ raw, ...request }) {
+function answer({ raw, store, ...request }) {
   const sent = raw ? request.query : reassembled(parsedQuery(request.query));
   try {
-    const result = handler(eventOf(request), { raw, query: request.query });
+    const result = handler(eventOf(request), { raw, store, query: request.query });
     return { sent, ...outcome(result), end: result.statusCode === undefined ? end(result) : undefined };
   } catch (error) {
     return { sent, thrown: String(error.stack) };

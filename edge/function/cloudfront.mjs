@@ -1,10 +1,11 @@
 // CloudFront around function.js, for tests: the language that the runtime documents, the event that a
 // request becomes, and what the function's answer means.
 import fs from 'node:fs';
+import { pathToFileURL } from 'node:url';
 import vm from 'node:vm';
 
-// The globals and methods that cloudfront-js-2.0 documents, without Date, Math.random and what only async
-// functions need: the function has neither clock nor chance.
+// The globals and methods that cloudfront-js-2.0 documents, without Date, Math.random and Promise: the function
+// has neither clock nor chance, and awaits.
 // https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-javascript-runtime-20.html
 const documented = {
   globals: `globalThis Object String Number Boolean Function RegExp JSON Array Math Error EvalError RangeError
@@ -49,22 +50,32 @@ const restrict = `(function (documented) {
   objects.forEach(([object, words]) => keep(object, words));
 })`;
 
-// The event is made of the context's own objects. Functions are strict by default in this runtime.
-const call = `(function (json, hasRaw, raw) {
-  const event = JSON.parse(json);
-  if (hasRaw) event.request.rawQueryString = function () { return raw; };
-  return JSON.stringify(handler(event));
-})`;
+const host = fs.readFileSync(new URL('host.js', import.meta.url), 'utf8');
 
-// load returns a function from an event, and what rawQueryString is to return, to the handler's answer.
-// { raw: false } stands for a runtime without rawQueryString.
-export function load(file = new URL('function.js', import.meta.url)) {
-  const context = vm.createContext({}, { codeGeneration: { strings: false, wasm: false } });
+// The folder of function.js and response.js: the sources, or what is packed.
+const folder = process.env.PRECAST_FUNCTIONS ? pathToFileURL(process.env.PRECAST_FUNCTIONS + '/') : import.meta.url;
+
+// load returns a function from an event to the handler's answer. Its options: query, what rawQueryString is to
+// return; raw: false for a runtime without rawQueryString; store, as host.js has it; reads, a list that gets the
+// keys that the function read.
+export function load(file = new URL('function.js', folder)) {
+  const context = vm.createContext({}, { codeGeneration: { strings: false, wasm: false }, microtaskMode: 'afterEvaluate' });
+  const { cloudfront, call, outcome } = vm.runInContext(host, context);
   const parts = vm.runInContext(restrict, context);
-  const stringify = vm.runInContext(call, context);
   parts(JSON.parse(JSON.stringify(documented)));
-  vm.runInContext("'use strict';" + fs.readFileSync(file, 'utf8'), context, { filename: 'function.js' });
-  return (event, { raw = true, query = undefined } = {}) => JSON.parse(stringify(JSON.stringify(event), raw, query));
+  // The only module is imported in the only way. Functions are strict by default in this runtime.
+  const source = fs.readFileSync(file, 'utf8');
+  const body = source.replace(/^import cf from ?(["'])cloudfront\1;/m, '');
+  const handler = vm.runInContext(`(function (${body === source ? '' : 'cf'}) { 'use strict'; ${body}\n; return handler; })`, context, { filename: 'function.js' })(cloudfront);
+  const script = new vm.Script('called()');
+  return (event, { raw = true, query = '', store = { content: {} }, reads } = {}) => {
+    context.called = () => { delete context.called; call(handler, JSON.stringify({ event, store, raw: query, hasRaw: raw })); };
+    script.runInContext(context);
+    const { value, error, reads: keys } = JSON.parse(outcome());
+    reads?.push(...keys);
+    if (error !== undefined) throw new Error(error);
+    return value;
+  };
 }
 
 // parsedQuery is the querystring object of an event. Names and values are as they were sent.

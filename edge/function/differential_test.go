@@ -60,13 +60,13 @@ type asked struct {
 	Thrown string `json:"thrown"`
 }
 
-// function is function.js in a Node process, with edge.wasm and response.js behind it.
-type function struct {
+// viewer is the packed function.js in a Node process, with edge.wasm and response.js behind it.
+type viewer struct {
 	process *nodeproc.Process
 	index   *index.Index
 }
 
-func startFunction(t testing.TB) *function {
+func startFunction(t testing.TB) *viewer {
 	t.Helper()
 	// The test's own context ends before its cleanups: the script would be killed, not closed.
 	module, indexFile, ix := filepath.Join(t.TempDir(), "edge.wasm"), filepath.Join(t.TempDir(), "index"), vectorIndex(t)
@@ -78,7 +78,7 @@ func startFunction(t testing.TB) *function {
 	if err := os.WriteFile(indexFile, ix.Encode(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := nodeproc.Start(context.WithoutCancel(t.Context()), "answer.mjs", module, indexFile)
+	p, err := nodeproc.Start(context.WithoutCancel(t.Context()), "answer.mjs", module, indexFile, packedFolder(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func startFunction(t testing.TB) *function {
 			t.Error(err)
 		}
 	})
-	return &function{p, ix}
+	return &viewer{p, ix}
 }
 
 // vectorIndex is the index of the golden vectors.
@@ -109,7 +109,7 @@ func vectorIndex(t testing.TB) *index.Index {
 }
 
 // ask asks function.js many requests in one round trip.
-func (f *function) ask(requests []request) ([]asked, error) {
+func (f *viewer) ask(requests []request) ([]asked, error) {
 	var reply struct {
 		Answers []asked `json:"answers"`
 	}
@@ -129,7 +129,7 @@ func native(ix *index.Index, r request, query string) answer {
 	}
 	headers := make(map[string]any)
 	for name, lines := range r.Headers {
-		if name != "x-precast-held" && name != "x-precast-selection" {
+		if name != "x-precast-held" && name != "x-precast-cohort" && name != "x-precast-selection" {
 			headers[name] = anyOf(lines)
 		}
 	}
@@ -154,7 +154,7 @@ func native(ix *index.Index, r request, query string) answer {
 	for _, name := range []string{"if-none-match", "if-match", "if-modified-since", "if-unmodified-since"} {
 		delete(headers, name)
 	}
-	if len(tags) > 0 && selection.Payload != edge.Statement {
+	if len(tags) > 0 {
 		headers[strings.ToLower(edge.HeldHeader)] = anyOf([]string{tags.String()})
 	}
 	if tag, ok := edge.SingleTag(list); ok {
@@ -199,7 +199,7 @@ func refuse(status int, message string) answer {
 }
 
 // compare fails unless function.js and Go agree on every request. It returns what they say.
-func (f *function) compare(t failer, requests []request) []answer {
+func (f *viewer) compare(t failer, requests []request) []answer {
 	t.Helper()
 	got, err := f.ask(requests)
 	if err != nil {

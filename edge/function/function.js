@@ -1,24 +1,33 @@
 // The viewer-request function of Precast: CloudFront Functions, runtime cloudfront-js-2.0.
 //
 // It turns every spelling of a request for /package into one canonical form, which is the cache key:
-// the query becomes edge.Selection.String, and the digests of If-None-Match become edge.Tags.String, in
-// X-Precast-Held. It repeats edge/selection.go and edge/tags.go.
+// the query becomes edge.Selection.String, the digests of If-None-Match become edge.Tags.String, in
+// X-Precast-Held, and the slot becomes the rollouts that it is in, in X-Precast-Cohort: 10,000 slots would be
+// 10,000 entries of the cache. It repeats edge/selection.go and edge/tags.go.
+//
+// edge/cmd/pack takes comments and white space out before the function is published.
 //
 // DOCS is https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide. The language is what
 // DOCS/functions-javascript-runtime-20.html lists; the event: DOCS/functions-event-structure.html.
+
+import cf from 'cloudfront';
 
 const MAX_QUERY = 8000; // bytes, of the raw query and of the canonical one
 const MAX_PARAMS = 128; // with a value
 const MAX_PARAM = 255; // bytes of a decoded name or value
 const MAX_TAG_HEADER = 20480; // bytes
 const MAX_TAGS = 64; // different digests
+const MAX_COHORT = 1024; // bytes
+const MAX_VALUES = 8; // of the rollout table
 
 const LONG_QUERY = 'Query is longer than ' + MAX_QUERY + ' bytes';
 const LONG_PARAM = 'Query has a key or value longer than ' + MAX_PARAM + ' bytes';
 
 // The name of a binary is not "." or "..", escaped or not.
 const FILE = /^\/(?:keyring(?:\.d\/[0-9]{20})?|binaries\/[0-9a-f]{64}\/(?!(?:\.|%2[Ee]){1,2}$)[^\/]+)$/;
-const STATEMENT = /&payloadtype=statement(?:&|$)/; // canonical: after cpuarch
+const SLOT = /^0*[0-9]{1,4}$/;
+// A line of the rollout table: salt, a, b, share, selectors.
+const ROLLOUT = /^([a-z0-9_-]{1,32}) ([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,4}) ([^ ]+)$/;
 const NOT_ASCII = /[^\x00-\x7f]/;
 const NOT_HEX = /[^0-9A-Fa-f]/;
 // RFC 3986's unreserved characters, and the separators.
@@ -28,7 +37,7 @@ const CONTROL = /[\x00-\x1f\x7f]|%[01][0-9A-Fa-f]|%7[Ff]/;
 // A character beyond ASCII: not overlong, no surrogate, not above U+10FFFF.
 const UTF8 = /%C[2-9A-F]%[89AB].|%D.%[89AB].|%E0%[AB].%[89AB].|%E[1-9ABCEF]%[89AB].%[89AB].|%ED%[89].%[89AB].|%F0%[9AB].%[89AB].%[89AB].|%F[123]%[89AB].%[89AB].%[89AB].|%F4%8.%[89AB].%[89AB]./g;
 
-function handler(event) {
+async function handler(event) {
   const request = event.request;
   const headers = request.headers;
   if (request.method !== 'GET' && request.method !== 'HEAD') {
@@ -38,6 +47,7 @@ function handler(event) {
   }
   // The origin believes these: no viewer may set them.
   delete headers['x-precast-held'];
+  delete headers['x-precast-cohort'];
   delete headers['x-precast-selection'];
   request.cookies = {};
   if (request.uri === '/package') {
@@ -50,7 +60,7 @@ function handler(event) {
   return failure(404, 'Not Found', 'Not found: devices ask for /package?cpuArch=...');
 }
 
-function packageRequest(request, headers) {
+async function packageRequest(request, headers) {
   const query = canonicalQuery(rawQuery(request));
   const tags = query.error ? query : readTags(headers['if-none-match']);
   if (tags.error) {
@@ -58,8 +68,15 @@ function packageRequest(request, headers) {
   }
   // A string, as in DOCS/example-function-normalize-query-string.html.
   request.querystring = query.text;
-  if (tags.held && !STATEMENT.test(query.text)) {
+  if (tags.held) {
     headers['x-precast-held'] = { value: tags.held };
+  }
+  if (query.slot) {
+    const table = await rolloutTable();
+    const cohort = cohortOf(Number(query.slot), table, query.has);
+    if (cohort) {
+      headers['x-precast-cohort'] = { value: cohort };
+    }
   }
   // A single tag may be the ETag of an answer: the cache can compare it. The other conditions would be
   // judged by the copy that one cache happens to have.
@@ -107,7 +124,50 @@ function valuesOf(field) {
   return field.multiValue ? field.multiValue.map(function (v) { return v.value; }) : [field.value];
 }
 
-// edge.ParseSelection and Selection.String: { text } or { error }.
+// The rollout table, or what there is of it: whatever is wrong, a device gets the previous release, and is not
+// refused. The key of no value throws, and values are best awaited one after the other
+// (DOCS/functions-custom-methods.html); await is for statements of an async function only, neither for
+// arguments nor in closures (DOCS/async-await-syntax.html).
+async function rolloutTable() {
+  let table = '';
+  let more = true;
+  try {
+    const store = cf.kvs();
+    for (let i = 0; i < MAX_VALUES && more; i++) {
+      const value = await store.get('rollouts.' + i);
+      table += value;
+      more = value.endsWith('+\n'); // no selector ends so
+    }
+  } catch (e) { }
+  return table;
+}
+
+// The rollouts that a slot is in, of those that the query can meet: "salt~share", joined by ".".
+function cohortOf(slot, table, has) {
+  let cohort = '';
+  let last = ''; // lines are sorted by salt, then share: the first that matches counts
+  const lines = table.split('\n');
+  for (let i = 0; i < lines.length; i++) {
+    const line = ROLLOUT.exec(lines[i]);
+    if (line && line[1] > last && (Number(line[2]) * slot + Number(line[3])) % 10000 < Number(line[4]) && meets(has, line[5])) {
+      const longer = cohort + (cohort && '.') + line[1] + '~' + line[4];
+      if (longer.length <= MAX_COHORT) {
+        cohort = longer;
+        last = line[1];
+      }
+    }
+  }
+  return cohort;
+}
+
+function meets(has, selectors) {
+  return selectors.split(',').some(function (selector) {
+    return selector.split('&').every(function (param) { return has[param] === true; });
+  });
+}
+
+// edge.ParseSelection and Selection.String: { text, slot, has } or { error }. has has all parameters, as in a
+// selector of the rollout table.
 //
 // Names and values are kept folded and percent-encoded, as in the result: every byte has one spelling.
 function canonicalQuery(raw) {
@@ -149,16 +209,22 @@ function selection(names, values) {
   if (payload !== 'fullpayload' && payload !== 'metadataonly' && payload !== 'statement') {
     return { error: 'Invalid payloadType param' };
   }
+  const slot = values['=slot'];
+  if (slot !== undefined && !SLOT.test(slot)) {
+    return { error: 'slot is not a number from 0 to 9999' };
+  }
   const params = [];
+  const has = { 'os=prod': values['=os'] === undefined };
   for (let i = 0; i < names.length; i++) {
-    const text = names[i] + '=' + values['=' + names[i]];
-    if (names[i] !== 'attr' && text !== 'os=prod' && text !== 'payloadtype=fullpayload') {
-      params.push({ order: byteString(names[i]), text: text });
+    const param = names[i] + '=' + values['=' + names[i]];
+    has[param] = true;
+    if (names[i] !== 'attr' && names[i] !== 'slot' && param !== 'os=prod' && param !== 'payloadtype=fullpayload') {
+      params.push({ order: byteString(names[i]), text: param });
     }
   }
   params.sort(function (a, b) { return a.order < b.order ? -1 : 1; }); // no two are equal
   const text = params.map(function (p) { return p.text; }).join('&');
-  return text.length > MAX_QUERY ? { error: LONG_QUERY } : { text: text };
+  return text.length > MAX_QUERY ? { error: LONG_QUERY } : { text: text, slot: slot, has: has };
 }
 
 // Folds and percent-encodes a raw name or value: { text } or { error }.

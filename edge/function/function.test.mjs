@@ -14,8 +14,8 @@ const MD5 = 'd41d8cd98f00b204e9800998ecf8427e';
 const GOOD = 'cpuArch=armv8';
 
 // ask asks in a runtime that has rawQueryString, askParsed in one that does not.
-const ask = (request) => outcome(handler(eventOf(request), { query: request.query }));
-const askParsed = (request) => outcome(handler(eventOf(request), { raw: false }));
+const ask = ({ store, reads, ...request }) => outcome(handler(eventOf(request), { query: request.query, store, reads }));
+const askParsed = ({ store, ...request }) => outcome(handler(eventOf(request), { raw: false, store }));
 
 const failure = (status, description, error, more = {}) => ({
   status,
@@ -27,12 +27,12 @@ const badRequest = (error) => failure(400, 'Bad Request', error);
 const passed = (query, headers = {}) => ({ uri: '/package', query, headers, cookies: {} });
 
 // evaluate returns the value of an expression where the function runs.
-function evaluate(expression) {
+function evaluate(expression, before = '', options = undefined) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'precast-function-'));
   try {
     const file = path.join(folder, 'function.js');
-    fs.writeFileSync(file, `function handler() { return { value: ${expression} }; }`);
-    return load(file)({ request: {} }).value;
+    fs.writeFileSync(file, `${before}async function handler() { return { value: ${expression} }; }`);
+    return load(file)({ request: {} }, options).value;
   } finally {
     fs.rmSync(folder, { recursive: true });
   }
@@ -47,7 +47,27 @@ test('the context has what the runtime has, and no more', () => {
   }
   assert.equal(evaluate('typeof (function () { return this; })()'), 'undefined', 'strict');
   assert.throws(() => evaluate("(function () {}).constructor('return 1')()"), /Code generation from strings/);
+  assert.equal(evaluate('typeof cf'), 'undefined', 'without the import');
+  assert.throws(() => evaluate('1', "import fs from 'fs';"), /import/);
+  assert.throws(() => evaluate("await import('cloudfront')"), /import/);
+  assert.throws(() => evaluate('await { then() {} }'), /does not end/);
   assert.equal(evaluate("'a,b'.split(',').map(function (s) { return s.toUpperCase(); }).join('')"), 'AB');
+});
+
+test('the key value store is what is documented of it', () => {
+  const store = { content: { a: '{"b":1}', '': 'x' } }, module = 'import cf from "cloudfront";\n';
+  const value = (expression, s = store) => evaluate(expression, module, { store: s });
+  assert.equal(value("await cf.kvs().get('a')"), '{"b":1}');
+  assert.equal(value("await cf.kvs().get('a', { format: 'string' })"), '{"b":1}');
+  assert.deepEqual(value("await cf.kvs().get('a', { format: 'json' })"), { b: 1 });
+  assert.equal(value("await cf.kvs().exists('a')"), true);
+  assert.equal(value("await cf.kvs().exists('constructor')"), false);
+  assert.equal(value('(await cf.kvs().meta()).keyCount'), 2);
+  assert.equal(value('Object.keys(cf.kvs()).join()'), 'get,exists,meta');
+  assert.equal(value('Object.keys(cf).join()'), 'kvs');
+  for (const key of ['b', 'A', 'constructor', '__proto__']) assert.throws(() => value(`await cf.kvs().get('${key}')`), /KeyNotFound/);
+  assert.throws(() => value("await cf.kvs().get('a')", null), /no key value store/);
+  for (const call of ["get('a')", "exists('a')", 'meta()']) assert.throws(() => value(`await cf.kvs().${call}`, { ...store, down: true }), /does not answer/);
 });
 
 for (const v of vectors('selection')) {
@@ -126,13 +146,130 @@ test('a keyring', () => {
   }
 });
 
-test('a statement is one object, whatever the device holds', () => {
-  const headers = { 'if-none-match': [`${MD5}, ${HEX64}`] };
-  assert.deepEqual(ask({ query: 'payloadType=Statement&cpuArch=x', headers }), passed('cpuarch=x&payloadtype=statement'));
-  assert.deepEqual(ask({ query: 'payloadType=Statement&cpuArch=x&x=y', headers }), passed('cpuarch=x&payloadtype=statement&x=y'));
-  for (const query of ['cpuarch=x&payloadtype=metadataonly', 'cpuarch=x&xpayloadtype=statement', 'cpuarch=x&y=payloadtype%3Dstatement']) {
-    assert.ok(ask({ query, headers }).headers['x-precast-held'], query);
+test('a statement says what is held too: it depends on the floors that a device has passed', () => {
+  const headers = { 'if-none-match': [`${MD5}, ${HEX64}`] }, held = { 'x-precast-held': [`${HEX64},${MD5}`] };
+  assert.deepEqual(ask({ query: 'payloadType=Statement&cpuArch=x', headers }), passed('cpuarch=x&payloadtype=statement', held));
+});
+
+// table makes a store of a rollout table's values.
+const table = (...values) => ({ content: Object.fromEntries(values.map((value, i) => [`rollouts.${i}`, value])) });
+const cohort = (query, store) => {
+  const got = ask({ query, store });
+  assert.equal(got.status, undefined, query);
+  return got.headers['x-precast-cohort']?.join();
+};
+const ALL = 'x 1 0 9999 os=prod\n'; // slots 0 to 9998
+
+test('a slot is in a rollout or not', () => {
+  const store = table('a 3 9000 2000 attrgamer=beta,scoreboard=prod\n');
+  let inside = 0;
+  for (let slot = 0; slot < 10000; slot++) {
+    const want = (3 * slot + 9000) % 10000 < 2000;
+    if (want) inside++;
+    assert.equal(cohort(`${GOOD}&attrGamer=beta&slot=${slot}`, store), want ? 'a~2000' : undefined, String(slot));
   }
+  assert.equal(inside, 2000);
+});
+
+test('a slot is read in any spelling, and is no part of the query', () => {
+  const store = table('x 1 0 8 os=prod\n');
+  for (const slot of ['slot=7', 'SLOT=7', 'sl%6ft=7', 'slot=007', 'slot=%37', 'slot=0000007', 'slot=7&slot=9', 'slot=&slot=7', 'slot=7&Slot=x']) {
+    assert.deepEqual(ask({ query: `${slot}&${GOOD}`, store }), passed('cpuarch=armv8', { 'x-precast-cohort': ['x~8'] }), slot);
+    assert.deepEqual(askParsed({ query: `${slot}&${GOOD}`, store }), passed('cpuarch=armv8', { 'x-precast-cohort': ['x~8'] }), slot);
+  }
+  for (const slot of ['slot=8', 'slot=9999', 'slot=9&slot=7', 'slot=', 'slot', 'aslot=7', 'attrslot=7', 'slo=7']) {
+    assert.equal(cohort(`${slot}&${GOOD}`, store), undefined, slot);
+  }
+});
+
+test('no other slot', () => {
+  for (const slot of ['10000', '-1', '+1', '%2B1', '1e3', '0x7', '7.0', '7+', '+7', '%207', 'x', '٧', '99999999999999999999', '1_0', 'NaN']) {
+    assert.deepEqual(ask({ query: `${GOOD}&slot=${slot}`, store: table(ALL) }), badRequest('slot is not a number from 0 to 9999'), slot);
+  }
+  assert.deepEqual(ask({ query: 'slot=x' }), badRequest('Missing cpuArch query param'));
+  assert.deepEqual(ask({ query: `${GOOD}&slot=x&payloadType=x` }), badRequest('Invalid payloadType param'));
+  const long = Array.from({ length: 10 }, (_, i) => `&k${i}=${'!'.repeat(255)}`).join('') + `&last=${'!'.repeat(160)}`;
+  assert.deepEqual(ask({ query: `${GOOD}&slot=x${long}` }), badRequest('slot is not a number from 0 to 9999'));
+  assert.deepEqual(ask({ query: `${GOOD}&slot=1${long}` }), badRequest('Query is longer than 8000 bytes'));
+});
+
+test('the table is read for slots only', () => {
+  const read = (request) => {
+    const reads = [];
+    ask({ ...request, reads, store: table(`+\n`, ALL + '+\n', 'y 1 0 9999 os=prod\n', ALL) });
+    return reads;
+  };
+  assert.deepEqual(read({ query: `${GOOD}&slot=1` }), ['rollouts.0', 'rollouts.1', 'rollouts.2']);
+  for (const query of [GOOD, `${GOOD}&slot=`, `${GOOD}&slot=10000`, 'slot=1', `${GOOD}&slot=1&payloadType=x`]) assert.deepEqual(read({ query }), [], query);
+  assert.deepEqual(read({ query: `${GOOD}&slot=1`, headers: { 'if-none-match': ['x'.repeat(20481)] } }), []);
+  assert.deepEqual(read({ query: `${GOOD}&slot=1`, uri: `/binaries/${HEX64}/a_1` }), []);
+  assert.deepEqual(read({ query: `${GOOD}&slot=1`, method: 'POST' }), []);
+});
+
+test('no more than eight values are read', () => {
+  const reads = [], store = table(...Array.from({ length: 20 }, (_, i) => `r${String(i).padStart(2, '0')} 1 0 9999 os=prod\n+\n`));
+  const got = ask({ query: `${GOOD}&slot=1`, store, reads });
+  assert.deepEqual(reads, Array.from({ length: 8 }, (_, i) => `rollouts.${i}`));
+  assert.deepEqual(got.headers['x-precast-cohort'], [Array.from({ length: 8 }, (_, i) => `r0${i}~9999`).join('.')]);
+});
+
+test('whatever is wrong with the table, a device is not refused', () => {
+  const query = `${GOOD}&slot=1`, none = passed('cpuarch=armv8');
+  for (const store of [null, { content: {}, down: true }, table(), table(''), table('\n'), table('+\n'), table('+\n', ''), table('nonsense'), table('{}'),
+    table('x 1 0 9999'), table('x 1 0 9999 '), table('x 1 0 1e9 os=prod\n'), table('x 1 0 99999 os=prod\n'), table('x 1 0 -1 os=prod\n'),
+    table('X 1 0 9999 os=prod\n'), table(`${'x'.repeat(33)} 1 0 9999 os=prod\n`), table('x y 1 0 9999 os=prod\n'), table('x  1 0 9999 os=prod\n'),
+    table('x 1 0 9999 os=prod attr=x\n'), table('x 1 0 9999 constructor\n'), table('x 1 0 9999 __proto__,toString&valueOf\n'), table(',,,&&& \n\0')]) {
+    assert.deepEqual(ask({ query, store }), none, JSON.stringify(store));
+  }
+  // What there is of it counts: a rollout's devices do not go back because its successor is not there yet.
+  assert.equal(cohort(query, table(ALL + '+\n')), 'x~9999');
+  assert.equal(cohort(query, table('a b\n' + ALL)), 'x~9999');
+  assert.equal(cohort(query, table(ALL.trimEnd())), 'x~9999');
+});
+
+test('a rollout matters to a query that has all of a selector', () => {
+  for (const [selectors, query, want] of [
+    ['os=prod', 'cpuArch=x', true],
+    ['os=prod', 'cpuArch=x&os=prod', true],
+    ['os=prod', 'cpuArch=x&OS=PROD', true],
+    ['os=prod', 'cpuArch=x&os=beta', false],
+    ['os=prod', 'cpuArch=x&os=', true],
+    ['os=beta', 'cpuArch=x&os=Beta', true],
+    ['cpuarch=armv8&os=prod', 'cpuArch=ARMV8', true],
+    ['cpuarch=armv8&os=prod', 'cpuArch=armv7', false],
+    ['cpuarch=armv8&os=beta', 'cpuArch=armv8', false],
+    ['attrgamer=beta,scoreboard=beta', 'cpuArch=x&attrGamer=beta', true],
+    ['attrgamer=beta,scoreboard=beta', 'cpuArch=x&scoreBoard=beta', true],
+    ['attrgamer=beta,scoreboard=beta', 'cpuArch=x&attrGamer=prod&scoreboard=prod', false],
+    ['attrgamer=beta', 'cpuArch=x&attrGamer=prod&attrGamer=beta', false],
+    ['attrgamer=beta', 'cpuArch=x&xattrgamer=beta', false],
+    ['attrgamer=beta', 'cpuArch=x&attrgamer=betax', false],
+    ['attrdark%20mode=beta%202', 'cpuArch=x&attrDark+Mode=Beta%202', true],
+    ['gr%C3%B6%C3%9Fe=%C3%9F', 'cpuArch=x&größe=ß', true],
+    ['x%2By%3D1%262=prod', 'cpuArch=x&x%2by=1%262=prod', false],
+    ['x%2By%3D1%262=prod', 'cpuArch=x&x%2by%3d1%262=prod', true],
+  ]) {
+    assert.equal(cohort(`${query}&slot=0`, table(`s 1 0 1 ${selectors}\n`)), want ? 's~1' : undefined, `${selectors} ${query}`);
+  }
+});
+
+test('of one salt the smallest share that a slot is in, and salts in order', () => {
+  const store = table('a 1 0 10 os=prod\na 1 0 10 attrgamer=prod\na 1 0 100 os=prod\na 1 0 1000 attrgamer=prod\nb 1 0 50 os=prod\nb-c_9 1 0 9999 os=prod\n+\n',
+    'b-c_9 1 0 9999 os=prod\nc 7 1 5000 os=beta\nd 3 0 1 os=prod\n');
+  for (const [slot, want] of [[0, 'a~10.b~50.b-c_9~9999.d~1'], [9, 'a~10.b~50.b-c_9~9999'], [10, 'a~100.b~50.b-c_9~9999'], [99, 'a~100.b-c_9~9999'],
+    [100, 'b-c_9~9999'], [9998, 'b-c_9~9999'], [9999, undefined]]) {
+    assert.equal(cohort(`${GOOD}&slot=${slot}`, store), want);
+  }
+  assert.equal(cohort(`${GOOD}&slot=100&attrGamer=prod`, store), 'a~1000.b-c_9~9999');
+  assert.equal(cohort(`${GOOD}&slot=0`, table('b 1 0 9 os=prod\na 1 0 9 os=prod\nb 1 0 9 os=prod\n')), 'b~9', 'a table that is not sorted makes no list that is not');
+});
+
+test('a cohort of 1,024 bytes', () => {
+  const salts = Array.from({ length: 40 }, (_, i) => `s${String(i).padStart(2, '0')}${'x'.repeat(29)}`);
+  const lines = salts.map((salt) => `${salt} 1 0 5000 os=prod\n`).concat('t 1 0 5000 os=prod\n');
+  const values = Array.from({ length: 3 }, (_, i) => lines.slice(14 * i, 14 * i + 14).join('') + (i < 2 ? '+\n' : ''));
+  const got = cohort(`${GOOD}&slot=1`, table(...values)).split('.');
+  assert.deepEqual(got, [...salts.slice(0, 26).map((salt) => `${salt}~5000`), 't~5000']); // 26 * 38 - 1 bytes; the 27th would make 1,025
 });
 
 test('a binary', () => {
@@ -140,9 +277,9 @@ test('a binary', () => {
     const uri = `/binaries/${HEX64}/${name}`;
     const headers = {
       host: ['example.com'], range: ['bytes=5-'], 'if-range': [`"${HEX64}"`], 'if-none-match': [`"${HEX64}", ${MD5}`],
-      'x-precast-held': [MD5, MD5], 'x-precast-selection': [GOOD],
+      'x-precast-held': [MD5, MD5], 'x-precast-selection': [GOOD], 'x-precast-cohort': ['x~1', 'y~1'],
     };
-    const { 'x-precast-held': _, 'x-precast-selection': __, ...kept } = headers;
+    const { 'x-precast-held': _, 'x-precast-selection': __, 'x-precast-cohort': ___, ...kept } = headers;
     const want = { uri, query: '', headers: kept, cookies: {} };
     assert.deepEqual(ask({ uri, headers, query: 'cpuArch=%zz&x=y' }), want);
     assert.deepEqual(askParsed({ uri, headers, query: 'cpuArch=%zz&x=y' }), want);
@@ -153,10 +290,12 @@ test('headers that only the function may set, and conditions on a copy', () => {
   const headers = {
     host: ['example.com'], 'user-agent': ['device'], accept: ['a', 'b'], range: ['bytes=0-99'], 'if-range': ['"x"'],
     'if-match': ['*'], 'if-modified-since': ['Mon, 01 Jan 2024 00:00:00 GMT'], 'if-unmodified-since': ['Mon, 01 Jan 2024 00:00:00 GMT'],
-    'x-precast-held': [MD5], 'x-precast-selection': ['cpuarch=x'],
+    'x-precast-held': [MD5], 'x-precast-selection': ['cpuarch=x'], 'x-precast-cohort': ['x~9999'],
   };
   const kept = { host: ['example.com'], 'user-agent': ['device'], accept: ['a', 'b'], range: ['bytes=0-99'], 'if-range': ['"x"'] };
   assert.deepEqual(ask({ query: GOOD, headers }), passed('cpuarch=armv8', kept));
+  assert.deepEqual(ask({ query: `${GOOD}&slot=1`, headers, store: table(ALL) }), passed('cpuarch=armv8', { ...kept, 'x-precast-cohort': ['x~9999'] }));
+  assert.deepEqual(ask({ query: `${GOOD}&slot=1`, headers, store: null }), passed('cpuarch=armv8', kept));
 });
 
 test('If-None-Match in several lines', () => {

@@ -51,7 +51,7 @@ func requests() *rapid.Generator[request] {
 			}
 			r.Headers["if-none-match"] = lines
 		}
-		for _, name := range []string{"x-precast-held", "x-precast-selection", "if-modified-since", "if-unmodified-since", "if-match", "range", "if-range"} {
+		for _, name := range []string{"x-precast-held", "x-precast-cohort", "x-precast-selection", "if-modified-since", "if-unmodified-since", "if-match", "range", "if-range"} {
 			if rapid.IntRange(0, 9).Draw(t, name) == 9 {
 				r.Headers[name] = []string{"x"}
 			}

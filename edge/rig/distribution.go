@@ -12,6 +12,8 @@ import (
 type Distribution struct {
 	Domain, ID string
 	Behaviors  []Behavior // the first that matches counts; the last one is the default, "*"
+	// Stores are the viewer-request Function's key value stores: one at most (kvs-with-functions-associate.html).
+	Stores []*KeyValueStore
 	// Errors are the error caching minimum TTLs by status; the default is ErrorTTL.
 	Errors map[int]time.Duration
 	Limits Limits
@@ -110,8 +112,9 @@ const (
 // S3 does not use (high_availability_origin_failover.html).
 func failoverOn() []int { return []int{403, 404, 500, 502, 503, 504} }
 
-// Precast is the distribution of Precast over an S3 bucket and a composer: what terraform/edge.tf declares.
-func Precast(s3, composer *Origin) Distribution {
+// Precast is the distribution of Precast over an S3 bucket, a composer and the store of the rollout table: what
+// terraform/edge.tf declares.
+func Precast(s3, composer *Origin, store *KeyValueStore) Distribution {
 	const year = 365 * 24 * time.Hour
 	byPath := CachePolicy{Def: 24 * time.Hour, Max: year}
 	security := map[string]string{"X-Content-Type-Options": "nosniff"}
@@ -127,7 +130,7 @@ func Precast(s3, composer *Origin) Distribution {
 			{
 				Pattern: PackagePath,
 				// The query is canonical by then: it is the Function's.
-				Cache:    CachePolicy{Queries: AllQueries, Headers: []string{edge.HeldHeader}, Def: 30 * time.Second, Max: time.Minute},
+				Cache:    CachePolicy{Queries: AllQueries, Headers: []string{edge.HeldHeader, "X-Precast-Cohort"}, Def: 30 * time.Second, Max: time.Minute},
 				Function: true, OriginRequest: true, ResponseFunction: true,
 				Override: security,
 				Primary:  s3, Secondary: composer, FailoverOn: failoverOn(),
@@ -136,6 +139,7 @@ func Precast(s3, composer *Origin) Distribution {
 			// Nothing else in the bucket is anybody's business: the Function answers.
 			{Pattern: "*", Cache: byPath, Function: true, Override: security, Primary: s3},
 		},
+		Stores: []*KeyValueStore{store},
 		Errors: errors,
 		Limits: limits,
 		Assume: Assumptions{NotModifiedIsCached: true},

@@ -1,6 +1,6 @@
 // Package rig stands in for CloudFront, S3 and the composer's function URL on one machine, around the
-// real artefacts: the viewer-request Function (function.js), the Lambda@Edge package (edge.zip), the
-// objects of a builder, the composer. Tests and the demo use it; nothing else imports it.
+// real artefacts: the viewer-request Function (function.js) with its key value store, the Lambda@Edge package
+// (edge.zip), the objects of a builder, the composer. Tests and the demo use it; nothing else imports it.
 //
 // It does what AWS's documentation says, and enforces what it forbids: a rule that is broken makes the
 // answer an error, and Trace.Broken names the rule. Where the documentation is silent, Assumptions says
@@ -13,5 +13,5 @@
 // RequestAndResponseBehaviorS3Origin.html, high_availability_origin_failover.html, Invalidation.html,
 // edge-function-restrictions-all.html, functions-event-structure.html, lambda-event-structure.html,
 // lambda-generating-http-responses-in-requests.html, understanding-response-headers-policies.html,
-// cloudfront-limits.html.
+// cloudfront-limits.html, functions-custom-methods.html, kvs-with-functions-associate.html.
 package rig

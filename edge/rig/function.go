@@ -104,8 +104,11 @@ func functionHeaders(h http.Header) map[string]functionValue {
 	return out
 }
 
-func (c *CloudFront) functionOptions(r *request) map[string]any {
-	options := map[string]any{"timeout": c.dist.Limits.FunctionTime.Milliseconds()}
+func (c *CloudFront) functionOptions(r *request, stores []*KeyValueStore) map[string]any {
+	options := map[string]any{"timeout": c.dist.Limits.FunctionTime.Milliseconds(), "store": nil}
+	for _, s := range stores {
+		options["store"] = s.seen()
+	}
 	if r.query != "" {
 		options["raw"] = toUTF8(r.query)
 	}
@@ -115,7 +118,7 @@ func (c *CloudFront) functionOptions(r *request) map[string]any {
 // runFunction calls the Function. It returns the request that it makes of r, or its answer.
 func (c *CloudFront) runFunction(ctx context.Context, t *Trace, r *request) (*request, *response, error) {
 	ev, params, shown := c.functionEvent("viewer-request", r)
-	result, took, err := c.host.call(ctx, "request", ev, c.functionOptions(r))
+	result, took, err := c.host.call(ctx, "request", ev, c.functionOptions(r, c.dist.Stores))
 	t.Function += took
 	if err != nil {
 		return nil, nil, &Broken{RuleFunctionError, 503, err.Error()}
@@ -315,7 +318,7 @@ func (c *CloudFront) runResponse(ctx context.Context, t *Trace, r *request, a *w
 		}
 	}
 	ev.Response = &functionAnswer{StatusCode: a.status, StatusDescription: http.StatusText(a.status), Headers: functionHeaders(readable(shown)), Cookies: make(map[string]functionValue)}
-	result, took, err := c.host.call(ctx, "response", ev, c.functionOptions(r))
+	result, took, err := c.host.call(ctx, "response", ev, c.functionOptions(r, nil))
 	t.Function += took
 	if err != nil {
 		return &Broken{RuleFunctionError, 503, err.Error()}

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"precast/edge/function"
 )
 
 //go:embed host.mjs
@@ -56,7 +58,7 @@ func startHost(ctx context.Context, opt hostOptions) (*host, error) {
 		return nil, fmt.Errorf("find node (Node.js 20 or newer runs the edge's functions): %w", err)
 	}
 	h := &host{now: opt.now, log: opt.log, calls: make(map[uint64]chan reply), ended: make(chan struct{})}
-	h.cmd = exec.Command(node, "--input-type=module", "-e", hostScript, "--", opt.request, opt.response, opt.handler)
+	h.cmd = exec.Command(node, "--input-type=module", "-e", hostScript, "--", opt.request, opt.response, opt.handler, function.Host)
 	h.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "RIG_NOW=" + strconv.FormatInt(opt.now().UnixMilli(), 10)}, opt.env...)
 	var stderr bytes.Buffer
 	h.cmd.Stderr = &stderr

@@ -1,12 +1,12 @@
 // Runs the Functions and the Lambda@Edge handler for host.go: a line of JSON on stdin is a call, a line on
 // stdout its result. Calls overlap. Arguments: the files of the viewer-request Function, the viewer-response
-// Function and the handler.
+// Function and the handler, and the script host.js of edge/function.
 import { createInterface } from 'node:readline';
 import { readFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import vm from 'node:vm';
 
-const [requestFile, responseFile, handlerFile] = process.argv.slice(1);
+const [requestFile, responseFile, handlerFile, hostScript] = process.argv.slice(1);
 const send = (message) => process.stdout.write(JSON.stringify(message) + '\n');
 for (const level of ['log', 'info', 'warn', 'error', 'debug']) {
   console[level] = (...parts) => send({ log: parts.map((p) => (typeof p === 'string' ? p : JSON.stringify(p))).join(' ') });
@@ -18,21 +18,22 @@ Date.now = () => clock;
 
 // A bare context, without evaluation of strings, as CloudFront Functions has none
 // (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/functions-javascript-runtime-20.html).
+// A function is strict, and imports nothing but the module of the key value store. What it awaits is done
+// within its time, or never.
 function load(file) {
   const context = vm.createContext({ __proto__: null, console: { __proto__: null, log: (...parts) => console.log(...parts.map(String)) } }, {
-    codeGeneration: { strings: false, wasm: false },
+    codeGeneration: { strings: false, wasm: false }, microtaskMode: 'afterEvaluate',
   });
-  vm.runInContext(readFileSync(file, 'utf8'), context, { filename: file.split('/').pop() });
-  vm.runInContext(`var __call = async (text, raw) => {
-    const event = JSON.parse(text);
-    Object.defineProperty(event.request, 'rawQueryString', { value: () => raw });
-    return JSON.stringify(await handler(event));
-  }`, context);
-  const script = new vm.Script('__call(__text, __raw)');
-  return (event, { raw, timeout }) => {
-    context.__text = JSON.stringify(event);
-    context.__raw = raw ?? undefined;
-    return script.runInContext(context, { timeout });
+  const { cloudfront, call, outcome } = vm.runInContext(hostScript, context);
+  const source = readFileSync(file, 'utf8'), body = source.replace(/^import cf from ?(["'])cloudfront\1;/m, '');
+  const handler = vm.runInContext(`(function (${body === source ? '' : 'cf'}) { 'use strict'; ${body}\n; return handler; })`, context, { filename: file.split('/').pop() })(cloudfront);
+  const script = new vm.Script('called()');
+  return (event, { raw, timeout, store }) => {
+    context.called = () => { delete context.called; call(handler, JSON.stringify({ event, store, raw, hasRaw: true })); };
+    script.runInContext(context, { timeout });
+    const { value, error } = JSON.parse(outcome());
+    if (error !== undefined) throw new Error(error);
+    return JSON.stringify(value);
   };
 }
 const { handler } = await import(pathToFileURL(handlerFile));

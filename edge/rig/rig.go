@@ -47,6 +47,7 @@ type Rig struct {
 	URL      string // for viewers
 	S3       *S3
 	Composer *FunctionURL
+	Store    *KeyValueStore // of the rollout table; the builder writes it
 
 	opt     Options
 	dir     string // of the unpacked edge.zip
@@ -114,12 +115,17 @@ func (r *Rig) start(ctx context.Context) error {
 		return err
 	}
 	settings := map[string]string{"X-Precast-Bucket": bucket, "X-Precast-Region": region}
+	r.Store = NewKeyValueStore("arn:aws:cloudfront::111122223333:key-value-store/11111111-2222-3333-4444-555555555555")
 	d := Precast(
 		&Origin{Name: "s3", URL: s3URL + "/" + bucket, Domain: bucket + ".s3." + region + ".amazonaws.com", Region: region, S3: true, Service: "s3", CustomHeaders: settings},
 		&Origin{Name: "composer", URL: composerURL, Domain: "composer.lambda-url." + region + ".on.aws", Region: region, Service: "lambda", CustomHeaders: settings},
+		r.Store,
 	)
 	if r.opt.Change != nil {
 		r.opt.Change(&d)
+	}
+	if len(d.Stores) > 1 {
+		return fmt.Errorf("associate key value stores: %d, and a function can have only one", len(d.Stores))
 	}
 	function, response := filepath.Join(r.opt.Dist, "function.js"), filepath.Join(r.opt.Dist, "response.js")
 	handler, err := r.unpack(filepath.Join(r.opt.Dist, "edge.zip"), s3URL, d.Limits)

@@ -119,6 +119,10 @@ func TestFunctionRules(t *testing.T) {
 
 		{"an exception", `throw new Error('no')`, 503, rig.RuleFunctionError, ""},
 		{"no end", `while (true) {}`, 503, rig.RuleFunctionError, ""},
+		{"no end behind an await", `return (async function () { await 1; while (true) {} })()`, 503, rig.RuleFunctionError, ""},
+		{"a promise without end", `return new Promise(function () {})`, 503, rig.RuleFunctionError, ""},
+		{"a variable that is not declared", `undeclared = 1; return r`, 503, rig.RuleFunctionError, ""},
+		{"the module without its import", `return cf.kvs()`, 503, rig.RuleFunctionError, ""},
 		{"evaluation", `return eval('r')`, 503, rig.RuleFunctionError, ""},
 		{"Node", `return process.exit()`, 503, rig.RuleFunctionError, ""},
 		{"the network", `return fetch('http://127.0.0.1')`, 503, rig.RuleFunctionError, ""},

@@ -1,5 +1,5 @@
 // Command pack builds the edge: dist/edge.zip for Lambda@Edge, dist/function.js and dist/response.js for
-// the viewer functions. The same sources and settings give the same bytes.
+// the viewer functions, without comments and white space. The same sources and settings give the same bytes.
 //
 //	go run ./edge/cmd/pack -out dist
 //	go run ./edge/cmd/pack -out dist -bucket fleet-objects -region eu-central-1
@@ -16,6 +16,8 @@ import (
 	"os/signal"
 	"path/filepath"
 
+	"precast/edge/function"
+	"precast/edge/function/shrink"
 	"precast/internal/lambdazip"
 )
 
@@ -75,12 +77,11 @@ func pack(ctx context.Context, c config, tags, out string) error {
 		return err
 	}
 	packed := []lambdazip.File{{Name: "edge.zip", Data: z}}
-	for _, name := range []string{"function.js", "response.js"} {
-		function, err := os.ReadFile(filepath.Join("edge", "function", name))
-		if err != nil {
+	for _, f := range []lambdazip.File{{Name: "function.js", Data: function.Request}, {Name: "response.js", Data: function.Response}} {
+		if f.Data, err = shrink.JavaScript(f.Name, f.Data); err != nil {
 			return err
 		}
-		packed = append(packed, lambdazip.File{Name: name, Data: function})
+		packed = append(packed, f)
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err

@@ -11,7 +11,7 @@ TF_PLUGIN_MIRROR ?= $(patsubst %/,%,$(dir $(firstword $(wildcard /opt/*/registry
 export TF_PLUGIN_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak bench golden fmt lint ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench golden fmt lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,13 @@ fuzz: ## run every fuzz target for FUZZ (30s) each
 
 soak: ## devices poll while the catalog changes at random, for SOAK (5m); every answer is checked
 	$(GO) test -count=1 -v -timeout 0 -run Soak ./internal/soak -soak $(SOAK)
+
+# Everything runs, whatever fails: the table says it.
+reliability: ## the fault and attack suites, on this machine and the AWS stand-in; writes the table of docs/reliability.md
+	sh internal/awsstore/standin/install.sh
+	@mkdir -p $(CACHE)
+	$(GO) test -json -count=1 -p 1 -timeout 60m -tags aws $$($(GO) run ./internal/faults/cmd/table -args) > $(CACHE)/reliability.json || true
+	$(GO) run ./internal/faults/cmd/table -doc docs/reliability.md $(CACHE)/reliability.json
 
 bench: ## benchmarks: ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

@@ -121,7 +121,7 @@ func TestKilledAtEveryWriteAWS(t *testing.T) {
 		t.Errorf("%d processes were killed at %d writes; something was published at %d of the crashes", killed.Load(), writes, mid.Load())
 	}
 	t.Logf("%d writes, %d kills, something was published at %d of them", writes, killed.Load(), mid.Load())
-	counted(t, "more than %d writes", (writes-1)/10*10)
+	counted(t, "more than %d kills", (writes-1)/10*10)
 }
 
 // killedAt plays one crash and the restart, in places of its own.

@@ -70,6 +70,19 @@ func TestReadErrorsAWS(t *testing.T) {
 			pause(ctx, time.Duration(1000+r.IntN(3000))*time.Millisecond)
 			w.complete()
 		}
+		// What there is to read of DynamoDB is little, and comes after S3: chance would seldom meet it.
+		m.set(func(r *http.Request, service string) (*refusal, bool) {
+			if service != dynamo || !reads(r, service) {
+				return nil, false
+			}
+			return internalError(service), false
+		})
+		w.step(r, changes+1)
+		await(t, time.Minute, "reads of DynamoDB that fail", func() bool {
+			refused, _ := m.counts()
+			return refused[dynamo+" after=false"] >= 6
+		})
+		w.complete()
 		// Then nothing can be read, for longer than it takes to give a job up.
 		m.set(func(r *http.Request, service string) (*refusal, bool) {
 			if !reads(r, service) {
@@ -77,7 +90,7 @@ func TestReadErrorsAWS(t *testing.T) {
 			}
 			return internalError(service), false
 		})
-		w.step(r, changes+1)
+		w.step(r, changes+2)
 		pause(ctx, 30*time.Second)
 		w.complete()
 		m.set(nil)
@@ -95,5 +108,5 @@ func TestReadErrorsAWS(t *testing.T) {
 		t.Error("no answer broke off")
 	}
 	t.Logf("%s; refused %v, torn %d, passed %d", w.told(), refused, torn, passed)
-	counted(t, "%d changes, and 30 s in which nothing can be read", changes)
+	counted(t, "%d changes, and 30 s in which nothing can be read", changes+2)
 }

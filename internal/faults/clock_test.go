@@ -54,8 +54,6 @@ func clocked(w *world, c *jumping) (front, func()) {
 
 // The clock of queue, ledger and builder is set hours forward and back while builds run.
 func TestClockJumps(t *testing.T) {
-	describe(t, "embedded", "the clock of queue, ledger and builder is set up to a day forward and back during builds; back by hours while a sweep that died holds its lease; 100 hours forward, past the ledger's memory",
-		"jobs that come twice, or late, do no harm; nothing incomplete is published; all is built when the clock's time has come, at the latest with the next hourly plan")
 	const seeds, jumps = 6, 12
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

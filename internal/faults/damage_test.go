@@ -39,8 +39,6 @@ var damages = map[string]func(data []byte) []byte{
 // for a signed statement instead.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
-	describe(t, "embedded", "every index, bundle, manifest, piece or binary on the disk is cut in half, emptied, doubled, or has a bit flipped",
-		"a wrong length, and a flipped bit of the index, is never served: 503; a flipped bit of a bundle or piece fails the device's checksums, and no build stores what comes of it; fsck --deep finds all of it and --repair mends it to the same bytes (the index: build, once it is out of the way); a running server keeps the last good index")
 	cases := 0
 	for _, prefix := range []string{layout.IndexKey, layout.BundlePrefix, layout.ManifestPrefix, layout.PiecePrefix, layout.BinaryPrefix} {
 		for name, damage := range damages {
@@ -171,8 +169,6 @@ func askAllRestarted(t *testing.T, w *world, d station.Drivers) map[int]int {
 // A build that composes from damaged pieces stores nothing of it, and says why.
 func TestDamagedPieces(t *testing.T) {
 	t.Parallel()
-	describe(t, "embedded", "every stored piece has a flipped bit, or is cut, when a change is built that needs it",
-		"nothing composed from it is stored or published; after fsck --deep --repair and a redrive the change is")
 	for _, name := range []string{"flipped", "cut"} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
@@ -202,9 +198,21 @@ func TestDamagedPieces(t *testing.T) {
 			rep, err := fsck.Store(ctx, base.Objects, fsck.Options{Deep: true})
 			must(t, err)
 			must(t, (&fsck.Repairer{Objects: base.Objects, Sources: base.Sources}).Repair(ctx, rep))
-			_, err = base.DeadLetters.Redrive(ctx)
-			must(t, err)
-			must(t, w.station().Build(ctx, builder.PlanOptions{}, true, nil))
+			// A job that was given back as the failed build ended has used up its one receive: it dies when it is received
+			// again, after the first redrive.
+			for try := 1; ; try++ {
+				_, err = base.DeadLetters.Redrive(ctx)
+				must(t, err)
+				err = w.station().Build(ctx, builder.PlanOptions{}, true, nil)
+				_, _, dead, depthErr := base.DeadLetters.Depth(ctx)
+				must(t, depthErr)
+				if err == nil && dead == 0 {
+					break
+				}
+				if try == 3 {
+					t.Fatalf("after %d redrives: %d dead letters, %v", try, dead, err)
+				}
+			}
 			w.settle(0, 0)
 			w.everybody(w.fresh(base.Objects))
 		})

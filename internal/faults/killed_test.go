@@ -226,8 +226,6 @@ func reached(ctx context.Context, d station.Drivers, n int) (bool, error) {
 // started again.
 func TestKilledAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	describe(t, "embedded", "SIGKILL of the process at every write of two builds: behind each write of objects, queue, ledger and catalog, and half-way through each object",
-		"whatever is published is complete, before the restart and after it; the restarted process ends at the same bytes as one that was never killed; no job, no dead letter, no temporary file is left")
 	want := folder(t)
 	out, err := child("pipeline", want, "0 false")
 	must(t, err)
@@ -267,7 +265,8 @@ func TestKilledAtEveryWrite(t *testing.T) {
 	if mid.Load() == 0 {
 		t.Error("nothing was published at any crash: the oracle saw nothing")
 	}
-	counted(t, "%d writes, %d of them also half-way; something was published at %d of the crashes", writes, len(halves), mid.Load())
+	t.Logf("something was published at %d of the crashes", mid.Load())
+	counted(t, "%d kills: %d writes, %d of them also half-way", writes+len(halves), writes, len(halves))
 }
 
 // killedAt plays one crash and the restart. It tells whether anything was published at the crash.

@@ -23,8 +23,6 @@ func (deaf) Run(ctx context.Context) error {
 
 // A day long no change is told of.
 func TestLostEvents(t *testing.T) {
-	describe(t, "embedded", "for 24 hours the trigger does not run, or the change log is trimmed before it is read, with the trigger running and before it starts",
-		"the hourly plan, or the plan at the trigger's start, finds every change; a trimmed log costs a minute")
 	const changes = 24
 	for _, c := range []struct {
 		name   string

@@ -116,8 +116,6 @@ func (b *torn) Read(p []byte) (int, error) {
 
 // Reads of objects and of the catalog fail at random, under a pipeline at work and a server.
 func TestReadErrors(t *testing.T) {
-	describe(t, "embedded", "reads of objects, of their list and of the catalog fail at random with an I/O error, or break off half-way, at random and then all of them for a minute",
-		"nothing incomplete is published; devices get right answers, broken downloads or 503; no item is rejected for it; afterwards all is built")
 	const seeds, changes = 6, 8
 	failed, seen := make(map[string]int), make(map[string]int)
 	for seed := range uint64(seeds) {
@@ -132,7 +130,8 @@ func TestReadErrors(t *testing.T) {
 			t.Errorf("no device was %s: %v", what, seen)
 		}
 	}
-	counted(t, "%d seeds, %d changes each; failed: %v; devices: %v", seeds, changes, failed, seen)
+	t.Logf("failed: %v; devices: %v", failed, seen)
+	counted(t, "%d seeds, %d changes each", seeds, changes)
 }
 
 func readErrors(t *testing.T, dir string, seed uint64, changes int, failed, seen map[string]int) {

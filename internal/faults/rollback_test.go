@@ -110,7 +110,7 @@ func killRollbacks(t *testing.T, d station.Drivers, run func(arg string) (string
 				points = append(points, fmt.Sprint(n, " true"))
 			}
 			last += len(points)
-			counted(t, "%d writes, %d of them also half-way", writes, len(puts))
+			counted(t, "%d kills: %d writes, %d of them also half-way", writes+len(puts), writes, len(puts))
 		} else if !errors.Is(err, errKilled) {
 			t.Fatalf("killed at %s: the process was not killed: %v", at, err)
 		}

@@ -3,7 +3,8 @@
 // the catalogs that can be live, or are told to come back. After it, and without anybody's help, everything
 // that a build from scratch would write is there, byte for byte, with no job and no dead letter left.
 //
-// Each test says with t.Attr what it breaks and what must hold; docs/reliability.md is made from that.
+// Package suite lists the tests, with what each breaks and what must hold; docs/reliability.md is made from that and
+// from a run.
 package faults_test
 
 import (
@@ -23,6 +24,7 @@ import (
 
 	"precast/builder"
 	"precast/internal/catalog"
+	"precast/internal/faults/suite"
 	"precast/internal/fsck"
 	"precast/internal/index"
 	"precast/internal/layout"
@@ -31,18 +33,11 @@ import (
 	"precast/seed"
 )
 
-// describe puts a test into the table of docs/reliability.md.
-func describe(t *testing.T, driver, broken, holds string) {
-	t.Helper()
-	t.Attr("driver", driver)
-	t.Attr("broken", broken)
-	t.Attr("holds", holds)
-}
-
-// counted says how many cases a test has played.
+// counted says, for the table of docs/reliability.md, how many cases a test has played. It must be the same in every
+// run: what is not goes to t.Log.
 func counted(t *testing.T, format string, args ...any) {
 	t.Helper()
-	t.Attr("cases", fmt.Sprintf(format, args...))
+	t.Attr(suite.Cases, fmt.Sprintf(format, args...))
 }
 
 // world is a pipeline under faults, and what is known of it.
@@ -273,6 +268,16 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
+	}
+}
+
+// await looks until something is so.
+func await(t *testing.T, within time.Duration, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !so(); pause(t.Context(), 50*time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%v have passed, and not: %s", within, what)
+		}
 	}
 }
 

@@ -457,7 +457,7 @@ func TestAttacks(t *testing.T) {
 	for _, a := range attacks() {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			t.Attr("cases", fmt.Sprintf("said to be %q by devices in %s; succeeds where that is not checked", a.check, strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")))
+			t.Attr("cases", fmt.Sprintf("refused as %q by devices in %s; gets further where that is not checked", a.check, strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")))
 			for kind, sh := range kinds {
 				t.Run(kind, func(t *testing.T) {
 					t.Parallel()

@@ -296,6 +296,7 @@ func (i *installation) request(endpoint, host, path string, held ...string) (int
 // from the bucket through origin access control. Requests that reach the origin group are beyond it.
 func (i *installation) standInAnswers(o deploy.Outputs) {
 	i.t.Helper()
+	restoreFunction := i.withoutStore()
 	for path, want := range map[string]int{
 		"/package?attrGamer=prod": 400, "/index": 404, "/": 404, "/pieces/x": 404, "/package?cpuArch=armv8": 502,
 	} {
@@ -317,6 +318,7 @@ func (i *installation) standInAnswers(o deploy.Outputs) {
 		i.t.Errorf("%s: %d with %d bytes, want %d: %.200s", binary, status, len(data), list["os_armv8"].Size, data)
 	}
 	restore()
+	restoreFunction()
 	// The same request twice, in other words: the second one does not reach the origin any more.
 	_, first, _ := i.request(i.URL, o.Domain, "/package?cpuArch=armv7&attrCamera=beta")
 	_, second, _ := i.request(i.URL, o.Domain, "/package?ATTRCAMERA=beta&cpuarch=armv7")
@@ -330,6 +332,43 @@ func (i *installation) standInAnswers(o deploy.Outputs) {
 			i.t.Errorf("%s breaks a rule of CloudFront: %v", tr.URL, tr.Broken)
 		}
 	}
+}
+
+// withoutStore takes the KeyValueStore's module out of the Function, until the returned function is called: the
+// stand-in's runtime has no such module, and answers 503.
+func (i *installation) withoutStore() (restore func()) {
+	i.t.Helper()
+	const imported, missing = `import cf from"cloudfront";`, `const cf={kvs(){throw new Error("there is no store")}};`
+	ctx, client, name := i.t.Context(), cloudfront.NewFromConfig(i.cfg), aws.String("fleet-eu-west-1-request")
+	live, err := client.GetFunction(ctx, &cloudfront.GetFunctionInput{Name: name, Stage: cftypes.FunctionStageLive})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	code := strings.Replace(string(live.FunctionCode), imported, missing, 1)
+	if code == string(live.FunctionCode) {
+		i.t.Fatalf("the Function does not begin by %s:\n%.200s", imported, code)
+	}
+	describe := func() *cloudfront.DescribeFunctionOutput {
+		i.t.Helper()
+		out, err := client.DescribeFunction(ctx, &cloudfront.DescribeFunctionInput{Name: name, Stage: cftypes.FunctionStageDevelopment})
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		return out
+	}
+	publish := func(code []byte) {
+		i.t.Helper()
+		was := describe()
+		_, err := client.UpdateFunction(ctx, &cloudfront.UpdateFunctionInput{Name: name, IfMatch: was.ETag, FunctionCode: code, FunctionConfig: was.FunctionSummary.FunctionConfig})
+		if err == nil { // the stand-in's answer to it has no ETag
+			_, err = client.PublishFunction(ctx, &cloudfront.PublishFunctionInput{Name: name, IfMatch: describe().ETag})
+		}
+		if err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	publish([]byte(code))
+	return func() { publish(live.FunctionCode) }
 }
 
 // withoutTLSOnly takes the statement out of the bucket's policy that refuses requests without TLS, until the
@@ -388,8 +427,9 @@ func (i *installation) releaseArrives(o deploy.Outputs) {
 	i.t.Logf("from the release to a device: %.1f s", time.Since(start).Seconds())
 }
 
-// staleTable puts a rollout into the table that nobody published. The returned function waits until the publish
-// of the function in the stand-in has taken it out.
+// staleTable puts a rollout into the table that nobody published, and looks whether the Function reads it: slots
+// that are in it share an answer, and so do the others. The returned function waits until the publish of the
+// function in the stand-in has taken it out.
 func (i *installation) staleTable(o deploy.Outputs) (isRight func()) {
 	i.t.Helper()
 	arn, client := o.Environment["PRECAST_KEY_VALUE_STORE"], cdn.NewKeyValues(i.cfg)
@@ -401,6 +441,15 @@ func (i *installation) staleTable(o deploy.Outputs) (isRight func()) {
 		Puts: []kvstypes.PutKeyRequestListItem{{Key: aws.String(cdn.KeyPrefix + "0"), Value: aws.String("spring 3 7 500 scoreboard=prod\n")}}})
 	if err != nil {
 		i.t.Fatal(err)
+	}
+	const path = "/package?cpuArch=armv7&scoreboard=prod"
+	for _, c := range []struct{ query, want string }{{"&slot=5", "Miss"}, {"&slot=6", "Hit"}, {"&slot=5000", "Miss"}, {"&slot=5001", "Hit"}, {"", "Hit"}} {
+		if status, header, body := i.request(i.URL, o.Domain, path+c.query); status != http.StatusOK || !strings.HasPrefix(header.Get("X-Cache"), c.want) {
+			i.t.Errorf("%s%s: %d, %q, want %s: %.200s", path, c.query, status, header.Get("X-Cache"), c.want, body)
+		}
+	}
+	if status, _, body := i.request(i.URL, o.Domain, path+"&slot=10000"); status != http.StatusBadRequest || !strings.Contains(string(body), "slot is not a number from 0 to 9999") {
+		i.t.Errorf("slot 10000: %d %.200s", status, body)
 	}
 	return func() {
 		i.t.Helper()

@@ -23,11 +23,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	cftypes "github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"precast/edge/rig"
 	"precast/internal/awsstore"
 	"precast/internal/awsstore/standin"
+	"precast/internal/cdn"
 )
 
 // front is what the tests take for AWS: the stand-in, but for viewers' requests, which go to a rig that is
@@ -47,6 +49,7 @@ type front struct {
 	before func(w http.ResponseWriter, r *http.Request) bool // answers itself: true
 	after  func(r *http.Request)
 	rig    *rig.Rig
+	store  string // ARN of the KeyValueStore that the Function reads; empty: none
 	traces []rig.Trace
 }
 
@@ -100,6 +103,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	if strings.HasSuffix(r.Host, ".cloudfront.net") {
 		edge, err := f.edge(r.Host)
+		if err == nil && f.store != "" {
+			err = fill(r.Context(), f.cfg(), f.store, edge.Store)
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
@@ -134,7 +140,7 @@ func (f *front) edge(host string) (*rig.Rig, error) {
 		return f.rig, nil
 	}
 	var err error
-	f.rig, err = applied(f.t.Context(), f.cfg(), f.packages, host, f.t.TempDir(), func(tr rig.Trace) {
+	f.rig, f.store, err = applied(f.t.Context(), f.cfg(), f.packages, host, f.t.TempDir(), func(tr rig.Trace) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.traces = append(f.traces, tr)
@@ -142,43 +148,78 @@ func (f *front) edge(host string) (*rig.Rig, error) {
 	return f.rig, err
 }
 
+// fill gives the rig's store what the one in the stand-in has.
+func fill(ctx context.Context, cfg aws.Config, arn string, to *rig.KeyValueStore) error {
+	out, err := cdn.NewKeyValues(cfg).ListKeys(ctx, &cloudfrontkeyvaluestore.ListKeysInput{KvsARN: &arn, MaxResults: aws.Int32(50)})
+	if err != nil {
+		return fmt.Errorf("read the Function's store: %w", err)
+	}
+	items := make(map[string]string)
+	for _, item := range out.Items {
+		items[aws.ToString(item.Key)] = aws.ToString(item.Value)
+	}
+	return to.Replace(items)
+}
+
 // applied starts a rig with what the distribution of this host name is made of, all of it read back: its
-// behaviors, policies, error times, the Function's and the Lambda@Edge function's code, the bucket.
-func applied(ctx context.Context, cfg aws.Config, packages, host, dir string, trace func(rig.Trace)) (*rig.Rig, error) {
+// behaviors, policies, error times, the Function's and the Lambda@Edge function's code, the bucket. It returns
+// the ARN of the Function's store as well.
+func applied(ctx context.Context, cfg aws.Config, packages, host, dir string, trace func(rig.Trace)) (*rig.Rig, string, error) {
 	cf := cloudfront.NewFromConfig(cfg)
 	dist, err := distributionOf(ctx, cf, host)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	c := dist.DistributionConfig
 	bucket, err := checkOrigins(c, cfg.Region)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	for event, name := range map[cftypes.EventType]string{cftypes.EventTypeViewerRequest: "function.js", cftypes.EventTypeViewerResponse: "response.js"} {
 		if err := publishedFunction(ctx, cf, c, event, filepath.Join(dir, name)); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
+	store, err := storeOf(ctx, cf, c)
+	if err != nil {
+		return nil, "", err
+	}
 	if err := publishedHandler(ctx, cfg, c, packages, filepath.Join(dir, "edge.zip")); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	objects, err := awsstore.NewObjects(awsstore.NewS3(cfg), bucket, awsstore.ObjectsOptions{})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var changeErr error
 	r, err := rig.Start(ctx, rig.Options{Objects: objects, Dist: dir, Store: true, OnTrace: trace, Change: func(d *rig.Distribution) {
 		changeErr = declare(ctx, cf, c, d)
 		d.Domain, d.ID = host, aws.ToString(dist.Id)
+		if store == "" {
+			d.Stores = nil
+		}
 	}})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if changeErr != nil {
-		return nil, errors.Join(changeErr, r.Close())
+		return nil, "", errors.Join(changeErr, r.Close())
 	}
-	return r, nil
+	return r, store, nil
+}
+
+// storeOf returns the ARN of the KeyValueStore that the Function of /package's requests reads; empty: none.
+func storeOf(ctx context.Context, cf *cloudfront.Client, c *cftypes.DistributionConfig) (string, error) {
+	arn := function(c.CacheBehaviors.Items[0].FunctionAssociations, cftypes.EventTypeViewerRequest)
+	out, err := cf.DescribeFunction(ctx, &cloudfront.DescribeFunctionInput{Name: aws.String(arn[strings.LastIndex(arn, "/")+1:]), Stage: cftypes.FunctionStageLive})
+	if err != nil {
+		return "", fmt.Errorf("describe the Function %q: %w", arn, err)
+	}
+	stores := out.FunctionSummary.FunctionConfig.KeyValueStoreAssociations
+	if stores == nil || len(stores.Items) == 0 {
+		return "", nil
+	}
+	return aws.ToString(stores.Items[0].KeyValueStoreARN), nil
 }
 
 func distributionOf(ctx context.Context, cf *cloudfront.Client, host string) (*cftypes.Distribution, error) {

@@ -32,6 +32,8 @@ type request struct {
 	Headers map[string][]string `json:"headers"` // by name in lower case
 	// Raw: the runtime has rawQueryString.
 	Raw bool `json:"raw"`
+	// Store is what the function reads for a slot.
+	Store *store `json:"store"`
 }
 
 // An answer is what becomes of a request: a response, or a request that goes on to the cache.

@@ -12,12 +12,17 @@ import (
 //	generation sequence format baseURL params(5 integers) pin
 //	attribute count, attribute names (sorted, distinct)
 //	item count, items: app track version size md5(16 bytes) sha256(32 bytes) attrs(count, positions)
+//	                   role(1 byte), then by role:
+//	                   current and previous: salt, share unless the salt is empty
+//	                   floor: count of passed releases, of each md5(16 bytes) sha256(32 bytes)
 //	CRC-32 (IEEE) of everything before, 4 bytes little-endian
 //
 // A string is its length in bytes, then its bytes. docs/formats.md repeats this.
 const (
 	magic   = "PCX"
-	version = 2
+	version = 3
+	// oldest is the oldest version that is read: without roles.
+	oldest = 2
 
 	// MaxEncoded is the longest encoding that Parse accepts, in bytes: about 100,000 items.
 	MaxEncoded = 16 << 20
@@ -26,7 +31,7 @@ const (
 var (
 	// ErrCorrupt: truncated, damaged, or not an index at all.
 	ErrCorrupt = errors.New("index is corrupt")
-	// ErrVersion: made by a newer version of this program.
+	// ErrVersion: made by a newer version of this program, or one too old.
 	ErrVersion = errors.New("index has an unknown format version")
 )
 
@@ -61,6 +66,18 @@ func (ix *Index) Encode() []byte {
 		for _, a := range it.Attrs {
 			b = appendUint(b, uint64(position[a]))
 		}
+		b = append(b, byte(it.Role))
+		if it.Role == Floor {
+			b = appendUint(b, uint64(len(it.Passed)))
+			for _, p := range it.Passed {
+				b = append(append(b, p.MD5[:]...), p.SHA256[:]...)
+			}
+			continue
+		}
+		b = appendString(b, it.Salt)
+		if it.Salt != "" {
+			b = appendUint(b, uint64(it.Share))
+		}
 	}
 	sum := crc32.ChecksumIEEE(b)
 	return append(b, byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
@@ -92,7 +109,8 @@ func Parse(data []byte) (*Index, error) {
 	if crc32.ChecksumIEEE(body) != sum {
 		return nil, ErrCorrupt
 	}
-	if body[len(magic)] != version {
+	made := body[len(magic)]
+	if made < oldest || made > version {
 		return nil, ErrVersion
 	}
 	// One copy of the whole; all names are slices of it.
@@ -134,7 +152,10 @@ func Parse(data []byte) (*Index, error) {
 				used[p] = true
 			}
 		}
-		if it.Size < 0 || i > 0 && !less(&ix.Items[i-1], it) {
+		if made > oldest {
+			r.role(it)
+		}
+		if r.bad || it.Size < 0 || !follows(ix.Items[:i], it) {
 			return nil, ErrCorrupt
 		}
 	}
@@ -146,7 +167,55 @@ func Parse(data []byte) (*Index, error) {
 	return ix, nil
 }
 
-func less(a, b *Item) bool { return a.App < b.App || a.App == b.App && a.Track < b.Track }
+// role reads the part that an item plays.
+func (r *reader) role(it *Item) {
+	role := r.take(1)
+	if r.bad || Role(role[0]) >= roles {
+		r.fail()
+		return
+	}
+	it.Role = Role(role[0])
+	if it.Role != Floor {
+		if it.Salt = r.string(); it.Salt != "" {
+			share := r.uint()
+			if !IsSalt(it.Salt) || share >= Slots {
+				r.fail()
+			}
+			it.Share = uint16(share)
+		}
+		return
+	}
+	if len(it.Attrs) > 0 {
+		r.fail()
+	}
+	for range r.count(16 + 32) {
+		var p Digests
+		copy(p.MD5[:], r.take(16))
+		copy(p.SHA256[:], r.take(32))
+		it.Passed = append(it.Passed, p)
+	}
+}
+
+// follows tells whether an item may come after those before it: they are sorted, the first release of each
+// item is the current one and the only one of that role, and only what is being rolled out has a previous one.
+func follows(before []Item, it *Item) bool {
+	if len(before) == 0 {
+		return it.Role == Current
+	}
+	last := &before[len(before)-1]
+	if it.Role == Current {
+		return last.App < it.App || last.App == it.App && last.Track < it.Track
+	}
+	if last.App != it.App || last.Track != it.Track {
+		return false
+	}
+	for i := len(before) - 1; it.Role == Previous; i-- {
+		if before[i].Role != Floor {
+			return before[i].Salt != ""
+		}
+	}
+	return true
+}
 
 // A reader takes values off the front of s; after the first failure it only returns zeros.
 type reader struct {

@@ -24,11 +24,15 @@ type Index struct {
 	Params Params
 	// Pin says why nothing is published over this index; empty if something may be.
 	Pin string
-	// Items are sorted by app, then track, bytewise.
+	// Items are sorted by app, then track, bytewise. Those of one app and track stand together: the current
+	// release, its floors from the newest to the oldest, the release that it is rolled out over, that
+	// one's floors, and so on.
 	Items []Item
 
-	byApp  map[string][]int32 // folded app -> items
-	byAttr map[string][]int32 // folded attribute -> items
+	byApp    map[string][]int32 // folded app -> current releases
+	byAttr   map[string][]int32 // folded attribute -> releases
+	rollouts []int32            // releases that are being rolled out
+	floors   int                // releases with floors
 }
 
 // Params are the limits of a plan: what was prebuilt follows from them and the items alone.
@@ -43,18 +47,57 @@ type Params struct {
 // MaxRetain is the greatest useful Params.Retain.
 const MaxRetain = 16
 
-// Item is one catalog item, reduced to what resolving and manifests need.
+// Item is one release of a catalog item, reduced to what resolving and manifests need.
 type Item struct {
 	App, Track, Version string
 	Size                int64 // bytes
 	MD5                 [16]byte
 	SHA256              [32]byte
-	Attrs               []string // names of the true attributes, sorted
+	Attrs               []string // names of the true attributes, sorted; a floor has none
+
+	Role Role
+	// Salt names the rollout that the release is in; empty: it is for everybody. Share is how many of the
+	// Slots places of that salt have it. A floor has none.
+	Salt  string
+	Share uint16
+	// Passed are releases that came after a floor, and before the next one: who holds one has passed it.
+	Passed []Digests
 }
 
-// New makes an index of items, which it sorts in place.
+// Digests are those of a binary.
+type Digests struct {
+	MD5    [16]byte
+	SHA256 [32]byte
+}
+
+// Role is the part that a release plays among those of its app and track.
+type Role uint8
+
+const (
+	Current  Role = iota // the newest release
+	Previous             // what devices outside of the rollout of the release before it get
+	Floor                // has to be passed through on the way to the release before it
+	roles
+)
+
+// Slots is how many slots devices can have, and places a rollout has.
+const Slots = 10_000
+
+// IsSalt tells whether a text can be a salt. The viewer function reads it, and caches keep it in a header.
+func IsSalt(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 32
+}
+
+// New makes an index of items, which it sorts in place by app and track: the releases of an item have to be in
+// their order.
 func New(ix Index) *Index {
-	slices.SortFunc(ix.Items, func(a, b Item) int {
+	slices.SortStableFunc(ix.Items, func(a, b Item) int {
 		if c := strings.Compare(a.App, b.App); c != 0 {
 			return c
 		}
@@ -83,12 +126,21 @@ func (ix *Index) With(generation uint64) *Index {
 }
 
 func (ix *Index) lookups() {
+	ix.rollouts, ix.floors = nil, 0
 	ix.byApp = make(map[string][]int32, len(ix.Items))
 	ix.byAttr = make(map[string][]int32)
 	for i := range ix.Items {
 		it := &ix.Items[i]
-		app := Fold(it.App)
-		ix.byApp[app] = append(ix.byApp[app], int32(i))
+		if it.Role == Current {
+			app := Fold(it.App)
+			ix.byApp[app] = append(ix.byApp[app], int32(i))
+		}
+		if it.Salt != "" {
+			ix.rollouts = append(ix.rollouts, int32(i))
+		}
+		if it.Role == Floor && ix.Items[i-1].Role != Floor {
+			ix.floors++
+		}
 		for _, a := range it.Attrs {
 			a = Fold(a)
 			ix.byAttr[a] = append(ix.byAttr[a], int32(i))
@@ -96,11 +148,43 @@ func (ix *Index) lookups() {
 	}
 }
 
-// Apps returns the positions of the items of an app, given folded.
+// Apps returns the positions of the current releases of an app, given folded.
 func (ix *Index) Apps(folded string) []int32 { return ix.byApp[folded] }
 
-// WithAttr returns the positions of the items that have an attribute, given folded.
+// WithAttr returns the positions of the releases that have an attribute, given folded, current or not.
 func (ix *Index) WithAttr(folded string) []int32 { return ix.byAttr[folded] }
+
+// Rollouts returns the positions of the releases that are being rolled out.
+func (ix *Index) Rollouts() []int32 { return ix.rollouts }
+
+// Staged tells whether devices of one selection may get different releases.
+func (ix *Index) Staged() bool { return len(ix.rollouts) > 0 || ix.floors > 0 }
+
+// Head returns the position of the current release of the item that a release is of.
+func (ix *Index) Head(position int32) int32 {
+	for ix.Items[position].Role != Current {
+		position--
+	}
+	return position
+}
+
+// Next returns the position after the last release of an item, given one of them.
+func (ix *Index) Next(position int32) int32 {
+	for position++; int(position) < len(ix.Items) && ix.Items[position].Role != Current; position++ {
+	}
+	return position
+}
+
+// Len is the number of catalog items.
+func (ix *Index) Len() int {
+	n := 0
+	for i := range ix.Items {
+		if ix.Items[i].Role == Current {
+			n++
+		}
+	}
+	return n
+}
 
 // AppNames returns all app names, folded and sorted.
 func (ix *Index) AppNames() []string { return sortedKeys(ix.byApp) }

@@ -49,10 +49,34 @@ func indexes() *rapid.Generator[*index.Index] {
 				slices.Sort(attrs)
 				it.Attrs = attrs
 			}
-			ix.Items = append(ix.Items, it)
+			ix.Items = append(ix.Items, releases(t, it)...)
 		}
 		return index.New(ix)
 	})
+}
+
+// releases makes an item one of several releases, some of the time.
+func releases(t *rapid.T, it index.Item) []index.Item {
+	all := []index.Item{it}
+	for more := rapid.IntRange(-3, 3).Draw(t, "floors or previous releases"); more > 0; more-- {
+		next := it
+		if rapid.Bool().Draw(t, "floor") {
+			next.Role, next.Attrs = index.Floor, nil
+			for range rapid.IntRange(0, 2).Draw(t, "passed") {
+				next.Passed = append(next.Passed, index.Digests{MD5: it.MD5, SHA256: it.SHA256})
+			}
+		} else {
+			next.Role = index.Previous
+			for i := len(all) - 1; ; i-- { // what it comes after is being rolled out
+				if all[i].Role != index.Floor {
+					all[i].Salt, all[i].Share = rapid.StringMatching(`[a-z0-9_-]{1,32}`).Draw(t, "salt"), uint16(rapid.IntRange(0, index.Slots-1).Draw(t, "share"))
+					break
+				}
+			}
+		}
+		all = append(all, next)
+	}
+	return all
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -81,7 +105,14 @@ func TestEncodeIsDeterministic(t *testing.T) {
 		ix := indexes().Draw(t, "index")
 		want := ix.Encode()
 		other := *ix
-		other.Items = rapid.Permutation(ix.Items).Draw(t, "order")
+		var groups [][]index.Item // the releases of an item stay together
+		for i := int32(0); int(i) < len(ix.Items); i = ix.Next(i) {
+			groups = append(groups, ix.Items[i:ix.Next(i)])
+		}
+		if ix.Len() != len(groups) {
+			t.Fatalf("%d items in %d groups", ix.Len(), len(groups))
+		}
+		other.Items = slices.Concat(rapid.Permutation(groups).Draw(t, "order")...)
 		if !bytes.Equal(index.New(other).Encode(), want) {
 			t.Fatalf("it encodes to other bytes in another order")
 		}
@@ -122,11 +153,28 @@ func golden() *index.Index {
 	})
 }
 
+// staged is the golden index with an item that is rolled out in two steps, and has floors.
+func staged() *index.Index {
+	ix := *golden()
+	one := ix.Items[1] // os_armv8
+	step := func(version string, b byte, role index.Role) index.Item {
+		it := one
+		it.Version, it.Role, it.MD5[0], it.SHA256[0] = version, role, b, b
+		return it
+	}
+	newest, floor, old, oldest := step("3.0", 0x60, index.Current), step("2.0", 0x61, index.Floor), step("2.5", 0x62, index.Previous), step("1.1", 0x63, index.Previous)
+	newest.Salt, newest.Share = "spring", 500
+	floor.Passed = []index.Digests{{MD5: old.MD5, SHA256: old.SHA256}}
+	old.Salt, old.Share = "winter", 9999
+	ix.Items = slices.Concat(ix.Items[:1], []index.Item{newest, floor, old, oldest}, ix.Items[2:])
+	return index.New(ix)
+}
+
 // Published indexes are read by other versions of this program: these bytes change only together
 // with the format's version number.
 func TestGolden(t *testing.T) {
 	name := filepath.Join("testdata", "index.hex")
-	got := hex.Dump(golden().Encode())
+	got := hex.Dump(staged().Encode())
 	if *update {
 		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -174,7 +222,7 @@ func seal(body []byte) []byte {
 func TestOtherVersions(t *testing.T) {
 	body := golden().Encode()
 	body = body[:len(body)-4]
-	for _, v := range []byte{0, 1, 255} {
+	for _, v := range []byte{0, 1, 4, 255} {
 		body[3] = v
 		if _, err := index.Parse(seal(body)); !errors.Is(err, index.ErrVersion) {
 			t.Errorf("version %d: %v", v, err)
@@ -183,6 +231,35 @@ func TestOtherVersions(t *testing.T) {
 		if _, err := index.Parse(seal([]byte{'P', 'C', 'X', v, 0xff, 0xff})); !errors.Is(err, index.ErrVersion) {
 			t.Errorf("version %d with other content: %v", v, err)
 		}
+	}
+}
+
+// What versions before this one published goes on being read.
+func TestVersion2(t *testing.T) {
+	dump, err := os.ReadFile(filepath.Join("testdata", "index.v2.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data []byte
+	for line := range strings.Lines(string(dump)) {
+		if len(line) < 60 {
+			continue // the dump's length
+		}
+		b, err := hex.DecodeString(strings.ReplaceAll(line[10:58], " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data = append(data, b...)
+	}
+	ix, err := index.Parse(data)
+	if err != nil || data[3] != 2 {
+		t.Fatalf("version %d: %v", data[3], err)
+	}
+	if !reflect.DeepEqual(ix, golden()) {
+		t.Errorf("got  %+v\nwant %+v", ix, golden())
+	}
+	if data[3] = 3; bytes.Equal(ix.Encode(), data) {
+		t.Error("it is written as it was")
 	}
 }
 
@@ -196,26 +273,48 @@ func TestMalformed(t *testing.T) {
 	if _, err := index.Parse(seal([]byte(head + "\x01\x01a" + "\x01" + item("x", "prod", "\x01\x00")))); err != nil {
 		t.Fatalf("the well-formed one is refused: %v", err)
 	}
+	const head3 = "PCX\x03" + "\x01\x01" + "\x00\x00" + "\x00\x00\x00\x00\x00" + "\x00" + "\x00" // up to the items
+	current := func(salt string) string { return item("x", "prod", "\x00\x00") + salt }
+	previous := func(salt string) string { return item("x", "prod", "\x00\x01") + salt }
+	floor := func(passed string) string { return item("x", "prod", "\x00\x02") + passed }
+	const spring, none = "\x06spring\x05", "\x00"
+	if _, err := index.Parse(seal([]byte(head3 + "\x05" + current(spring) + floor("\x01"+digests) + previous(spring) + floor("\x00") + previous(none)))); err != nil {
+		t.Fatalf("the well-formed one with releases is refused: %v", err)
+	}
 	for name, body := range map[string]string{
-		"nothing":                      "",
-		"no items":                     head + "\x00",
-		"something after the items":    head + "\x00\x00\x00",
-		"number longer than need be":   "PCX\x02" + "\x81\x00" + head[5:] + "\x00\x00",
-		"number of 11 bytes":           "PCX\x02" + strings.Repeat("\xff", 10) + "\x01" + head[5:] + "\x00\x00",
-		"number beyond 64 bits":        "PCX\x02" + strings.Repeat("\xff", 9) + "\x02" + head[5:] + "\x00\x00",
-		"string longer than the rest":  "PCX\x02\x01\x01\x7fx",
-		"attributes out of order":      head + "\x02\x01b\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
-		"attribute twice in the table": head + "\x02\x01a\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
-		"attribute of no item":         head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x01\x00"),
-		"attribute not in the table":   head + "\x01\x01a" + "\x01" + item("x", "prod", "\x01\x01"),
-		"attribute twice":              head + "\x01\x01a" + "\x01" + item("x", "prod", "\x02\x00\x00"),
-		"item's attributes unordered":  head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x02\x01\x00"),
-		"items out of order":           head + "\x00" + "\x02" + item("y", "prod", "\x00") + item("x", "prod", "\x00"),
-		"tracks out of order":          head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "beta", "\x00"),
-		"item twice":                   head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "prod", "\x00"),
-		"more items than bytes":        head + "\x00" + "\x7f" + item("x", "prod", "\x00"),
-		"negative size":                head + "\x00" + "\x01" + "\x01x\x04prod\x011" + strings.Repeat("\xff", 9) + "\x01" + digests + "\x00",
-		"other magic":                  "PCY\x02" + head[4:] + "\x00\x00",
+		"nothing":                        "",
+		"no role":                        head3 + "\x01" + item("x", "prod", "\x00"),
+		"unknown role":                   head3 + "\x01" + item("x", "prod", "\x00\x03\x00"),
+		"previous release first":         head3 + "\x01" + previous(none),
+		"floor first":                    head3 + "\x01" + floor("\x00"),
+		"floor of another track":         head3 + "\x02" + item("x", "beta", "\x00\x00") + none + floor("\x00"),
+		"floor of another app":           head3 + "\x02" + item("w", "prod", "\x00\x00") + none + floor("\x00"),
+		"previous release of no rollout": head3 + "\x02" + current(none) + previous(none),
+		"two after one rollout":          head3 + "\x03" + current(spring) + previous(none) + previous(none),
+		"current release twice":          head3 + "\x02" + current(spring) + current(none),
+		"floor with an attribute":        head3[:len(head3)-1] + "\x01\x01a" + "\x02" + item("x", "prod", "\x01\x00\x00") + none + item("x", "prod", "\x01\x00\x02") + "\x00",
+		"share of everybody":             head3 + "\x01" + current("\x01s\x90\x4e"),
+		"unsound salt":                   head3 + "\x01" + current("\x01S\x05"),
+		"long salt":                      head3 + "\x01" + current("\x21"+strings.Repeat("s", 33)+"\x05"),
+		"more passed than bytes":         head3 + "\x02" + current(none) + floor("\x02"+digests),
+		"no items":                       head + "\x00",
+		"something after the items":      head + "\x00\x00\x00",
+		"number longer than need be":     "PCX\x02" + "\x81\x00" + head[5:] + "\x00\x00",
+		"number of 11 bytes":             "PCX\x02" + strings.Repeat("\xff", 10) + "\x01" + head[5:] + "\x00\x00",
+		"number beyond 64 bits":          "PCX\x02" + strings.Repeat("\xff", 9) + "\x02" + head[5:] + "\x00\x00",
+		"string longer than the rest":    "PCX\x02\x01\x01\x7fx",
+		"attributes out of order":        head + "\x02\x01b\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
+		"attribute twice in the table":   head + "\x02\x01a\x01a" + "\x01" + item("x", "prod", "\x02\x00\x01"),
+		"attribute of no item":           head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x01\x00"),
+		"attribute not in the table":     head + "\x01\x01a" + "\x01" + item("x", "prod", "\x01\x01"),
+		"attribute twice":                head + "\x01\x01a" + "\x01" + item("x", "prod", "\x02\x00\x00"),
+		"item's attributes unordered":    head + "\x02\x01a\x01b" + "\x01" + item("x", "prod", "\x02\x01\x00"),
+		"items out of order":             head + "\x00" + "\x02" + item("y", "prod", "\x00") + item("x", "prod", "\x00"),
+		"tracks out of order":            head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "beta", "\x00"),
+		"item twice":                     head + "\x00" + "\x02" + item("x", "prod", "\x00") + item("x", "prod", "\x00"),
+		"more items than bytes":          head + "\x00" + "\x7f" + item("x", "prod", "\x00"),
+		"negative size":                  head + "\x00" + "\x01" + "\x01x\x04prod\x011" + strings.Repeat("\xff", 9) + "\x01" + digests + "\x00",
+		"other magic":                    "PCY\x02" + head[4:] + "\x00\x00",
 	} {
 		if _, err := index.Parse(seal([]byte(body))); !errors.Is(err, index.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -283,6 +382,7 @@ func TestFold(t *testing.T) {
 // What Parse accepts is the one encoding of an index.
 func FuzzParse(f *testing.F) {
 	f.Add(golden().Encode(), false)
+	f.Add(staged().Encode(), false)
 	f.Add(index.New(index.Index{}).Encode(), false)
 	body := golden().Encode()
 	f.Add(body[:len(body)-4], true)
@@ -297,6 +397,12 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("index %v, error %v", ix, err)
 			}
 			return
+		}
+		if data[3] == 2 { // has another encoding now
+			data = ix.Encode()
+			if again, err := index.Parse(data); err != nil || !reflect.DeepEqual(again, ix) {
+				t.Fatalf("%+v is %+v, %v after it was written anew", ix, again, err)
+			}
 		}
 		if !bytes.Equal(ix.Encode(), data) {
 			t.Fatalf("%x is accepted, and encodes to %x", data, ix.Encode())

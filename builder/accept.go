@@ -36,11 +36,12 @@ func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt
 	}
 
 	published := make(map[content]bool)
-	publishedItems := make(map[catalog.Key]index.Item)
+	publishedItems := make(map[catalog.Key][]index.Item)
 	if p.Base != nil {
 		for _, it := range p.Base.Items {
 			published[contentOf(it)] = true
-			publishedItems[catalog.Key{App: it.App, Track: it.Track}] = it
+			key := catalog.Key{App: it.App, Track: it.Track}
+			publishedItems[key] = append(publishedItems[key], it)
 		}
 	}
 	sorted := slices.SortedFunc(slices.Values(items), catalog.Compare)
@@ -50,13 +51,15 @@ func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt
 		if rejected[it.Key()] {
 			continue
 		}
-		entry, err := indexItem(it)
-		if err != nil {
-			return nil, err
-		}
-		accepted = append(accepted, entry)
-		if opt.Verify || !published[contentOf(entry)] {
-			unknown = append(unknown, it)
+		for _, step := range it.Steps() {
+			entry, err := indexItem(step)
+			if err != nil {
+				return nil, err
+			}
+			accepted = append(accepted, entry)
+			if opt.Verify || !published[contentOf(entry)] {
+				unknown = append(unknown, step.Bare())
+			}
 		}
 	}
 	states, err := b.lookUp(ctx, unknown, opt)
@@ -85,16 +88,18 @@ func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt
 		files[layout.FileName(it.App, it.Version)] = it.SHA256
 	}
 	for _, r := range p.Rejected {
-		it, ok := publishedItems[r.Key]
-		if !ok {
+		// Never two contents under one name, even if the one that holds the name is new.
+		stays := publishedItems[r.Key]
+		if slices.ContainsFunc(stays, func(it index.Item) bool {
+			sum, taken := files[layout.FileName(it.App, it.Version)]
+			return taken && sum != it.SHA256
+		}) {
 			continue
 		}
-		// Never two contents under one name, even if the one that holds the name is new.
-		name := layout.FileName(it.App, it.Version)
-		if sum, taken := files[name]; !taken || sum == it.SHA256 {
-			files[name] = it.SHA256
-			accepted = append(accepted, it)
+		for _, it := range stays {
+			files[layout.FileName(it.App, it.Version)] = it.SHA256
 		}
+		accepted = append(accepted, stays...)
 	}
 	return accepted, nil
 }
@@ -111,15 +116,33 @@ func contentOf(it index.Item) content {
 	return content{it.App, it.Version, it.Size, it.MD5, it.SHA256}
 }
 
-func indexItem(it catalog.Item) (index.Item, error) {
-	out := index.Item{App: it.App, Track: it.Track, Version: it.Version, Size: it.Size, Attrs: it.Attrs()}
-	if _, err := hex.Decode(out.MD5[:], []byte(it.MD5)); err != nil {
-		return out, fmt.Errorf("item %s: md5: %w", it.Key(), err)
+func indexItem(it catalog.Step) (index.Item, error) {
+	out := index.Item{App: it.App, Track: it.Track, Version: it.Version, Size: it.Size, Attrs: it.Attrs(), Role: it.Role}
+	if it.Partial() {
+		out.Salt, out.Share = it.Salt(), uint16(it.Rollout.Places())
 	}
-	if _, err := hex.Decode(out.SHA256[:], []byte(it.SHA256)); err != nil {
-		return out, fmt.Errorf("item %s: sha256: %w", it.Key(), err)
+	var err error
+	if out.MD5, out.SHA256, err = digestsOf(it.Item); err != nil {
+		return out, err
+	}
+	for _, passed := range it.Passed {
+		var d index.Digests
+		if d.MD5, d.SHA256, err = digestsOf(passed); err != nil {
+			return out, fmt.Errorf("item %s: %w", it.Key(), err)
+		}
+		out.Passed = append(out.Passed, d)
 	}
 	return out, nil
+}
+
+func digestsOf(it catalog.Item) (md5 [16]byte, sha256 [32]byte, err error) {
+	if _, err := hex.Decode(md5[:], []byte(it.MD5)); err != nil {
+		return md5, sha256, fmt.Errorf("item %s: md5: %w", it.Key(), err)
+	}
+	if _, err := hex.Decode(sha256[:], []byte(it.SHA256)); err != nil {
+		return md5, sha256, fmt.Errorf("item %s: sha256: %w", it.Key(), err)
+	}
+	return md5, sha256, nil
 }
 
 // itemState is what the object store knows of an item's binary.
@@ -163,7 +186,7 @@ func (b *Builder) gone(ctx context.Context, items []catalog.Item) ([]catalog.Ite
 }
 
 func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (itemState, error) {
-	entry, err := indexItem(it)
+	entry, err := indexItem(catalog.Step{Item: it})
 	if err != nil {
 		return itemState{}, err
 	}

@@ -29,7 +29,8 @@ type Coverage struct {
 
 	Combinations float64 // all there are; can be astronomical
 	Considered   int     // of them, looked at
-	Matching     int     // of those, the ones that get at least one item
+	Variants     int     // looked at beside those: devices of one combination in other rollouts, or before other floors
+	Matching     int     // of all these, the ones that get at least one item
 	Bundles      int     // as many manifests
 	Bytes        int64   // of the binaries in the bundles: the bundles are smaller
 	LeftOut      LeftOut
@@ -38,6 +39,7 @@ type Coverage struct {
 // LeftOut counts what is beyond the limits, as far as it was looked at. It is composed on request.
 type LeftOut struct {
 	Combinations float64 `json:"combinations"` // never looked at
+	Mixed        int     `json:"mixed"`        // looked at, and not in every mixture of rollouts and floors
 	Sets         int     `json:"sets"`         // without any bundle
 	Bundles      int     `json:"bundles"`      // of sets and of subsets
 	Bytes        int64   `json:"bytes"`        // of the binaries in them
@@ -63,8 +65,8 @@ func bundleBytes(set edge.Set, held edge.Mask) int64 {
 	return n
 }
 
-// Cover enumerates the combinations of an index, those that name the fewest attributes first, and
-// spends the limits of its Params on: the full bundle of every distinct set; then, for every set,
+// Cover enumerates the combinations of an index, those that name the fewest attributes first, each in the mixtures of
+// rollouts and floors that devices of it can be in, and spends the limits of its Params on: the full bundle of every distinct set; then, for every set,
 // the upgrade paths from the retained earlier indexes (the items that a device of the same
 // combination already held then); then every other subset of the small sets. What does not fit is
 // passed over and smaller ones after it may still fit. Time and memory are bounded by the limits,
@@ -74,11 +76,24 @@ func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	dims := edge.DimensionsOf(ix)
 	c.out.Combinations = dims.Count()
 	dims.Each(func(named int, s edge.Selection) bool {
-		if uint64(c.out.Considered) == ix.Params.MaxCombinations {
-			return false
+		devices, all := dims.Devices(s)
+		for i, d := range devices {
+			if uint64(c.out.Considered+c.out.Variants) == ix.Params.MaxCombinations {
+				if i > 0 {
+					c.out.LeftOut.Mixed++
+				}
+				return false
+			}
+			if i == 0 {
+				c.out.Considered++
+			} else {
+				c.out.Variants++
+			}
+			c.device(ix, earlier, named, d)
 		}
-		c.out.Considered++
-		c.combination(ix, earlier, named, s)
+		if !all {
+			c.out.LeftOut.Mixed++
+		}
 		return true
 	})
 	c.out.LeftOut.Combinations = max(0, c.out.Combinations-float64(c.out.Considered))
@@ -107,8 +122,8 @@ type candidate struct {
 	upgrades []edge.Mask
 }
 
-func (c *coverer) combination(ix *index.Index, earlier []*index.Index, named int, s edge.Selection) {
-	set, err := edge.Resolve(ix, s)
+func (c *coverer) device(ix *index.Index, earlier []*index.Index, named int, d edge.Device) {
+	set, err := edge.Resolve(ix, d)
 	if err != nil {
 		c.out.LeftOut.TooLarge++
 		return
@@ -126,7 +141,7 @@ func (c *coverer) combination(ix *index.Index, earlier []*index.Index, named int
 	}
 	cand := &c.sets[at]
 	for _, old := range earlier {
-		before, err := edge.Resolve(old, s)
+		before, err := edge.Resolve(old, d)
 		if err != nil {
 			continue
 		}

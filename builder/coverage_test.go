@@ -64,7 +64,7 @@ func TestAHugeCatalogIsPlannedWithinItsBudget(t *testing.T) {
 	for i := range 40 {
 		sel, err := edge.ParseSelection(fmt.Sprintf("cpuArch=armv8&attrATTR%02d=nightly", i))
 		must(t, err)
-		set, err := edge.Resolve(ix, sel)
+		set, err := edge.Resolve(ix, edge.Device{Selection: sel})
 		must(t, err)
 		if set.Len() != 2 || !prebuilt[set.ID()] {
 			t.Fatalf("attribute %d alone is not prebuilt (%d items)", i, set.Len())

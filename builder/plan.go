@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
+	"precast/edge"
 	"precast/internal/catalog"
 	"precast/internal/index"
 )
@@ -47,13 +49,59 @@ type Report struct {
 	Items        int         `json:"items"`
 	Combinations float64     `json:"combinations"`
 	Considered   int         `json:"considered"`
+	Variants     int         `json:"variants"` // of those, in other rollouts or before other floors
 	Matching     int         `json:"matching"`
 	Sets         int         `json:"sets"`
 	Bundles      int         `json:"bundles"` // covered, built or not; as many manifests
 	Bytes        int64       `json:"bytes"`   // of the binaries in them, before compression
 	Build        Work        `json:"build"`
 	LeftOut      LeftOut     `json:"leftOut"`
+	Rollouts     []Rollout   `json:"rollouts"`
+	Floors       []Floor     `json:"floors"`
 	Rejected     []Rejection `json:"rejected"`
+}
+
+// A Rollout is a release that is for a part of the fleet.
+type Rollout struct {
+	Key     catalog.Key `json:"key"`
+	Version string      `json:"version"`
+	Percent float64     `json:"percent"` // of the devices with a slot
+	Salt    string      `json:"salt"`
+	Over    string      `json:"over,omitempty"` // version that the others get; empty: nothing
+	// NoRoom: the table at the edge has no room for it, so that nobody gets it.
+	NoRoom bool `json:"noRoom,omitempty"`
+}
+
+// A Floor is a release that has to be passed through.
+type Floor struct {
+	Key     catalog.Key `json:"key"`
+	Version string      `json:"version"`
+	Before  string      `json:"before"` // version
+}
+
+// staged returns the rollouts and floors of an index.
+func staged(ix *index.Index) ([]Rollout, []Floor) {
+	rollouts, floors := []Rollout{}, []Floor{}
+	leftOut := edge.TableOf(ix).LeftOut
+	var release *index.Item
+	for i := range ix.Items {
+		it := &ix.Items[i]
+		key := catalog.Key{App: it.App, Track: it.Track}
+		if it.Role == index.Floor {
+			floors = append(floors, Floor{key, it.Version, release.Version})
+			continue
+		}
+		if it.Role == index.Previous {
+			rollouts[len(rollouts)-1].Over = it.Version
+		}
+		if release = it; it.Salt != "" {
+			rollouts = append(rollouts, Rollout{
+				Key: key, Version: it.Version, Percent: float64(it.Share) * 100 / index.Slots, Salt: it.Salt,
+				NoRoom: slices.Contains(leftOut, int32(i)),
+			})
+		}
+	}
+	return rollouts, floors
 }
 
 // Work is what a plan has to write.
@@ -69,9 +117,10 @@ func (p *Plan) Report() Report {
 	r := Report{
 		Sequence:     p.Target.Sequence,
 		Changed:      p.Changed(),
-		Items:        len(p.Target.Items),
+		Items:        p.Target.Len(),
 		Combinations: p.Coverage.Combinations,
 		Considered:   p.Coverage.Considered,
+		Variants:     p.Coverage.Variants,
 		Matching:     p.Coverage.Matching,
 		Sets:         len(p.Coverage.Sets),
 		Bundles:      p.Coverage.Bundles,
@@ -79,6 +128,7 @@ func (p *Plan) Report() Report {
 		LeftOut:      p.Coverage.LeftOut,
 		Rejected:     append([]Rejection{}, p.Rejected...),
 	}
+	r.Rollouts, r.Floors = staged(p.Target)
 	if p.Base != nil {
 		r.Generation = p.Base.Generation
 	}

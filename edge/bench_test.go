@@ -19,8 +19,8 @@ func BenchmarkDecide10000(b *testing.B) {
 	const query = "cpuArch=armv8&attrAttr7=prod&attrAttr11=beta&app4000=prod"
 	held := md5Of("app7", "15")
 	d := edge.Decide(ix, query, held)
-	if d.Status != edge.StatusOK || d.Set.Len() != 28 || d.Held.Empty() {
-		b.Fatalf("status %d, set of %d, held %s", d.Status, d.Set.Len(), d.Held)
+	if d.Status != edge.StatusOK || d.Set.Len() != 28 || d.Mask.Empty() {
+		b.Fatalf("status %d, set of %d, held %s", d.Status, d.Set.Len(), d.Mask)
 	}
 	b.Run("decide", func(b *testing.B) {
 		b.ReportAllocs()

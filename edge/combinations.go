@@ -14,6 +14,9 @@ type Dimensions struct {
 	Archs    []string // sorted; the last one has no operating system
 	OSTracks []string // the default track first
 	Attrs    []Attribute
+
+	table Table
+	known map[string][]cohort // by the shares that a selection meets
 }
 
 // Attribute is one attribute and the tracks at which some item has it.
@@ -25,7 +28,7 @@ type Attribute struct {
 // DimensionsOf returns the dimensions of an index. Apps asked for by name are not among them: the
 // answers to those are composed on request.
 func DimensionsOf(ix *index.Index) Dimensions {
-	var d Dimensions
+	d := Dimensions{table: TableOf(ix), known: make(map[string][]cohort)}
 	osTracks := map[string]bool{DefaultTrack: true}
 	for _, app := range ix.AppNames() {
 		arch, ok := strings.CutPrefix(app, OSPrefix)

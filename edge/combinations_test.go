@@ -2,6 +2,7 @@ package edge_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -106,7 +107,7 @@ func TestCombinations(t *testing.T) {
 				t.Fatalf("%q after %d others: named %d after %d, want %d (exists: %t), seen: %t", query, len(seen), named, last, n, ok, seen[query])
 			}
 			seen[query], last = true, named
-			set, err := edge.Resolve(ix, s)
+			set, err := edge.Resolve(ix, edge.Device{Selection: s})
 			if err != nil {
 				t.Fatalf("resolve %q: %v", query, err)
 			}
@@ -126,7 +127,7 @@ func TestCombinations(t *testing.T) {
 					s.Attrs = append(s.Attrs, edge.Param{Name: a, Track: track})
 				}
 			}
-			set, err := edge.Resolve(ix, s)
+			set, err := edge.Resolve(ix, edge.Device{Selection: s})
 			if err != nil {
 				t.Fatalf("resolve %q: %v", s, err)
 			}
@@ -148,7 +149,7 @@ func TestSampleDimensions(t *testing.T) {
 			{Name: "gamer", Tracks: []string{"prod", "beta"}},
 		},
 	}
-	if fmt.Sprint(got) != fmt.Sprint(want) {
+	if !reflect.DeepEqual(got.Archs, want.Archs) || !reflect.DeepEqual(got.OSTracks, want.OSTracks) || !reflect.DeepEqual(got.Attrs, want.Attrs) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	if got.Count() != 3*2*3*2*3 {

@@ -26,42 +26,65 @@ const (
 type Decision struct {
 	Status int
 	Error  string // for 400, 404 and 503
-	// Selection, Set and Held say what answers when Status is 200 or 304.
-	Selection Selection
-	Set       Set
-	Held      Mask
-	// Epoch is that of the statement, if the selection asks for one. Whoever has a clock and a schedule
-	// sets it, after Decide: the edge has neither.
+	// Device, Set and Held say what answers when Status is 200 or 304.
+	Device
+	Set  Set
+	Mask Mask // held, of the set
+	// Claims are those of a statement, if the selection asks for one.
+	Claims Claims
+	// Epoch is that of the statement. Whoever has a clock and a schedule sets it, after Decide: the edge has
+	// neither.
 	Epoch uint64
 }
 
-// Decide answers a request: query is the raw query string and held the list of digests, as in
+// Decide answers a device: query is the raw query string and held the list of digests, as in
 // If-None-Match. ix is the published index, nil before the first publish.
 func Decide(ix *index.Index, query, held string) Decision {
-	selection, err := ParseSelection(query)
+	return TableOf(ix).Decide(query, held)
+}
+
+// Decide is the function Decide with the index of the table.
+func (t Table) Decide(query, held string) Decision {
+	s, slot, err := ParseQuery(query)
 	if err != nil {
 		return refuse(err)
 	}
+	return t.decide(s, t.Cohort(s, slot), held)
+}
+
+// DecideCohort answers a request in which the slot has become a cohort, as it does at the CDN: query is the
+// canonical query, and cohort what is in CohortHeader.
+func (t Table) DecideCohort(query, cohort, held string) Decision {
+	s, err := ParseSelection(query)
+	if err != nil {
+		return refuse(err)
+	}
+	return t.decide(s, ParseCohort(cohort), held)
+}
+
+func (t Table) decide(s Selection, c Cohort, held string) Decision {
 	tags, err := ParseTags(held)
 	if err != nil {
 		return refuse(err)
 	}
-	if ix == nil {
+	if t.Index == nil {
 		return Decision{Status: StatusUnavailable, Error: ErrNoIndex}
 	}
-	set, err := Resolve(ix, selection)
+	device := Device{Selection: s, Cohort: c, Held: tags}
+	set, err := Resolve(t.Index, device)
 	if err != nil {
 		return refuse(err)
 	}
 	if set.Len() == 0 {
 		return Decision{Status: StatusNotFound, Error: ErrNotFound}
 	}
-	d := Decision{Status: StatusOK, Selection: selection, Set: set}
-	if selection.Payload == Statement {
-		return d // whatever the device holds
+	d := Decision{Status: StatusOK, Device: device, Set: set}
+	if s.Payload == Statement { // whatever the device holds
+		d.Claims = t.Claims(device)
+		return d
 	}
-	d.Held = set.Held(tags)
-	if d.Held.Full(set.Len()) {
+	d.Mask = set.Held(tags)
+	if d.Mask.Full(set.Len()) {
 		d.Status = StatusNotModified
 	}
 	return d
@@ -71,12 +94,12 @@ func Decide(ix *index.Index, query, held string) Decision {
 func (d Decision) Object() (kind layout.Kind, key string) {
 	switch d.Selection.Payload {
 	case MetadataOnly:
-		return layout.Manifest, layout.ManifestKey(d.Set.ID(), d.Held.String())
+		return layout.Manifest, layout.ManifestKey(d.Set.ID(), d.Mask.String())
 	case Statement:
-		selection := digest([]byte(d.Selection.Bare().String()))
-		return layout.Statement, layout.StatementKey(d.Set.Index.Generation, d.Epoch, Hex(selection[:]))
+		sum := digest([]byte(d.Selection.Bare().String() + "\n" + d.Set.ID() + "\n" + d.Claims.text()))
+		return layout.Statement, layout.StatementKey(d.Set.Index.Generation, d.Epoch, Hex(sum[:]))
 	default:
-		return layout.Bundle, layout.BundleKey(d.Set.ID(), d.Held.String())
+		return layout.Bundle, layout.BundleKey(d.Set.ID(), d.Mask.String())
 	}
 }
 

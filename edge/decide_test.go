@@ -25,8 +25,8 @@ func TestSampleSelections(t *testing.T) {
 		if d.Status != edge.StatusOK || d.Error != "" || files(d.Set) != c.want {
 			t.Errorf("%s: status %d %s, got  %s\nwant %s", c.query, d.Status, d.Error, files(d.Set), c.want)
 		}
-		if !d.Held.Empty() || d.Selection.Payload != edge.FullPayload {
-			t.Errorf("%s: held %s, payload %d", c.query, d.Held, d.Selection.Payload)
+		if !d.Mask.Empty() || d.Selection.Payload != edge.FullPayload {
+			t.Errorf("%s: held %s, payload %d", c.query, d.Mask, d.Selection.Payload)
 		}
 		equalsReference(t, sampleIndexItems(), c.query, "")
 	}
@@ -234,8 +234,8 @@ func TestHeld(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := edge.Decide(sampleIndex(), query, c.held)
-			if d.Status != c.status || d.Held.String() != c.mask {
-				t.Errorf("status %d, mask %s, want %d, %s", d.Status, d.Held, c.status, c.mask)
+			if d.Status != c.status || d.Mask.String() != c.mask {
+				t.Errorf("status %d, mask %s, want %d, %s", d.Status, d.Mask, c.status, c.mask)
 			}
 			equalsReference(t, sampleIndexItems(), query, c.held)
 		})

@@ -13,7 +13,7 @@ import (
 // Whatever a query is, it is refused in words, or has one canonical form.
 func FuzzParseSelection(f *testing.F) {
 	for _, q := range []string{
-		"", "&", "=", "cpuArch=armv8", "cpuArch=armv8&os=beta&attrGamer=prod&videoStreamer=beta&payloadType=metadataOnly",
+		"", "&", "=", "cpuArch=armv8", "cpuArch=armv8&os=beta&attrGamer=prod&videoStreamer=beta&payloadType=metadataOnly", "cpuArch=x&slot=007", "cpuArch=x&SLOT=10000",
 		"cpuArch=%61%2b+%zz", "cpuArch=%", "cpuArch=a\x00b", "cpuArch=\xff", "cpuArch=%00", "cpuArch=é&attr=x&attrX=é",
 		strings.Repeat("a=b&", 200) + "cpuArch=x", "cpuArch=" + strings.Repeat("é", 200), strings.Repeat("&", 8193),
 	} {

@@ -90,12 +90,12 @@ func equalsReference(t tb, items []index.Item, query, held string) {
 		if g := got.Set.Item(i); g.App != it.App || g.Track != it.Track || g.Version != it.Version || g.SHA256 != it.SHA256 {
 			t.Fatalf("item %d is %s/%s %s, want %s/%s %s, for query %q", i, g.App, g.Track, g.Version, it.App, it.Track, it.Version, query)
 		}
-		if got.Held.Has(i) != want.held[i] {
-			t.Fatalf("item %d held: %t, want %t, for query %q, held %q", i, got.Held.Has(i), want.held[i], query, held)
+		if got.Mask.Has(i) != want.held[i] {
+			t.Fatalf("item %d held: %t, want %t, for query %q, held %q", i, got.Mask.Has(i), want.held[i], query, held)
 		}
 	}
 	for i := len(want.items); i < edge.MaxSet; i++ {
-		if got.Held.Has(i) {
+		if got.Mask.Has(i) {
 			t.Fatalf("item %d is held, of a set of %d", i, len(want.items))
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -48,7 +49,7 @@ func reference(items []index.Item, query, ifNoneMatch string) answer {
 		wanted := lower(it.App) == "os_"+arch && itemTrack == track
 		for key, value := range params {
 			switch {
-			case key == "cpuarch" || key == "os" || key == "payloadtype" || itemTrack != value:
+			case key == "cpuarch" || key == "os" || key == "payloadtype" || key == "slot" || itemTrack != value:
 			case strings.HasPrefix(key, "attr"):
 				for _, attr := range it.Attrs {
 					wanted = wanted || key == "attr"+lower(attr)
@@ -98,10 +99,15 @@ func referenceParams(query string) (map[string]string, bool) {
 	}
 	// The canonical query has the same limit. What is left out of it:
 	for key, value := range params {
-		if key == "attr" || key == "os" && value == "prod" || key == "payloadtype" && value == "fullpayload" {
+		if key == "attr" || key == "slot" || key == "os" && value == "prod" || key == "payloadtype" && value == "fullpayload" {
 			continue
 		}
 		length += 2 + escapedLen(key) + escapedLen(value) // with '=', and '&' before or after
+	}
+	slot, given := params["slot"]
+	number, err := strconv.ParseUint(slot, 10, 64)
+	if given && (err != nil || number > 9999) && strings.Trim(slot, "0") != "" {
+		return nil, false
 	}
 	return params, length-1 <= 8000
 }

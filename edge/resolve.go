@@ -16,26 +16,24 @@ type Set struct {
 	Positions []int32 // ascending
 }
 
-// Resolve returns what the selection gets from the index: the operating system of its architecture
+// Device is all of a device that decides what it gets.
+type Device struct {
+	Selection
+	Cohort Cohort
+	Held   Tags // tell how far it has come, where there are floors
+}
+
+// Resolve returns what the device gets from the index: the operating system of its architecture
 // at its track, every item with one of its attributes at that attribute's track, and every item it
 // names at the track it names. Tracks never fall back to one another. What the catalog does not
 // have is passed over. The set may be empty. Its error is a BadRequest.
-func Resolve(ix *index.Index, s Selection) (Set, error) {
+//
+// Of an item that is being rolled out, it gets the first release whose rollout it is in, or that has none. If that
+// one has floors, and the device holds neither it, nor a newer one, nor the newest floor or what came after that,
+// it gets the first floor that it has not passed.
+func Resolve(ix *index.Index, d Device) (Set, error) {
 	set := Set{Index: ix}
-	add := func(candidates []int32, track string) {
-		for _, i := range candidates {
-			if index.Fold(ix.Items[i].Track) == track {
-				set.Positions = append(set.Positions, i)
-			}
-		}
-	}
-	add(ix.Apps(OSPrefix+s.Arch), s.OS)
-	for _, a := range s.Attrs {
-		add(ix.WithAttr(a.Name), a.Track)
-	}
-	for _, a := range s.Apps {
-		add(ix.Apps(a.Name), a.Track)
-	}
+	each(ix, d, func(_, step int32) { set.Positions = append(set.Positions, step) })
 	slices.Sort(set.Positions)
 	set.Positions = slices.Compact(set.Positions)
 	set.Positions = distinct(ix, set.Positions)
@@ -43,6 +41,70 @@ func Resolve(ix *index.Index, s Selection) (Set, error) {
 		return Set{}, BadRequest("Selection matches " + strconv.Itoa(len(set.Positions)) + " packages, more than " + strconv.Itoa(MaxSet))
 	}
 	return set, nil
+}
+
+// each calls yield with the release that the device gets of every item that its selection meets, and with the
+// floor that it gets first, or else the same release again. An item may come more than once.
+func each(ix *index.Index, d Device, yield func(release, step int32)) {
+	staged := ix.Staged()
+	add := func(candidates []int32, track string, byName bool) {
+		for _, i := range candidates {
+			if index.Fold(ix.Items[i].Track) != track {
+				continue
+			}
+			if !staged {
+				yield(i, i)
+				continue
+			}
+			// Attributes are those of the release that the device is to get, not of any other.
+			if release := admitted(ix, ix.Head(i), d.Cohort); release == i || byName && release >= 0 {
+				yield(release, next(ix, release, d.Held))
+			}
+		}
+	}
+	add(ix.Apps(OSPrefix+d.Arch), d.OS, true)
+	for _, a := range d.Attrs {
+		add(ix.WithAttr(a.Name), a.Track, false)
+	}
+	for _, a := range d.Apps {
+		add(ix.Apps(a.Name), a.Track, true)
+	}
+}
+
+// admitted returns the newest release of an item that a cohort gets, -1 for none.
+func admitted(ix *index.Index, head int32, c Cohort) int32 {
+	for i := head; i < ix.Next(head); i++ {
+		it := &ix.Items[i]
+		if it.Role != index.Floor && (it.Salt == "" || c.In(it.Salt, it.Share)) {
+			return i
+		}
+	}
+	return -1
+}
+
+// next returns what comes next on the way to a release: itself, or a floor.
+func next(ix *index.Index, release int32, held Tags) int32 {
+	if int(release)+1 == len(ix.Items) || ix.Items[release+1].Role != index.Floor {
+		return release
+	}
+	for i := ix.Head(release); i <= release; i++ {
+		if it := &ix.Items[i]; it.Role != index.Floor && held.holds(it.MD5, it.SHA256) {
+			return release // it has come further already
+		}
+	}
+	step := release
+	for i := release + 1; int(i) < len(ix.Items) && ix.Items[i].Role == index.Floor; i++ {
+		it := &ix.Items[i]
+		passed := held.holds(it.MD5, it.SHA256)
+		for _, p := range it.Passed {
+			passed = passed || held.holds(p.MD5, p.SHA256)
+		}
+		if passed {
+			break
+		}
+		step = i
+	}
+	return step
 }
 
 // distinct drops, in place, every item that is the same release as an earlier one: the same release
@@ -117,7 +179,7 @@ func (s Set) Held(t Tags) Mask {
 		return m
 	}
 	for i := range s.Positions {
-		if t.holds(s.Item(i)) {
+		if it := s.Item(i); t.holds(it.MD5, it.SHA256) {
 			m = m.With(i)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 const (
 	// HeldHeader brings the held tags in canonical form (Tags.String). It is part of the cache key.
 	HeldHeader = "X-Precast-Held"
+	// CohortHeader brings the rollouts that the device is in (Cohort.String). It is part of the cache key.
+	CohortHeader = "X-Precast-Cohort"
 	// SelectionHeader brings the canonical selection (Selection.String) to the composer: an object's
 	// path names a set, and a set ID does not tell its items. The origin handler moves it here from
 	// the query, in which an object store would look for parameters of its own.

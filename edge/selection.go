@@ -35,6 +35,7 @@ const (
 	keyArch    = "cpuarch"
 	keyOS      = "os"
 	keyPayload = "payloadtype"
+	keySlot    = "slot"
 	attrPrefix = "attr"
 )
 
@@ -54,7 +55,7 @@ var payloads = [...]string{FullPayload: "fullpayload", MetadataOnly: "metadataon
 // query parameter means something else.
 func ReservedApp(app string) bool {
 	switch folded := index.Fold(app); folded {
-	case keyArch, keyOS, keyPayload:
+	case keyArch, keyOS, keyPayload, keySlot:
 		return true
 	default:
 		return strings.HasPrefix(folded, attrPrefix)
@@ -71,6 +72,9 @@ const (
 	ErrMissingArch BadRequest = "Missing cpuArch query param"
 	ErrPayloadType BadRequest = "Invalid payloadType param"
 )
+
+// ErrSlot is the text of the 400 to a device with a slot that none has.
+const ErrSlot BadRequest = "slot is not a number from 0 to 9999"
 
 var errLongQuery = BadRequest("Query is longer than " + strconv.Itoa(MaxQuery) + " bytes")
 
@@ -93,14 +97,23 @@ func (s Selection) Bare() Selection {
 	return s
 }
 
-// ParseSelection reads the raw query of a request. Its error is a BadRequest.
+// ParseSelection reads the selection in the raw query of a request. Its error is a BadRequest.
 func ParseSelection(query string) (Selection, error) {
+	s, _, err := ParseQuery(query)
+	return s, err
+}
+
+// ParseQuery reads the raw query of a request: the selection, and the device's slot or NoSlot. A slot is no part
+// of the selection, since what it decides is whether the device is in a rollout. Its error is a BadRequest.
+func ParseQuery(query string) (Selection, int, error) {
+	slot := NoSlot
 	params, err := parseQuery(query)
 	if err != nil {
-		return Selection{}, err
+		return Selection{}, slot, err
 	}
 	s := Selection{OS: DefaultTrack}
 	payload := payloads[FullPayload]
+	var bad error // of a slot: other mistakes are told first
 	for _, p := range params {
 		switch {
 		case p.Name == keyArch:
@@ -109,6 +122,10 @@ func ParseSelection(query string) (Selection, error) {
 			s.OS = p.Track
 		case p.Name == keyPayload:
 			payload = p.Track
+		case p.Name == keySlot:
+			if slot, err = parseSlot(p.Track); err != nil {
+				bad = err
+			}
 		case strings.HasPrefix(p.Name, attrPrefix):
 			if name := p.Name[len(attrPrefix):]; name != "" {
 				s.Attrs = append(s.Attrs, Param{name, p.Track})
@@ -118,18 +135,40 @@ func ParseSelection(query string) (Selection, error) {
 		}
 	}
 	if s.Arch == "" {
-		return Selection{}, ErrMissingArch
+		return Selection{}, slot, ErrMissingArch
 	}
 	known := slices.Index(payloads[:], payload)
 	if known < 0 {
-		return Selection{}, ErrPayloadType
+		return Selection{}, slot, ErrPayloadType
+	}
+	if bad != nil {
+		return Selection{}, slot, bad
 	}
 	s.Payload = Payload(known)
 	// The canonical form is a query as well, and escapes can make it up to three times as long.
 	if len(query) > MaxQuery/3 && len(s.String()) > MaxQuery {
-		return Selection{}, errLongQuery
+		return Selection{}, slot, errLongQuery
 	}
-	return s, nil
+	return s, slot, nil
+}
+
+func parseSlot(s string) (int, error) {
+	for len(s) > 1 && s[0] == '0' {
+		s = s[1:]
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return NoSlot, ErrSlot
+		}
+	}
+	if len(s) > 4 {
+		return NoSlot, ErrSlot
+	}
+	slot, err := strconv.Atoi(s)
+	if err != nil {
+		return NoSlot, ErrSlot
+	}
+	return slot, nil
 }
 
 // parseQuery splits a query into folded parameters, sorted by name, the first of each name only.

@@ -87,12 +87,12 @@ func TestSetIDIgnoresTheRestOfTheIndex(t *testing.T) {
 		if err != nil {
 			t.Fatalf("parse: %v", err)
 		}
-		before, err := edge.Resolve(indexOf(items...), s)
+		before, err := edge.Resolve(indexOf(items...), edge.Device{Selection: s})
 		if err != nil {
 			t.Fatalf("resolve: %v", err)
 		}
 		more := append(slices.Clone(items), item("0 first", "other track", "9", "other"), item("~last", "other track", "9"))
-		after, err := edge.Resolve(indexOf(more...), s)
+		after, err := edge.Resolve(indexOf(more...), edge.Device{Selection: s})
 		if err != nil {
 			t.Fatalf("resolve: %v", err)
 		}

@@ -9,14 +9,14 @@ import (
 	"precast/internal/layout"
 )
 
-// A statement is of a generation, an epoch and the selection in its canonical form, and of nothing else.
+// A statement is of a generation, an epoch, the selection in its canonical form, and what that gets.
 func TestStatementObject(t *testing.T) {
 	ix := sampleIndex().With(7)
 	want := func(query, selection string, epoch uint64, held string) {
 		t.Helper()
 		d := edge.Decide(ix, query, held)
 		d.Epoch = epoch
-		sum := sha256.Sum256([]byte(selection))
+		sum := sha256.Sum256([]byte(selection + "\n" + d.Set.ID() + "\n"))
 		kind, key := d.Object()
 		if d.Status != edge.StatusOK || kind != layout.Statement || key != layout.StatementKey(7, epoch, hex.EncodeToString(sum[:])) {
 			t.Errorf("%s: status %d, kind %d, key %s", query, d.Status, kind, key)

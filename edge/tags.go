@@ -84,9 +84,10 @@ func isDigest(s string) bool {
 // String is the canonical header: the digests joined by commas.
 func (t Tags) String() string { return strings.Join(t, ",") }
 
-func (t Tags) holds(it *index.Item) bool {
+// holds tells whether a binary with these digests is among them.
+func (t Tags) holds(md5 [16]byte, sha256 [32]byte) bool {
 	for _, tag := range t {
-		if len(tag) == 32 && equalHex(tag, it.MD5[:]) || len(tag) == 64 && equalHex(tag, it.SHA256[:]) {
+		if len(tag) == 32 && equalHex(tag, md5[:]) || len(tag) == 64 && equalHex(tag, sha256[:]) {
 			return true
 		}
 	}

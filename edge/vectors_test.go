@@ -46,6 +46,7 @@ type decideVector struct {
 	Why     string            `json:"why"`
 	NoIndex bool              `json:"noIndex,omitempty"`
 	Query   string            `json:"query"`
+	Cohort  string            `json:"cohort,omitempty"`
 	Held    string            `json:"held"`
 	Status  int               `json:"status"`
 	Key     string            `json:"key,omitempty"`
@@ -109,7 +110,7 @@ func TestSelectionVectors(t *testing.T) {
 	}
 	wantTexts(t, errors, "Query is longer than 8000 bytes", "Query has more than 128 parameters", "Query has a broken percent escape",
 		"Query has a key or value longer than 255 bytes", "Query has a control character", "Query is not UTF-8",
-		string(edge.ErrMissingArch), string(edge.ErrPayloadType))
+		string(edge.ErrMissingArch), string(edge.ErrPayloadType), string(edge.ErrSlot))
 	golden(t, "selection.json", vectors)
 }
 
@@ -149,11 +150,11 @@ func TestDecideVectors(t *testing.T) {
 		if c.noIndex {
 			source = &none
 		}
-		d := edge.Decide(source.Index(), c.query, c.held)
+		d := source.DecideCohort(c.query, c.cohort, c.held)
 		if d.Status != c.status {
 			t.Errorf("%s: status %d %s, want %d", c.why, d.Status, d.Error, c.status)
 		}
-		v := decideVector{Why: c.why, NoIndex: c.noIndex, Query: c.query, Held: c.held, Status: d.Status}
+		v := decideVector{Why: c.why, NoIndex: c.noIndex, Query: c.query, Cohort: c.cohort, Held: c.held, Status: d.Status}
 		if d.Status == edge.StatusOK {
 			_, v.Key = d.Object()
 		} else {
@@ -166,7 +167,7 @@ func TestDecideVectors(t *testing.T) {
 		"Query is longer than 8000 bytes", "Query has more than 128 parameters", "Query has a broken percent escape",
 		"Query has a key or value longer than 255 bytes", "Query has a control character", "Query is not UTF-8",
 		"If-None-Match is longer than 20480 bytes", "If-None-Match has more than 64 digests",
-		string(edge.ErrMissingArch), string(edge.ErrPayloadType))
+		string(edge.ErrMissingArch), string(edge.ErrPayloadType), string(edge.ErrSlot))
 	golden(t, "decide.json", vectors)
 }
 
@@ -227,6 +228,21 @@ func selectionInputs() []selectionInput {
 	refused("a payload type with a blank", "cpuArch=armv8&payloadType=fullPayload%20")
 	refused("a payload type of an escaped NUL is a control character first", "cpuArch=armv8&payloadType=%00")
 	ok("a payload type without a value", "cpuArch=armv8&payloadType=")
+	ok("a slot is no part of the selection", "cpuArch=armv8&slot=42")
+	ok("slots go to 9999", "SLOT=9999&cpuArch=armv8")
+	ok("a slot with zeros before it", "cpuArch=armv8&slot=000000042")
+	ok("a slot of zeros", "cpuArch=armv8&slot=00000")
+	ok("a slot, escaped", "cpuArch=armv8&s%6Cot=%34%32")
+	ok("a slot without a value", "cpuArch=armv8&slot=")
+	ok("the first slot counts", "cpuArch=armv8&slot=1&slot=x")
+	refused("the first slot counts, also if it is wrong", "cpuArch=armv8&slot=x&slot=1")
+	refused("a slot beyond the last", "cpuArch=armv8&slot=10000")
+	refused("a slot far beyond the last", "cpuArch=armv8&slot=99999999999999999999999")
+	refused("a negative slot", "cpuArch=armv8&slot=-1")
+	refused("a slot with a sign", "cpuArch=armv8&slot=%2B1")
+	refused("a slot with a fraction", "cpuArch=armv8&slot=1.0")
+	refused("a slot in other digits", "cpuArch=armv8&slot=%D9%A1")
+	refused("a wrong payload type, before a wrong slot", "cpuArch=armv8&payloadType=zip&slot=x")
 	ok("the first payload type counts", "cpuArch=armv8&payloadType=metadataOnly&payloadType=zip")
 	refused("the first payload type counts, also if it is wrong", "cpuArch=armv8&payloadType=zip&payloadType=fullPayload")
 	ok("attr without a name says nothing", "cpuArch=armv8&attr=prod")
@@ -520,6 +536,7 @@ func vectorItems() []index.Item {
 		item("x+y=1&2", "prod", "50%"), item("a/b", "prod", "1"),
 		item("😀", "prod", "1"), item("\uFFFD", "prod", "1"),
 	)
+	items = append(items, stagedItems()...)
 	for i := range edge.MaxSet + 1 {
 		attrs := []string{"crowd"}
 		if i < edge.MaxSet {
@@ -530,8 +547,30 @@ func vectorItems() []index.Item {
 	return items
 }
 
+// stagedItems are an app in two rollouts, one over the other, with floors; and another one whose rollout has the
+// salt of the newer of these, and a larger share, over nothing.
+func stagedItems() []index.Item {
+	floor := func(version string, passed ...string) index.Item {
+		it := item("pump", "prod", version)
+		it.Role = index.Floor
+		for _, v := range passed {
+			p := item("pump", "prod", v)
+			it.Passed = append(it.Passed, index.Digests{MD5: p.MD5, SHA256: p.SHA256})
+		}
+		return it
+	}
+	newest, old, oldest := item("pump", "prod", "4.0", "wet", "new"), item("pump", "prod", "3.5", "wet"), item("pump", "prod", "1.0", "wet")
+	newest.Salt, newest.Share = "spring", 500
+	old.Role, old.Salt, old.Share = index.Previous, "winter", 9000
+	oldest.Role = index.Previous
+	valve := item("valve", "prod", "2", "wet")
+	valve.Salt, valve.Share = "spring", 2000
+	return []index.Item{newest, floor("3.0", "3.1", "3.2"), floor("2.0", "3.5"), old, floor("2.0", "2.1"), oldest, valve}
+}
+
 type decideInput struct {
 	why, query, held string
+	cohort           string
 	status           int
 	noIndex          bool
 }
@@ -586,6 +625,43 @@ func decideInputs() []decideInput {
 	ok("a statement; whoever signs sets the epoch, which is 0 here", "attrgamer=prod&cpuarch=armv8&payloadtype=statement")
 	ok("a statement, everything held", "cpuarch=armv8&payloadtype=statement", osProd)
 	add(404, "a statement about nothing", "cpuarch=riscv&payloadtype=statement")
+
+	staged := func(status int, why, cohort, query string, held ...string) {
+		add(status, why, query, held...)
+		all[len(all)-1].cohort = cohort
+	}
+	pump := func(version string) string { return md5Of("pump", version) }
+	const wet = "attrwet=prod&cpuarch=x"
+	staged(200, "in no rollout: the oldest release", "", wet)
+	staged(304, "in no rollout, and up to date", "", wet, pump("1.0"))
+	staged(200, "in the older rollout: its floor first", "winter~9000", wet)
+	staged(200, "in the older rollout, its floor held", "winter~9000", wet, pump("2.0"))
+	staged(200, "in the older rollout, its floor passed", "winter~9000", wet, pump("2.1"))
+	staged(200, "in the older rollout, another floor than its own held", "winter~9000", wet, pump("3.0"))
+	staged(200, "in the newer rollout: the oldest floor first", "spring~500.winter~9000", wet)
+	staged(200, "in the newer rollout alone", "spring~500", wet)
+	staged(200, "in the newer rollout, the first floor held", "spring~500", wet, pump("2.0"))
+	staged(200, "in the newer rollout, the second floor held", "spring~500", wet, sha256Of("pump", "3.0"))
+	staged(200, "in the newer rollout, the second floor passed", "spring~500", wet, pump("3.2"))
+	staged(200, "in the newer rollout, the older release held: it has passed one of two floors", "spring~500", wet, pump("3.5"))
+	staged(304, "in the newer rollout, and up to date", "spring~500", wet, pump("4.0"), md5Of("valve", "2"))
+	staged(200, "out of the newer rollout, its release held: no floor of the older one", "winter~9000", wet, pump("4.0"))
+	staged(200, "in the larger of two shares only", "spring~2000", wet)
+	staged(200, "in a smaller share than there is now", "spring~100.winter~100", wet)
+	staged(200, "in a larger share than there is now: in none of it", "winter~9001", wet)
+	staged(200, "an attribute that only the newer release has, and it gets that one", "spring~500", "attrnew=prod&cpuarch=x", pump("3.0"))
+	staged(404, "an attribute that only the newer release has, and it gets another one", "winter~9000", "attrnew=prod&cpuarch=x")
+	staged(200, "an app by its name", "winter~9000", "cpuarch=x&pump=prod", pump("2.0"))
+	staged(404, "rolled out over nothing", "", "cpuarch=x&valve=prod")
+	staged(200, "rolled out over nothing, and in it", "spring~500", "cpuarch=x&valve=prod")
+	staged(200, "what is no cohort", "spring~x.~5.SPRING~500.spring~10000.winter", wet)
+	staged(200, "a cohort that is too long", "spring~500."+strings.Repeat("a~1.", 300), wet)
+	staged(200, "the statement of the oldest release", "", wet+"&payloadtype=statement")
+	staged(200, "the statement of a floor", "spring~500", wet+"&payloadtype=statement")
+	staged(200, "the statement of the next floor", "spring~500", wet+"&payloadtype=statement", pump("2.0"))
+	staged(200, "the statement of the newest release", "spring~500", wet+"&payloadtype=statement", pump("3.0"))
+	add(200, "a slot alone is no cohort: the viewer function makes one of it", wet+"&slot=1")
+	add(400, "no slot", wet+"&slot=10000")
 
 	set := "attrgamer=prod&cpuarch=armv8" // os_armv8 1.1.0, scoreboard 1.0.0, videoStreamer 0.0.1
 	ok("the first of three held", set, osProd)

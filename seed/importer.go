@@ -148,6 +148,10 @@ type prepared struct {
 
 func (im *Importer) prepare(ctx context.Context, before []catalog.Item, releases []Release, replace bool) (prepared, error) {
 	var p prepared
+	old := make(map[catalog.Key]*catalog.Item, len(before))
+	for i := range before {
+		old[before[i].Key()] = &before[i]
+	}
 	seen := make(map[catalog.Key]bool)
 	for _, r := range releases {
 		if seen[r.Key()] {
@@ -160,6 +164,10 @@ func (im *Importer) prepare(ctx context.Context, before []catalog.Item, releases
 			if it, sum, err = describe(ctx, it, r.Open); err != nil {
 				return prepared{}, err
 			}
+		}
+		var err error
+		if it, err = catalog.Succeed(it, old[r.Key()]); err != nil {
+			return prepared{}, err
 		}
 		p.res.Items = append(p.res.Items, it)
 		p.sums = append(p.sums, sum)

@@ -17,7 +17,7 @@ if (wrong) throw new Error(`the index is ${wrong}`);
 function end(request) {
   const { uri, querystring, headers } = request;
   if (uri !== '/package') return undefined;
-  const { status, key, ...texts } = go.decide(querystring, headers['x-precast-held']?.value ?? '');
+  const { status, key, ...texts } = go.decide(querystring, headers['x-precast-held']?.value ?? '', 0, headers['x-precast-cohort']?.value ?? '');
   if (key !== '') return { status, key };
   const lines = texts.headers.split('\n').filter(Boolean).map((line) => line.split(': '));
   let response = { statusCode: status, headers: Object.fromEntries(lines.map(([name, value]) => [name.toLowerCase(), { value }])), cookies: {} };

@@ -65,7 +65,7 @@ type asked struct {
 // viewer is the packed function.js in a Node process, with edge.wasm and response.js behind it.
 type viewer struct {
 	process *nodeproc.Process
-	index   *index.Index
+	table   edge.Table
 }
 
 func startFunction(t testing.TB) *viewer {
@@ -89,7 +89,7 @@ func startFunction(t testing.TB) *viewer {
 			t.Error(err)
 		}
 	})
-	return &viewer{p, ix}
+	return &viewer{p, edge.TableOf(ix)}
 }
 
 // vectorIndex is the index of the golden vectors.
@@ -123,7 +123,7 @@ func (f *viewer) ask(requests []request) ([]asked, error) {
 }
 
 // native is what the Go code makes of a request.
-func native(ix *index.Index, r request, query string) answer {
+func native(table edge.Table, r request, query string) answer {
 	if r.Method != "GET" && r.Method != "HEAD" {
 		refusal := refuse(405, "Use GET or HEAD")
 		refusal.Headers.(map[string]any)["allow"] = "GET, HEAD"
@@ -144,7 +144,7 @@ func native(ix *index.Index, r request, query string) answer {
 	if r.URI != "/package" {
 		return refuse(404, "Not found: devices ask for /package?cpuArch=...")
 	}
-	selection, err := edge.ParseSelection(query)
+	selection, slot, err := edge.ParseQuery(query)
 	if err != nil {
 		return refuse(edge.StatusBadRequest, err.Error())
 	}
@@ -163,7 +163,13 @@ func native(ix *index.Index, r request, query string) answer {
 		headers["if-none-match"] = anyOf([]string{`"` + tag + `"`})
 	}
 	// The whole way, without the canonical forms between.
-	d := edge.Decide(ix, query, list)
+	d := table.DecideCohort(query, "", list)
+	if r.Store != nil { // the table
+		d = table.Decide(query, list)
+		if cohort := table.Cohort(selection, slot); len(cohort) > 0 {
+			headers[strings.ToLower(edge.CohortHeader)] = anyOf([]string{cohort.String()})
+		}
+	}
 	e := &end{Status: d.Status}
 	if d.Status == edge.StatusOK {
 		_, e.Key = d.Object()
@@ -212,7 +218,7 @@ func (f *viewer) compare(t failer, requests []request) []answer {
 		if got[i].Thrown != "" {
 			t.Fatalf("%+v: function.js throws %s", r, got[i].Thrown)
 		}
-		want := native(f.index, r, got[i].Sent)
+		want := native(f.table, r, got[i].Sent)
 		if !reflect.DeepEqual(got[i].answer, want) {
 			t.Fatalf("%+v:\nthe edge %+v, %+v\nGo       %+v, %+v", r, got[i].answer, got[i].End, want, want.End)
 		}
@@ -285,19 +291,23 @@ func TestVectorsDifferential(t *testing.T) {
 // TestDifferential compares requests of all kinds.
 func TestDifferential(t *testing.T) {
 	f := startFunction(t)
-	compared, ends := 0, make(map[int]int)
+	compared, ends, cohorts := 0, make(map[int]int), make(map[string]int)
 	rapid.Check(t, func(t *rapid.T) {
-		batch := append(rapid.SliceOfN(requests(), 50, 80).Draw(t, "requests"), rapid.SliceOfN(polls(f.index), 5, 10).Draw(t, "polls")...)
+		batch := append(rapid.SliceOfN(requests(), 50, 80).Draw(t, "requests"), rapid.SliceOfN(polls(f.table), 5, 10).Draw(t, "polls")...)
 		for _, a := range f.compare(t, batch) {
 			if a.End != nil {
 				ends[a.End.Status]++
+				cohorts[fmt.Sprint(a.Headers.(map[string]any)["x-precast-cohort"])]++
 			} else {
 				ends[a.Status]++
 			}
 		}
 		compared += len(batch)
 	})
-	t.Logf("%d requests compared, by status %v", compared, ends)
+	t.Logf("%d requests compared, by status %v, by cohort %v", compared, ends, cohorts)
+	if len(cohorts) < 4 {
+		t.Errorf("cohorts %v", cohorts)
+	}
 	for _, status := range []int{200, 304, 400, 404, 405} {
 		if ends[status] == 0 {
 			t.Errorf("none was answered with %d", status)
@@ -345,7 +355,7 @@ func FuzzFunction(f *testing.F) {
 			Headers: map[string][]string{"if-none-match": {presented(header)}}}}
 		for range 8 {
 			batch = append(batch, request{Method: "GET", URI: "/package", Query: presented(mutate(r, "cpuArch=armv8&attrGamer=prod", queryPieces())), Raw: true,
-				Headers: map[string][]string{"if-none-match": spellTags(r, heldOf(r, js.index))}})
+				Headers: map[string][]string{"if-none-match": spellTags(r, heldOf(r, js.table.Index))}})
 		}
 		for range 23 {
 			batch = append(batch, request{Method: "GET", URI: "/package", Query: presented(mutate(r, query, queryPieces())), Raw: r.IntN(5) > 0,

@@ -16,7 +16,7 @@ import (
 func queryPieces() []string {
 	return []string{
 		"cpuArch", "CPUARCH", "%63puArch", "os", "OS", "payloadType", "fullPayload", "metadataOnly", "statement", "attr", "attrGamer", "ATTR",
-		"prod", "beta", "armv8", "=", "=", "=", "&", "&", "&", "%", "%2", "%zz", "+", "%2B", "%26", "%3D", "%25", "%00", "%1f", "%7F",
+		"prod", "beta", "armv8", "slot", "SLOT", "slot=7", "=", "=", "=", "&", "&", "&", "%", "%2", "%zz", "+", "%2B", "%26", "%3D", "%25", "%00", "%1f", "%7F",
 		"\x00", "\x7f", "\n", "%C3%A4", "%c3", "%A4", "ä", "\xc3", "\xff", "%ED%A0%80", "%F0%9F%98%80", "😀", "%EF%BF%BD", "\uFFFD",
 		"%F4%90%80%80", "%E0%80%80", "!'()*", " ", "%20", "%41", "%5A", "%7e", "~", "-._", "?", "#", ";", "/", "__proto__", "1", "0", "10",
 		"constructor", "&cpuArch=armv8&", "&os=prod", strings.Repeat("a", 85), strings.Repeat("é", 43), "%C5%BF", "K", "İ", "\u2028",
@@ -61,11 +61,11 @@ func requests() *rapid.Generator[request] {
 }
 
 // polls generates what devices of a fleet send that hold some or all of an index's releases.
-func polls(ix *index.Index) *rapid.Generator[request] {
+func polls(table edge.Table) *rapid.Generator[request] {
 	tracks := []string{"", "prod", "beta"}
 	return rapid.Custom(func(t *rapid.T) request {
 		all := []param{{"cpuArch", "armv8"}}
-		for _, name := range []string{"os", "attrGamer", "attrCamera", "scoreboard"} {
+		for _, name := range []string{"os", "attrGamer", "attrCamera", "scoreboard", "attrWet", "pump", "valve"} {
 			if track := rapid.SampledFrom(tracks).Draw(t, name); track != "" {
 				all = append(all, param{name, track})
 			}
@@ -74,8 +74,11 @@ func polls(ix *index.Index) *rapid.Generator[request] {
 			all = append(all, param{"payloadType", "metadataOnly"})
 		}
 		r := chance(t)
-		return request{Method: "GET", URI: "/package", Raw: true, Query: spellQuery(r, all),
-			Headers: map[string][]string{"if-none-match": spellTags(r, heldOf(r, ix))}}
+		if r.IntN(4) > 0 {
+			all = append(all, param{"slot", fmt.Sprint(r.IntN(10000))})
+		}
+		return request{Method: "GET", URI: "/package", Raw: true, Query: spellQuery(r, all), Store: storeOf(table.Values()...),
+			Headers: map[string][]string{"if-none-match": spellTags(r, heldOf(r, table.Index))}}
 	})
 }
 

@@ -46,7 +46,7 @@ function wasi(state) {
 const VERDICTS = ['used', 'corrupt', 'of an unknown format version', 'older than the one in use'];
 
 // Limits of edge.Decide: what is longer is refused, so no more of it need be passed on.
-const MAX_QUERY = 8000, MAX_HEADER = 20480;
+const MAX_QUERY = 8000, MAX_HEADER = 20480, MAX_COHORT = 1024;
 
 // instantiate makes one instance. It is good until one of its functions throws a Fault.
 export function instantiate(module) {
@@ -80,11 +80,12 @@ export function instantiate(module) {
   return {
     exports, call,
     // decide answers a request; epoch is that of statements now.
-    decide(query, held, epoch = 0) {
+    decide(query, held, epoch = 0, cohort = '') {
       const v = view();
       const n = v.utf8Write(query.slice(0, MAX_QUERY + 1), base);
       const h = held === '' ? 0 : v.utf8Write(held.slice(0, MAX_HEADER + 1), base + n);
-      return answer(call(exports.decide, n, h, epoch));
+      const c = cohort === '' ? 0 : v.utf8Write(cohort.slice(0, MAX_COHORT + 1), base + n + h);
+      return answer(call(exports.decide, n, h, c, epoch));
     },
     unavailable: () => answer(call(exports.unavailable)),
     // offer takes an encoded index into use; it returns '' or what is wrong with the index.

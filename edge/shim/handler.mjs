@@ -3,7 +3,7 @@ import { instantiate, Fault } from './go.mjs';
 import { published } from './published.mjs';
 
 const PATH = '/package';
-const HELD = 'x-precast-held', SELECTION = 'x-precast-selection'; // edge.HeldHeader, edge.SelectionHeader
+const HELD = 'x-precast-held', COHORT = 'x-precast-cohort', SELECTION = 'x-precast-selection'; // edge.HeldHeader, and so on
 const REASONS = { 200: 'OK', 400: 'Bad Request', 404: 'Not Found', 503: 'Service Unavailable' };
 
 // The answer's texts are Go's lines of "name: value".
@@ -62,7 +62,7 @@ export function makeHandler({ module, get, config, log, now = Date.now }) {
 
   function decide(request) {
     const { headers, querystring } = request;
-    const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]), Math.floor(now() / 1000 / period));
+    const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]), Math.floor(now() / 1000 / period), joined(headers[COHORT]));
     if (key === '') return generated({ status, ...rest });
     // The object store must not see the device's query; the composer reads it from the header.
     request.uri = '/' + key;

@@ -1,5 +1,5 @@
 // The same decision in plain JavaScript, for comparison only: bench.mjs measures what Go as WebAssembly
-// costs beside it. It is written as one would write it, and holds the same limits.
+// costs beside it. It is written as one would write it, and holds the same limits. It knows no rollouts or floors.
 import { createHash } from 'node:crypto';
 
 const fold = (s) => s.replace(/[A-Z]+/g, (c) => c.toLowerCase());
@@ -10,7 +10,7 @@ export function parseIndex(b) {
   const uint = () => { let v = 0, scale = 1; for (;;) { const c = b[at++]; v += (c & 127) * scale; if (c < 128) return v; scale *= 128; } };
   const text = () => { const n = uint(); return b.toString('utf8', at, (at += n)); };
   const hex = (n) => b.toString('hex', at, (at += n));
-  if (b.toString('latin1', 0, 3) !== 'PCX' || b[3] !== 2 || crc32(b.subarray(0, -4)) !== b.readUInt32LE(b.length - 4)) throw new Error('corrupt');
+  if (b.toString('latin1', 0, 3) !== 'PCX' || b[3] !== 3 || crc32(b.subarray(0, -4)) !== b.readUInt32LE(b.length - 4)) throw new Error('corrupt');
   const ix = { generation: uint(), sequence: uint(), format: text(), baseURL: text(), items: [], byApp: new Map(), byAttr: new Map() };
   for (let i = 0; i < 5; i++) uint();
   text();
@@ -22,6 +22,7 @@ export function parseIndex(b) {
     it.record = record(it);
     add(ix.byApp, fold(it.app), i);
     for (let j = 0, m = uint(); j < m; j++) add(ix.byAttr, fold(attrs[uint()]), i);
+    if (b[at++] !== 0 || uint() !== 0) throw new Error('rollouts and floors are not for this one');
     ix.items.push(it);
   }
   return ix;
@@ -91,10 +92,6 @@ export function decide(ix, query, held, epoch = 0) {
   }
   if (set.length === 0) return { status: 404 };
   if (set.length > 256) return { status: 400 };
-  if (payload === 'statement') {
-    const bare = createHash('sha256').update(canonical.filter((p) => p !== 'payloadtype=statement').join('&')).digest('hex');
-    return { status: 200, key: `statements/${String(ix.generation).padStart(20, '0')}/${epoch}/${bare}`, selection: canonical.join('&') };
-  }
   const hash = createHash('sha256').update(field('precast set 1')).update(field(ix.format)).update(field(ix.baseURL));
   let mask = 0n, all = true;
   set.forEach((it, i) => {
@@ -102,7 +99,12 @@ export function decide(ix, query, held, epoch = 0) {
     if (tags.has(it.md5) || tags.has(it.sha256)) mask |= 1n << BigInt(i);
     else all = false;
   });
-  const id = hash.digest('hex'), metadata = payload === 'metadataonly';
+  const id = hash.digest('hex');
+  if (payload === 'statement') {
+    const what = createHash('sha256').update(`${canonical.filter((p) => p !== 'payloadtype=statement').join('&')}\n${id}\n`).digest('hex');
+    return { status: 200, key: `statements/${String(ix.generation).padStart(20, '0')}/${epoch}/${what}`, selection: canonical.join('&') };
+  }
+  const metadata = payload === 'metadataonly';
   const key = metadata ? `manifests/${id}/${mask.toString(16)}.json` : `bundles/${id}/${mask.toString(16)}.tar.gz`;
   return { status: all ? 304 : 200, key: all ? '' : key, selection: all ? '' : canonical.join('&') };
 }

@@ -43,7 +43,7 @@ test('WebAssembly decides as native Go does', () => {
   const go = instantiate(real);
   assert.equal(go.offer(first), '');
   for (const r of requests) {
-    const got = go.decide(r.query, r.held, r.epoch), what = JSON.stringify(r).slice(0, 300);
+    const got = go.decide(r.query, r.held, r.epoch, r.cohort), what = JSON.stringify(r).slice(0, 300);
     assert.deepEqual(got, { status: r.sent, key: r.key, selection: r.selection, headers: r.headers, body: r.body }, what);
   }
 });
@@ -55,7 +55,7 @@ test('WebAssembly answers the golden vectors as they say', () => {
   const go = instantiate(real), none = instantiate(real);
   assert.equal(go.offer(Buffer.from(index, 'base64')), '');
   for (const c of cases) {
-    const { status, key, headers, body } = (c.noIndex ? none : go).decide(c.query, c.held);
+    const { status, key, headers, body } = (c.noIndex ? none : go).decide(c.query, c.held, 0, c.cohort);
     const got = { status, key, headers: Object.fromEntries(headers.split('\n').filter(Boolean).map((line) => line.split(': '))), body };
     if (got.headers['X-Precast-Status']) { // for the viewer-response function
       got.status = Number(got.headers['X-Precast-Status']);

@@ -28,19 +28,20 @@ func buf() unsafe.Pointer { return unsafe.Pointer(&mem) }
 //go:wasmexport bufsize
 func bufsize() int32 { return bufSize }
 
-// decide answers a request, whose query and held tags have these lengths in bytes. If-None-Match is not asked
+// decide answers a request, whose query, held tags and cohort have these lengths in bytes. If-None-Match is not asked
 // for: a cache that revalidates puts the ETag of its own copy there. epoch is that of statements now. It
 // returns the status, or a negative number (see failed), and leaves an answer in mem.
 //
 //go:wasmexport decide
-func decide(nQuery, nHeld int32, epoch float64) (status int32) {
+func decide(nQuery, nHeld, nCohort int32, epoch float64) (status int32) {
 	defer recovered(&status)
-	total := int64(nQuery) + int64(nHeld)
-	if nQuery < 0 || nHeld < 0 || total > bufSize {
+	total := int64(nQuery) + int64(nHeld) + int64(nCohort)
+	if nQuery < 0 || nHeld < 0 || nCohort < 0 || total > bufSize {
 		return outOfRange
 	}
 	all := string(mem[:total])
-	d := edge.Decide(latest.Index(), all[:nQuery], all[nQuery:])
+	query, rest := all[:nQuery], all[nQuery:]
+	d := latest.DecideCohort(query, rest[nHeld:], rest[:nHeld])
 	if d.Status != edge.StatusOK {
 		return answer("", "", d.CacheResponse())
 	}
@@ -121,7 +122,7 @@ func offer(n int32) (verdict int32) {
 //
 //go:wasmexport generation
 func generation() float64 {
-	if ix := latest.Index(); ix != nil {
+	if ix := latest.Index; ix != nil {
 		return float64(ix.Generation)
 	}
 	return 0

@@ -23,6 +23,13 @@ const (
 	attrCPUArch = "cpuArch"
 	attrDevice  = "deviceAttr"
 	attrChanged = "changed" // milliseconds since 1970
+
+	attrRollout  = "rollout" // a map of the next two
+	attrPercent  = "percent"
+	attrSalt     = "salt"
+	attrPrevious = "previous" // a map of the same attributes, without app and track
+	attrFloors   = "floors"   // a list of such maps
+	attrPassed   = "passed"   // likewise
 )
 
 type attributes = map[string]types.AttributeValue
@@ -38,8 +45,9 @@ func encodeKey(k catalog.Key) attributes {
 
 // encodeItem leaves out what is empty.
 func encodeItem(it catalog.Item) attributes {
-	av := encodeKey(it.Key())
+	av := make(attributes)
 	for name, value := range map[string]string{
+		attrApp: it.App, attrTrack: it.Track,
 		attrVersion: it.Version, attrIdent: it.Ident, attrURL: it.URL,
 		attrMD5: it.MD5, attrSHA256: it.SHA256, attrCPUArch: it.CPUArch,
 	} {
@@ -58,13 +66,41 @@ func encodeItem(it catalog.Item) attributes {
 		}
 		av[attrDevice] = &types.AttributeValueMemberM{Value: on}
 	}
+	if it.Rollout != nil {
+		rollout := attributes{attrPercent: &types.AttributeValueMemberN{Value: strconv.FormatFloat(it.Rollout.Percent, 'f', -1, 64)}}
+		if it.Rollout.Salt != "" {
+			rollout[attrSalt] = text(it.Rollout.Salt)
+		}
+		av[attrRollout] = &types.AttributeValueMemberM{Value: rollout}
+	}
+	if it.Previous != nil {
+		av[attrPrevious] = &types.AttributeValueMemberM{Value: encodeItem(*it.Previous)}
+	}
+	for name, releases := range map[string][]catalog.Item{attrFloors: it.Floors, attrPassed: it.Passed} {
+		if len(releases) == 0 {
+			continue
+		}
+		list := make([]types.AttributeValue, len(releases))
+		for i, release := range releases {
+			list[i] = &types.AttributeValueMemberM{Value: encodeItem(release)}
+		}
+		av[name] = &types.AttributeValueMemberL{Value: list}
+	}
 	return av
 }
 
 // decodeItem reads an item that anybody may have written, by hand too. An attribute of a wrong type
 // becomes a value that says so and that catalog.Check refuses, naming item and field: the item is
 // then rejected, and the rest of the catalog goes on. Attributes of other names are not looked at.
-func decodeItem(av attributes) catalog.Item {
+func decodeItem(av attributes) catalog.Item { return decodeRelease(av, 0) }
+
+// deepest is how far releases in releases are read: beyond what catalog.Check accepts.
+const deepest = catalog.MaxReleases + 2
+
+func decodeRelease(av attributes, depth int) catalog.Item {
+	if depth > deepest {
+		return catalog.Item{Version: "/is a release within too many others/"}
+	}
 	return catalog.Item{
 		App:        decodeText(av[attrApp]),
 		Track:      decodeText(av[attrTrack]),
@@ -77,7 +113,68 @@ func decodeItem(av attributes) catalog.Item {
 		CPUArch:    decodeText(av[attrCPUArch]),
 		DeviceAttr: decodeAttrs(av[attrDevice]),
 		Changed:    decodeTime(av[attrChanged]),
+		Rollout:    decodeRollout(av[attrRollout]),
+		Previous:   decodePrevious(av[attrPrevious], depth+1),
+		Floors:     decodeReleases(av[attrFloors], depth+1),
+		Passed:     decodeReleases(av[attrPassed], depth+1),
 	}
+}
+
+// decodeRollout makes a percentage that catalog.Check refuses of what is none, too.
+func decodeRollout(av types.AttributeValue) *catalog.Rollout {
+	switch v := av.(type) {
+	case nil, *types.AttributeValueMemberNULL:
+		return nil
+	case *types.AttributeValueMemberM:
+		r := &catalog.Rollout{Percent: -1, Salt: decodeText(v.Value[attrSalt])}
+		switch n := v.Value[attrPercent].(type) {
+		case *types.AttributeValueMemberN:
+			r.Percent = decodePercent(n.Value)
+		case *types.AttributeValueMemberS:
+			r.Percent = decodePercent(n.Value)
+		}
+		return r
+	}
+	return &catalog.Rollout{Percent: -1, Salt: wrongType(av, "a map (M)")}
+}
+
+func decodePercent(digits string) float64 {
+	f, err := strconv.ParseFloat(digits, 64)
+	if err != nil {
+		return -1
+	}
+	return f
+}
+
+func decodePrevious(av types.AttributeValue, depth int) *catalog.Item {
+	switch av.(type) {
+	case nil, *types.AttributeValueMemberNULL:
+		return nil
+	}
+	it := decodeMap(av, depth)
+	return &it
+}
+
+// decodeMap makes an item whose version says so of what is no map.
+func decodeMap(av types.AttributeValue, depth int) catalog.Item {
+	if v, ok := av.(*types.AttributeValueMemberM); ok {
+		return decodeRelease(v.Value, depth)
+	}
+	return catalog.Item{Version: wrongType(av, "a map (M)")}
+}
+
+func decodeReleases(av types.AttributeValue, depth int) []catalog.Item {
+	switch v := av.(type) {
+	case nil, *types.AttributeValueMemberNULL:
+		return nil
+	case *types.AttributeValueMemberL:
+		var all []catalog.Item
+		for _, one := range v.Value {
+			all = append(all, decodeMap(one, depth))
+		}
+		return all
+	}
+	return []catalog.Item{{Version: wrongType(av, "a list (L)")}}
 }
 
 // decodeTime takes what is no time for none: it only informs.

@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strings"
@@ -69,15 +70,17 @@ func Check(items []Item) []Problem {
 		if len(own) > 0 {
 			continue
 		}
-		name := layout.FileName(it.App, it.Version)
-		other, ok := files[name]
-		switch {
-		case !ok:
-			files[name] = it
-		case other.App != it.App:
-			report("version", "its file name %q is also that of item %s", name, other.Key())
-		case other.SHA256 != it.SHA256 || other.MD5 != it.MD5 || other.Size != it.Size:
-			report("version", "version %q has other content in item %s: give the new content a new version", it.Version, other.Key())
+		for _, release := range it.Steps() {
+			name := layout.FileName(release.App, release.Version)
+			other, ok := files[name]
+			switch {
+			case !ok:
+				files[name] = release.Item
+			case other.App != it.App:
+				report("version", "its file name %q is also that of item %s", name, other.Key())
+			case !sameFile(other, release.Item):
+				report("version", "version %q has other content in item %s: give the new content a new version", release.Version, other.Key())
+			}
 		}
 	}
 	return problems
@@ -88,24 +91,44 @@ func checkItem(it Item) []Problem {
 	report := func(field, reason string, args ...any) {
 		problems = append(problems, Problem{it.Key(), field, fmt.Sprintf(reason, args...)})
 	}
-	name := func(field, value string) {
-		if err := checkName(value); err != nil {
-			report(field, "%v", err)
-		}
+	if err := checkName(it.App); err != nil {
+		report("app", "%v", err)
 	}
-	name("app", it.App)
-	name("env", it.Track)
-	name("version", it.Version)
-	if it.CPUArch != "" {
-		name("cpuArch", it.CPUArch)
+	if err := checkName(it.Track); err != nil {
+		report("env", "%v", err)
 	}
 	if edge.ReservedApp(it.App) {
 		report("app", "%q is the name of a query parameter, so no device could ask for it", it.App)
 	}
-	if file := layout.FileName(it.App, it.Version); len(file) > maxFileName {
-		report("version", "the file name %q is longer than %d bytes", file, maxFileName)
-	} else if file == layout.ManifestName {
-		report("version", "the file name %q is that of the manifest", file)
+	if len(it.Passed) > 0 {
+		report("passed", "is for floors only")
+	}
+	releases := 0
+	for release, prefix := &it, ""; release != nil; release, prefix = release.Previous, prefix+"previous." {
+		in := func(field, reason string, args ...any) { report(prefix+field, reason, args...) }
+		if releases++; releases > MaxReleases {
+			report(strings.TrimSuffix(prefix, "."), "is one more than the %d releases that an item may have: end the rollout of one", MaxReleases)
+			break
+		}
+		checkRelease(it.App, *release, in)
+		checkRollout(*release, in)
+		checkFloors(it.App, *release, in)
+		if releases > 1 && (release.App != "" || release.Track != "" || len(release.Passed) > 0) {
+			in("app", "a previous release has the app and track of its item, and no passed releases")
+		}
+	}
+	return problems
+}
+
+type reporter func(field, reason string, args ...any)
+
+// checkRelease checks what every release must have, whatever part it plays.
+func checkRelease(app string, it Item, report reporter) {
+	checkContent(app, it, report)
+	if it.CPUArch != "" {
+		if err := checkName(it.CPUArch); err != nil {
+			report("cpuArch", "%v", err)
+		}
 	}
 	folded := make(map[string]string)
 	for _, attr := range it.Attrs() {
@@ -116,6 +139,24 @@ func checkItem(it Item) []Problem {
 			report("deviceAttr."+attr, "differs from %q only in upper and lower case", other)
 		}
 		folded[index.Fold(attr)] = attr
+	}
+	if it.Size == 0 && it.SHA256 != emptySHA256 {
+		report("size", "is missing (0 bytes would have SHA-256 %s)", emptySHA256)
+	}
+	if err := checkURL(it.URL); err != nil {
+		report("url", "%v", err)
+	}
+}
+
+// checkContent checks version, digests and size.
+func checkContent(app string, it Item, report reporter) {
+	if err := checkName(it.Version); err != nil {
+		report("version", "%v", err)
+	}
+	if file := layout.FileName(app, it.Version); len(file) > maxFileName {
+		report("version", "the file name %q is longer than %d bytes", file, maxFileName)
+	} else if file == layout.ManifestName {
+		report("version", "the file name %q is that of the manifest", file)
 	}
 	digest := func(field, value string, digits int) {
 		switch {
@@ -130,13 +171,53 @@ func checkItem(it Item) []Problem {
 	if it.Size < 0 {
 		report("size", "%d is negative", it.Size)
 	}
-	if it.Size == 0 && it.SHA256 != emptySHA256 {
-		report("size", "is missing (0 bytes would have SHA-256 %s)", emptySHA256)
+}
+
+func checkRollout(it Item, report reporter) {
+	if it.Rollout == nil {
+		if it.Previous != nil {
+			report("previous", "nobody would get it: there is no rollout")
+		}
+		return
 	}
-	if err := checkURL(it.URL); err != nil {
-		report("url", "%v", err)
+	hundredths := it.Rollout.Percent * index.Slots / 100
+	if !(hundredths >= 0 && hundredths <= index.Slots) || math.Abs(hundredths-math.Round(hundredths)) > 1e-6 {
+		report("rollout.percent", "%v is not a number from 0 to 100 with at most two digits after the point", it.Rollout.Percent)
 	}
-	return problems
+	if it.Rollout.Salt != "" && !index.IsSalt(it.Rollout.Salt) {
+		report("rollout.salt", "%q is not 1 to 32 of the characters a-z, 0-9, - and _", it.Rollout.Salt)
+	}
+	if it.Previous != nil && it.Previous.SHA256 == it.SHA256 && it.Previous.Version == it.Version {
+		report("previous", "is the same release")
+	}
+}
+
+func checkFloors(app string, it Item, report reporter) {
+	if len(it.Floors) > MaxFloors {
+		report("floors", "are %d, more than %d", len(it.Floors), MaxFloors)
+		return
+	}
+	contents := map[string]bool{it.SHA256: true}
+	for i, floor := range it.Floors {
+		in := func(field, reason string, args ...any) {
+			report(fmt.Sprintf("floors[%d].%s", i, field), reason, args...)
+		}
+		checkRelease(app, floor, in)
+		if floor.App != "" || floor.Track != "" || len(floor.DeviceAttr) > 0 || floor.Rollout != nil || floor.Previous != nil || len(floor.Floors) > 0 {
+			in("app", "a floor is for whoever is to get the release after it: it has no app, track, attributes, rollout, previous release or floors")
+		}
+		if contents[floor.SHA256] {
+			in("sha256", "is that of the release itself, or of another floor")
+		}
+		contents[floor.SHA256] = true
+		if len(floor.Passed) > MaxPassed {
+			in("passed", "are %d, more than %d", len(floor.Passed), MaxPassed)
+			continue
+		}
+		for j, passed := range floor.Passed {
+			checkContent(app, passed, func(field, reason string, args ...any) { in(fmt.Sprintf("passed[%d].%s", j, field), reason, args...) })
+		}
+	}
 }
 
 const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -65,6 +65,7 @@ func TestItemProblems(t *testing.T) {
 		{"architecture", func(it *catalog.Item) { it.CPUArch = "a/b" }, `item app/prod: cpuArch: "a/b" has a path separator`},
 		{"app named os", func(it *catalog.Item) { it.App = "os" }, `item os/prod: app: "os" is the name of a query parameter, so no device could ask for it`},
 		{"app named cpuArch", func(it *catalog.Item) { it.App = "CPUARCH" }, `item CPUARCH/prod: app: "CPUARCH" is the name of a query parameter, so no device could ask for it`},
+		{"app named slot", func(it *catalog.Item) { it.App = "Slot" }, `item Slot/prod: app: "Slot" is the name of a query parameter, so no device could ask for it`},
 		{"app named payloadType", func(it *catalog.Item) { it.App = "payloadType" }, `item payloadType/prod: app: "payloadType" is the name of a query parameter, so no device could ask for it`},
 		{"app named like an attribute", func(it *catalog.Item) { it.App = "attrGamer" }, `item attrGamer/prod: app: "attrGamer" is the name of a query parameter, so no device could ask for it`},
 		{"the manifest's name", func(it *catalog.Item) { it.App, it.Version = "package", "details.json" }, `item package/prod: version: the file name "package_details.json" is that of the manifest`},
@@ -135,7 +136,7 @@ func TestAllProblemsOfAnItem(t *testing.T) {
 	for _, p := range got {
 		fields = append(fields, p.Field)
 	}
-	if want := []string{"env", "version", "cpuArch", "app", "md5", "sha256", "size", "url"}; !slices.Equal(fields, want) {
+	if want := []string{"env", "app", "version", "md5", "sha256", "size", "cpuArch", "url"}; !slices.Equal(fields, want) {
 		t.Errorf("problems of %q, want %q", fields, want)
 	}
 }

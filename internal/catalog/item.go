@@ -12,8 +12,8 @@ import (
 
 // Item is one record: application App on track Track. The JSON names are the sample's.
 type Item struct {
-	App     string `json:"app"`
-	Track   string `json:"env"`
+	App     string `json:"app,omitempty"`
+	Track   string `json:"env,omitempty"`
 	Version string `json:"version"`
 	Ident   string `json:"ident,omitempty"` // the release manager's own reference; not interpreted
 	// URL is where the builder reads the binary: store:<object key>, s3://bucket/key, https://...,
@@ -25,6 +25,15 @@ type Item struct {
 	// CPUArch is informative: the OS item of architecture A is the app named os_A.
 	CPUArch    string          `json:"cpuArch,omitempty"`
 	DeviceAttr map[string]bool `json:"deviceAttr,omitempty"`
+	// Rollout: the release is for a part of the fleet; the rest get Previous, a release without app and track,
+	// which may be rolled out over another one. Without Previous they get nothing.
+	Rollout  *Rollout `json:"rollout,omitempty"`
+	Previous *Item    `json:"previous,omitempty"`
+	// Floors are releases, without app and track, that a device must have had before this one, the oldest first.
+	Floors []Item `json:"floors,omitempty"`
+	// Passed are releases after a floor, and before the next one: version, digests and size. Who holds one of
+	// them need not go back to the floor. Only floors have them.
+	Passed []Item `json:"passed,omitempty"`
 	// Changed is when Precast last wrote the item, to the millisecond, in UTC; zero if others did. Nothing
 	// that devices get depends on it.
 	Changed time.Time `json:"changed,omitzero"`
@@ -79,7 +88,25 @@ func Compare(a, b Item) int {
 // Clone returns a copy that shares nothing with it.
 func (it Item) Clone() Item {
 	it.DeviceAttr = maps.Clone(it.DeviceAttr)
+	if it.Rollout != nil {
+		r := *it.Rollout
+		it.Rollout = &r
+	}
+	if it.Previous != nil {
+		p := it.Previous.Clone()
+		it.Previous = &p
+	}
+	it.Floors, it.Passed = cloneAll(it.Floors), cloneAll(it.Passed)
 	return it
+}
+
+// cloneAll keeps nil and empty apart.
+func cloneAll(items []Item) []Item {
+	items = slices.Clone(items)
+	for i := range items {
+		items[i] = items[i].Clone()
+	}
+	return items
 }
 
 // Apply returns items after changes, sorted; items is not modified.

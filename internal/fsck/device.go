@@ -67,12 +67,17 @@ func (a *asker) run(ctx context.Context, ix *index.Index) error {
 	asking, askCtx := errgroup.WithContext(ctx)
 	asking.SetLimit(a.opt.Concurrency)
 	dims.Each(func(_ int, s edge.Selection) bool {
-		if a.rep.Combinations == most || askCtx.Err() != nil {
+		if a.rep.Combinations+a.rep.Variants >= most || askCtx.Err() != nil {
 			return false
 		}
 		a.rep.Combinations++
 		s.Attrs = slices.Clone(s.Attrs)
-		asking.Go(func() error { return a.combination(askCtx, ix, s) })
+		devices, _ := dims.Devices(s)
+		a.rep.Variants += len(devices) - 1
+		for _, d := range devices {
+			query := dims.Query(d)
+			asking.Go(func() error { return a.combination(askCtx, ix, d, query) })
+		}
 		return true
 	})
 	if err := asking.Wait(); err != nil {
@@ -93,59 +98,68 @@ func (a *asker) run(ctx context.Context, ix *index.Index) error {
 	return fetching.Wait()
 }
 
-// combination asks everything that devices of one combination may ask.
-func (a *asker) combination(ctx context.Context, ix *index.Index, s edge.Selection) error {
-	set, err := edge.Resolve(ix, s)
+// combination asks everything that devices of one combination may ask, in the rollouts that they are in, having
+// passed the floors that they have. The query asks for a bundle.
+func (a *asker) combination(ctx context.Context, ix *index.Index, d edge.Device, query string) error {
+	bundle, list := question{query: query}, question{query: query + "&payloadtype=metadataonly", list: true}
+	set, err := edge.Resolve(ix, d)
 	if err != nil { // too many packages for one bundle
-		return a.ask(ctx, s, nil, edge.Set{Index: ix}, edge.Mask{}, http.StatusBadRequest)
+		return a.ask(ctx, bundle, edge.Set{Index: ix}, http.StatusBadRequest)
 	}
 	if set.Len() == 0 {
-		return a.ask(ctx, s, nil, set, edge.Mask{}, http.StatusNotFound)
+		return a.ask(ctx, bundle, set, http.StatusNotFound)
 	}
 	var all []string
-	var full edge.Mask
-	for i := range min(set.Len(), edge.MaxTags) {
+	for i := range min(set.Len(), max(edge.MaxTags-len(d.Held), 0)) {
 		all = append(all, edge.Hex(set.Item(i).SHA256[:]))
-		full = full.With(i)
 	}
-	type question struct {
-		held   []string
-		mask   edge.Mask
-		status int
+	holding := [][]string{nil, all}
+	if len(all) > 1 {
+		holding = append(holding, all[:1])
 	}
-	everything := question{all, full, http.StatusNotModified}
-	if !full.Full(set.Len()) {
-		everything.status = http.StatusOK
-	}
-	questions := []question{{status: http.StatusOK}, everything}
-	if set.Len() > 1 {
-		// Equal contents under two names are held both.
-		one := set.Held(edge.Tags(all[:1]))
-		if !one.Full(set.Len()) {
-			questions = append(questions, question{all[:1], one, http.StatusOK})
-		}
-	}
-	for _, q := range questions {
-		if err := a.ask(ctx, s, q.held, set, q.mask, q.status); err != nil {
+	for _, more := range holding {
+		if err := a.askHolding(ctx, ix, d, bundle, more); err != nil {
 			return err
 		}
 	}
-	s.Payload = edge.MetadataOnly
-	return a.ask(ctx, s, nil, set, edge.Mask{}, http.StatusOK)
+	return a.askHolding(ctx, ix, d, list, nil)
 }
 
-// ask sends one request for /package and holds the answer against the index.
-func (a *asker) ask(ctx context.Context, s edge.Selection, held []string, set edge.Set, mask edge.Mask, status int) error {
-	address := strings.TrimSuffix(a.device.URL, "/") + "/package?" + s.String()
+// askHolding asks as a device that holds more than it takes to have passed floors: it may have passed another one by
+// that.
+func (a *asker) askHolding(ctx context.Context, ix *index.Index, d edge.Device, q question, more []string) error {
+	d.Held = slices.Concat(d.Held, more)
+	set, err := edge.Resolve(ix, d)
+	if err != nil {
+		return err
+	}
+	q.held, q.mask = d.Held, set.Held(d.Held)
+	if q.mask.Full(set.Len()) {
+		return a.ask(ctx, q, set, http.StatusNotModified)
+	}
+	return a.ask(ctx, q, set, http.StatusOK)
+}
+
+// question is one request for /package.
+type question struct {
+	query string
+	held  []string
+	mask  edge.Mask // of the set
+	list  bool      // asks for the manifest
+}
+
+// ask sends a request and holds the answer against the index.
+func (a *asker) ask(ctx context.Context, q question, set edge.Set, status int) error {
+	address := strings.TrimSuffix(a.device.URL, "/") + "/package?" + q.query
 	p := Problem{Key: address, Devices: "those that ask this get another answer than the catalog says"}
-	if len(held) > 0 {
-		p.Key += " holding " + strings.Join(held, ", ")
+	if len(q.held) > 0 {
+		p.Key += " holding " + strings.Join(q.held, ", ")
 	}
 	method := http.MethodHead
-	if a.opt.Deep || s.Payload == edge.MetadataOnly {
+	if a.opt.Deep || q.list {
 		method = http.MethodGet
 	}
-	resp, err := a.send(ctx, method, address, held)
+	resp, err := a.send(ctx, method, address, q.held)
 	if err != nil {
 		return err
 	}
@@ -159,7 +173,7 @@ func (a *asker) ask(ctx context.Context, s edge.Selection, held []string, set ed
 		return a.looked(ctx, nil)
 	}
 	kind := layout.Bundle
-	if s.Payload == edge.MetadataOnly {
+	if q.list {
 		kind = layout.Manifest
 	}
 	want := layout.HeadersOf(kind)
@@ -167,19 +181,19 @@ func (a *asker) ask(ctx context.Context, s edge.Selection, held []string, set ed
 		"Content-Type": want.ContentType, "Content-Disposition": want.ContentDisposition, "Content-Encoding": "",
 	} {
 		if got := resp.Header.Get(name); got != value {
-			q := p
-			q.Kind, q.Detail = Unexpected, fmt.Sprintf("%s: %q, not %q", name, got, value)
-			a.problem(q)
+			other := p
+			other.Kind, other.Detail = Unexpected, fmt.Sprintf("%s: %q, not %q", name, got, value)
+			a.problem(other)
 		}
 	}
-	if s.Payload == edge.MetadataOnly {
-		return a.looked(ctx, a.listed(ctx, p, resp.Body, set))
+	if q.list {
+		return a.looked(ctx, a.listed(ctx, p, resp.Body, set, q.mask))
 	}
 	if !a.opt.Deep {
 		return a.looked(ctx, nil)
 	}
 	in := &tally{r: resp.Body}
-	err = readBundle(ctx, in, set, mask)
+	err = readBundle(ctx, in, set, q.mask)
 	a.read(in.n)
 	switch {
 	case ctx.Err() != nil:
@@ -211,8 +225,8 @@ func (a *asker) send(ctx context.Context, method, address string, held []string)
 }
 
 // listed holds a manifest against the index, and notes the binaries that it names.
-func (a *asker) listed(ctx context.Context, p Problem, body io.Reader, set edge.Set) error {
-	want := manifest.New(set, edge.Mask{})
+func (a *asker) listed(ctx context.Context, p Problem, body io.Reader, set edge.Set, held edge.Mask) error {
+	want := manifest.New(set, held)
 	encoded, err := want.Encode()
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ type Report struct {
 	Deep       bool   `json:"deep"`          // every byte was read
 	// Combinations are those looked at; Objects what was looked at for them: objects, or requests made.
 	Combinations int   `json:"combinations"`
+	Variants     int   `json:"variants"` // looked at beside those: in other rollouts, or before other floors
 	Objects      int   `json:"objects"`
 	Bytes        int64 `json:"bytes"` // read
 	// Rest counts combinations that were not looked at: beyond the limits, they are composed when asked for.
@@ -138,7 +139,7 @@ func (c *checker) run(ctx context.Context) error {
 	// One that cannot be read has been reported, and costs its upgrade paths.
 	before := c.earlier(ctx, ix)
 	coverage := builder.Cover(ix, before)
-	c.rep.Combinations, c.rep.Rest = coverage.Considered, coverage.LeftOut.Combinations
+	c.rep.Combinations, c.rep.Variants, c.rep.Rest = coverage.Considered, coverage.Variants, coverage.LeftOut.Combinations
 
 	binaries, pieces := make(map[string]*index.Item), make(map[string]*index.Item)
 	for i := range ix.Items {

@@ -77,9 +77,11 @@ func (m *marks) read(ctx context.Context, objects builder.Objects, items Catalog
 		return err
 	}
 	for _, it := range all {
-		m.rejects[builder.RejectKey(it)] = true
-		if key, ok := strings.CutPrefix(it.URL, catalog.StorePrefix); ok {
-			m.binaries[key] = true
+		for _, release := range it.Steps() {
+			m.rejects[builder.RejectKey(release.Item)] = true
+			if key, ok := strings.CutPrefix(release.URL, catalog.StorePrefix); ok {
+				m.binaries[key] = true
+			}
 		}
 	}
 	return nil
@@ -134,15 +136,19 @@ func (m *marks) add(name string, ix *index.Index) {
 	}
 	considered := uint64(0)
 	var last []int32
-	edge.DimensionsOf(ix).Each(func(_ int, s edge.Selection) bool {
-		if considered == ix.Params.MaxCombinations {
-			return false
-		}
-		considered++
-		set, err := edge.Resolve(ix, s)
-		if err == nil && set.Len() > 0 && !slices.Equal(set.Positions, last) { // neighbours are often the same
-			last = set.Positions
-			m.sets[set.ID()] = true
+	dims := edge.DimensionsOf(ix)
+	dims.Each(func(_ int, s edge.Selection) bool {
+		devices, _ := dims.Devices(s)
+		for _, d := range devices {
+			if considered == ix.Params.MaxCombinations {
+				return false
+			}
+			considered++
+			set, err := edge.Resolve(ix, d)
+			if err == nil && set.Len() > 0 && !slices.Equal(set.Positions, last) { // neighbours are often the same
+				last = set.Positions
+				m.sets[set.ID()] = true
+			}
 		}
 		return true
 	})

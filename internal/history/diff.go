@@ -17,7 +17,8 @@ type Diff struct {
 	Items        []Change `json:"items"`        // by app and track
 	Combinations float64  `json:"combinations"` // of attributes, in either index
 	Considered   int      `json:"considered"`   // of them, looked at: those that name the fewest attributes
-	Unchanged    int      `json:"unchanged"`    // of those, get the same as before
+	Variants     int      `json:"variants"`     // looked at beside those: in other rollouts, or before other floors
+	Unchanged    int      `json:"unchanged"`    // of all these, get the same as before
 	Affected     int      `json:"affected"`     // get something else
 	Rest         float64  `json:"rest"`         // not looked at
 	Groups       []Group  `json:"groups"`       // what changes for whom, most selections first
@@ -30,7 +31,8 @@ type Group struct {
 	Changed []string `json:"changed"` // "app old -> new"
 	// Nothing: the selections got something before, and now there is nothing for them.
 	Nothing bool `json:"nothing"`
-	// Selections counts those that get the change, and Examples are the first few of them.
+	// Selections counts those that get the change, in each mixture of rollouts and floors, and Examples are the
+	// first few of them.
 	Selections int      `json:"selections"`
 	Examples   []string `json:"examples"`
 	// Fetch is what devices download that have everything of before.
@@ -58,30 +60,39 @@ func Between(ctx context.Context, from, to *index.Index, composer *builder.Compo
 	dims := edge.DimensionsOf(both)
 	d := &Diff{Items: Compare(from, to), Combinations: dims.Count(), Groups: []Group{}}
 	groups := make(map[string]*Group)
-	firsts := make(map[string]edge.Selection)
-	var err error
-	dims.Each(func(_ int, s edge.Selection) bool {
-		if err = ctx.Err(); err != nil || d.Considered == opt.MaxCombinations {
-			return false
-		}
-		d.Considered++
-		before, after := resolve(from, s), resolve(to, s)
-		g := change(before, after)
+	firsts := make(map[string]edge.Device)
+	look := func(device edge.Device) {
+		g := change(resolve(from, device), resolve(to, device))
 		if g == nil {
 			d.Unchanged++
-			return true
+			return
 		}
 		d.Affected++
 		key := g.key()
 		if groups[key] == nil {
 			groups[key] = g
-			s.Attrs = slices.Clone(s.Attrs)
-			firsts[key] = s
+			device.Attrs = slices.Clone(device.Attrs)
+			firsts[key] = device
 		}
 		g = groups[key]
 		g.Selections++
 		if len(g.Examples) < opt.Examples {
-			g.Examples = append(g.Examples, s.String())
+			g.Examples = append(g.Examples, example(dims, device))
+		}
+	}
+	var err error
+	dims.Each(func(_ int, s edge.Selection) bool {
+		devices, _ := dims.Devices(s)
+		for i, device := range devices {
+			if err = ctx.Err(); err != nil || d.Considered+d.Variants == opt.MaxCombinations {
+				return false
+			}
+			if i == 0 {
+				d.Considered++
+			} else {
+				d.Variants++
+			}
+			look(device)
 		}
 		return true
 	})
@@ -101,9 +112,18 @@ func Between(ctx context.Context, from, to *index.Index, composer *builder.Compo
 	return d, nil
 }
 
+// example is a device's query, and what it holds if that matters.
+func example(dims edge.Dimensions, device edge.Device) string {
+	query := dims.Query(device)
+	if len(device.Held) > 0 {
+		query += " holding " + device.Held.String()
+	}
+	return query
+}
+
 // resolve returns the empty set for what is refused, as such devices get nothing.
-func resolve(ix *index.Index, s edge.Selection) edge.Set {
-	set, err := edge.Resolve(ix, s)
+func resolve(ix *index.Index, device edge.Device) edge.Set {
+	set, err := edge.Resolve(ix, device)
 	if err != nil {
 		return edge.Set{Index: ix}
 	}
@@ -116,7 +136,7 @@ func change(before, after edge.Set) *Group {
 	old, now := releases(before), releases(after)
 	for app, files := range now {
 		// The same releases of an app on both sides are no change, whatever else there is of it.
-		added, removed := without(files, old[app]), without(old[app], files)
+		added, removed := others(files, old[app]), others(old[app], files)
 		if len(added) == 1 && len(removed) == 1 {
 			arrow := removed[0].Version + " -> " + added[0].Version
 			if removed[0].Version == added[0].Version {
@@ -155,7 +175,7 @@ func releases(set edge.Set) map[string][]*index.Item {
 	return all
 }
 
-func without(files, other []*index.Item) []*index.Item {
+func others(files, other []*index.Item) []*index.Item {
 	var left []*index.Item
 	for _, f := range files {
 		if !slices.ContainsFunc(other, func(o *index.Item) bool { return o.Version == f.Version && o.SHA256 == f.SHA256 }) {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ type Change struct {
 	Key  catalog.Key `json:"key"`
 	From string      `json:"from,omitempty"` // its version before; empty: it was not there
 	To   string      `json:"to,omitempty"`   // empty: it is not there any more
-	What string      `json:"what"`           // added, removed, version, content or attributes
+	What string      `json:"what"`           // added, removed, version, content, attributes, rollout or floors
 }
 
 // List returns the last n generations, the newest first, the published one among them.
@@ -90,7 +91,7 @@ func List(ctx context.Context, objects builder.Objects, n int) ([]Generation, er
 		}
 		g := Generation{Number: k.Generation, When: k.Modified.UTC().Truncate(time.Second), Changes: []Change{}, Problem: problem}
 		if ix != nil {
-			g.Sequence, g.Items = ix.Sequence, len(ix.Items)
+			g.Sequence, g.Items = ix.Sequence, ix.Len()
 			newer, at = ix, len(all)
 		}
 		if g.Current = k.Generation == current.Generation; g.Current {
@@ -128,15 +129,16 @@ func Kept(ctx context.Context, objects builder.Objects) ([]Entry, error) {
 
 // Compare returns the items that differ between two indexes, by app and track.
 func Compare(from, to *index.Index) []Change {
-	before := make(map[catalog.Key]index.Item, len(from.Items))
-	for _, it := range from.Items {
-		before[catalog.Key{App: it.App, Track: it.Track}] = it
-	}
+	before, after := ByKey(from), ByKey(to)
 	changes := []Change{}
-	for _, it := range to.Items {
-		key := catalog.Key{App: it.App, Track: it.Track}
-		old, ok := before[key]
+	for key, releases := range after {
+		was, ok := before[key]
 		delete(before, key)
+		var old index.Item
+		if ok {
+			old = was[0]
+		}
+		it := releases[0]
 		c := Change{Key: key, From: old.Version, To: it.Version}
 		switch {
 		case !ok:
@@ -147,18 +149,36 @@ func Compare(from, to *index.Index) []Change {
 			c.What = "content"
 		case !slices.Equal(old.Attrs, it.Attrs):
 			c.What = "attributes"
+		case !reflect.DeepEqual(without(was, index.Floor), without(releases, index.Floor)):
+			c.What = "rollout"
+		case !reflect.DeepEqual(was, releases):
+			c.What = "floors"
 		default:
 			continue
 		}
 		changes = append(changes, c)
 	}
 	for key, old := range before {
-		changes = append(changes, Change{Key: key, From: old.Version, What: "removed"})
+		changes = append(changes, Change{Key: key, From: old[0].Version, What: "removed"})
 	}
 	slices.SortFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.Key.App, b.Key.App), cmp.Compare(a.Key.Track, b.Key.Track))
 	})
 	return changes
+}
+
+// ByKey returns the releases of each item, the current one first.
+func ByKey(ix *index.Index) map[catalog.Key][]index.Item {
+	all := make(map[catalog.Key][]index.Item)
+	for i := int32(0); int(i) < len(ix.Items); i = ix.Next(i) {
+		it := &ix.Items[i]
+		all[catalog.Key{App: it.App, Track: it.Track}] = ix.Items[i:ix.Next(i)]
+	}
+	return all
+}
+
+func without(releases []index.Item, role index.Role) []index.Item {
+	return slices.DeleteFunc(slices.Clone(releases), func(it index.Item) bool { return it.Role == role })
 }
 
 // numbers writes generations as ranges: "1-4, 7".

@@ -126,7 +126,7 @@ func TestBetweenKnowsBundles(t *testing.T) {
 	}
 	decision := edge.Decide(w.index(), d.Groups[0].Examples[0], "")
 	sets := w.index()
-	s, err := edge.Resolve(old, decision.Selection)
+	s, err := edge.Resolve(old, decision.Device)
 	must(t, err)
 	held := builder.Unchanged(decision.Set, s)
 	info, err := w.memory.Objects.Stat(t.Context(), layout.BundleKey(decision.Set.ID(), held.String()))

@@ -16,8 +16,8 @@ import (
 	"precast/internal/statement"
 )
 
-// Composer answers requests, with the device's selection and held tags in edge.SelectionHeader and
-// edge.HeldHeader, for bundles and manifests that were not prebuilt, under the very path that
+// Composer answers requests, with the device's selection, cohort and held tags in edge.SelectionHeader,
+// edge.CohortHeader and edge.HeldHeader, for bundles and manifests that were not prebuilt, under the very path that
 // the object store was asked for first. It composes what the published index, or one of the retained
 // ones before it, gives to that selection, and nothing else: a path that does not follow from the
 // selection is 404, whatever it names.
@@ -47,7 +47,7 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, http.StatusNotFound, "Not found")
 		return
 	}
-	d, err := c.find(r.Context(), key, r.Header.Get(edge.SelectionHeader), r.Header.Get(edge.HeldHeader))
+	d, err := c.find(r.Context(), key, r.Header)
 	if err != nil {
 		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
@@ -63,7 +63,7 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // find returns the decision whose object has this key, of the newest index that has one.
-func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Decision, error) {
+func (c *Composer) find(ctx context.Context, key string, h http.Header) (edge.Decision, error) {
 	ix, _, err := builder.ReadIndex(ctx, c.Objects)
 	if err != nil {
 		return edge.Decision{}, err
@@ -72,7 +72,7 @@ func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Deci
 		return edge.Decision{Status: edge.StatusUnavailable, Error: edge.ErrNoIndex}, nil
 	}
 	for back := uint64(0); ; back++ {
-		d := edge.Decide(ix, query, held)
+		d := decide(ix, h)
 		if d.Status == edge.StatusBadRequest {
 			return d, nil
 		}
@@ -95,6 +95,11 @@ func (c *Composer) find(ctx context.Context, key, query, held string) (edge.Deci
 	}
 }
 
+// decide answers what the edge has been asked. That has told the origin in headers.
+func decide(ix *index.Index, h http.Header) edge.Decision {
+	return edge.TableOf(ix).DecideCohort(h.Get(edge.SelectionHeader), h.Get(edge.CohortHeader), h.Get(edge.HeldHeader))
+}
+
 // withRetain keeps the newest index's word on how far back to look.
 func withRetain(ix *index.Index, retain uint64) *index.Index {
 	c := *ix
@@ -103,7 +108,7 @@ func withRetain(ix *index.Index, retain uint64) *index.Index {
 }
 
 func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind layout.Kind, d edge.Decision) error {
-	composed, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Held)
+	composed, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Mask)
 	if err != nil {
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return err

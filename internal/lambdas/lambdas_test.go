@@ -311,8 +311,8 @@ func TestComposer(t *testing.T) {
 	for name, a := range map[string]struct{ key, query, held string }{
 		"full":     {layout.BundleKey(d.Set.ID(), "0"), query, ""},
 		"retained": {layout.BundleKey(old.Set.ID(), "0"), query, ""},
-		"subset":   {layout.BundleKey(d.Set.ID(), part.Held.String()), query, held},
-		"manifest": {layout.ManifestKey(d.Set.ID(), part.Held.String()), query + "&payloadtype=metadataonly", held},
+		"subset":   {layout.BundleKey(d.Set.ID(), part.Mask.String()), query, held},
+		"manifest": {layout.ManifestKey(d.Set.ID(), part.Mask.String()), query + "&payloadtype=metadataonly", held},
 	} {
 		w := ask(http.MethodGet, a.key, a.query, a.held)
 		if w.Code != 200 || w.Body.Len() == 0 {
@@ -337,7 +337,7 @@ func TestComposer(t *testing.T) {
 		"another's set":         {"GET", layout.BundleKey(d.Set.ID(), "0"), "cpuarch=armv8", "", 404},
 		"another mask":          {"GET", layout.BundleKey(d.Set.ID(), "2"), query, held, 404},
 		"all held":              {"GET", layout.BundleKey(d.Set.ID(), "7"), query, "", 404},
-		"nothing lacking":       {"GET", layout.BundleKey(d.Set.ID(), whole.Held.String()), query, all, 404},
+		"nothing lacking":       {"GET", layout.BundleKey(d.Set.ID(), whole.Mask.String()), query, all, 404},
 		"made up":               {"GET", layout.BundleKey(strings.Repeat("0", 64), "0"), query, "", 404},
 		"bundle for a list":     {"GET", layout.BundleKey(d.Set.ID(), "0"), query + "&payloadtype=metadataonly", "", 404},
 		"no selection":          {"GET", layout.BundleKey(d.Set.ID(), "0"), "", "", 400},

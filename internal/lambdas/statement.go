@@ -22,7 +22,7 @@ func (c *Composer) serveStatement(w http.ResponseWriter, r *http.Request, path s
 		answer.Fail(w, http.StatusNotFound, edge.ErrNotSigned)
 		return
 	}
-	data, d, err := c.statement(r.Context(), path, r.Header.Get(edge.SelectionHeader))
+	data, d, err := c.statement(r.Context(), path, r.Header)
 	if err != nil {
 		c.Log.ErrorContext(r.Context(), "sign statement", "key", path, "error", err)
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
@@ -40,7 +40,7 @@ func (c *Composer) serveStatement(w http.ResponseWriter, r *http.Request, path s
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 }
 
-func (c *Composer) statement(ctx context.Context, path, query string) ([]byte, edge.Decision, error) {
+func (c *Composer) statement(ctx context.Context, path string, h http.Header) ([]byte, edge.Decision, error) {
 	notFound := edge.Decision{Status: edge.StatusNotFound, Error: edge.ErrNotFound}
 	generation, epoch, _, err := layout.ParseStatementKey(path)
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *Composer) statement(ctx context.Context, path, query string) ([]byte, e
 		}
 		ix = earlier
 	}
-	d := edge.Decide(ix, query, "")
+	d := decide(ix, h)
 	if d.Status != edge.StatusOK {
 		return nil, d, nil
 	}

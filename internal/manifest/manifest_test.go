@@ -49,7 +49,7 @@ func answer(t *testing.T, ix *index.Index, query, held string) []byte {
 	if d.Error != "" {
 		t.Fatalf("%s: status %d: %s", query, d.Status, d.Error)
 	}
-	data, err := manifest.New(d.Set, d.Held).Encode()
+	data, err := manifest.New(d.Set, d.Mask).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestAlternatives(t *testing.T) {
 		item("app", "a", "1"), item("app", "b", "2", "x"), item("app", "c", "3", "y"), item("app", "d", "1", "z"),
 	}})
 	d := edge.Decide(ix, "cpuArch=x&app=a&attrX=b&attrY=c&attrZ=d", md5Hex("app", "2"))
-	m := manifest.New(d.Set, d.Held)
+	m := manifest.New(d.Set, d.Mask)
 	e := m["app"]
 	if len(m) != 1 || e.LatestVersion != "3" || e.StatusCode != 200 || len(e.Alternatives) != 2 {
 		t.Fatalf("%+v", m)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"precast/builder"
+	"precast/edge"
 	"precast/internal/index"
 	"precast/internal/layout"
 )
@@ -19,7 +20,7 @@ type Published struct {
 	objects builder.Objects
 	log     *slog.Logger
 
-	current atomic.Pointer[index.Index]
+	current atomic.Pointer[edge.Table]
 	etag    string // of current; used by Run's goroutine and Refresh only
 	poke    chan struct{}
 	first   chan struct{} // closed when there is an index
@@ -31,7 +32,15 @@ func NewPublished(objects builder.Objects, log *slog.Logger) *Published {
 }
 
 // Index returns the published index, nil before the first publish.
-func (p *Published) Index() *index.Index { return p.current.Load() }
+func (p *Published) Index() *index.Index { return p.Table().Index }
+
+// Table returns the published index with its table of rollouts.
+func (p *Published) Table() edge.Table {
+	if t := p.current.Load(); t != nil {
+		return *t
+	}
+	return edge.Table{}
+}
 
 // First is closed once there is an index to answer from.
 func (p *Published) First() <-chan struct{} { return p.first }
@@ -80,11 +89,12 @@ func (p *Published) Refresh(ctx context.Context) error {
 	if ix == nil {
 		return errors.New("the published index has vanished")
 	}
-	now := p.current.Load()
+	now := p.Index()
 	if err := ix.Replaces(now); err != nil {
 		return fmt.Errorf("use generation %d, plan %d, after generation %d, plan %d: %w", ix.Generation, ix.Sequence, now.Generation, now.Sequence, err)
 	}
-	if p.current.Swap(ix) == nil {
+	table := edge.TableOf(ix)
+	if p.current.Swap(&table) == nil {
 		close(p.first)
 	}
 	p.etag = etag

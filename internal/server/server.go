@@ -93,7 +93,7 @@ func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	held := strings.Join(r.Header.Values("If-None-Match"), ",")
-	d := edge.Decide(s.published.Index(), r.URL.RawQuery, held)
+	d := s.published.Table().Decide(r.URL.RawQuery, held)
 	if d.Status != edge.StatusOK {
 		answer.Write(w, d.Response())
 		return
@@ -147,7 +147,7 @@ func (s *Server) open(ctx context.Context, key string, kind layout.Kind, d edge.
 	if !errors.Is(err, builder.ErrNotExist) {
 		return nil, "", err
 	}
-	answer, err := s.composer.Compose(ctx, kind, d.Set, d.Held)
+	answer, err := s.composer.Compose(ctx, kind, d.Set, d.Mask)
 	if err != nil {
 		return nil, "", err
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"slices"
 	"time"
 
 	"precast/builder"
-	"precast/edge"
 	"precast/internal/catalog"
 	"precast/internal/history"
+	"precast/internal/index"
 	"precast/internal/layout"
 )
 
@@ -62,7 +64,7 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 		return st, err
 	}
 	if p.Base != nil {
-		st.Generation, st.Sequence, st.Items = p.Base.Generation, p.Base.Sequence, len(p.Base.Items)
+		st.Generation, st.Sequence, st.Items = p.Base.Generation, p.Base.Sequence, p.Base.Len()
 	}
 	st.UpToDate = !p.Changed()
 	if p.Base != nil && p.Base.Pin != "" {
@@ -114,15 +116,17 @@ func (s *Station) ready(ctx context.Context, p *builder.Plan) (bool, error) {
 
 // oldestChange looks for items that are not published in the release that the catalog says.
 func oldestChange(items []catalog.Item, p *builder.Plan) time.Time {
-	published := make(map[catalog.Key]string)
+	wanted, published := history.ByKey(p.Target), make(map[catalog.Key][]index.Item)
 	if p.Base != nil {
-		for _, it := range p.Base.Items {
-			published[catalog.Key{App: it.App, Track: it.Track}] = fmt.Sprint(it.Version, it.Size, edge.Hex(it.SHA256[:]), it.Attrs)
-		}
+		published = history.ByKey(p.Base)
+	}
+	rejected := func(k catalog.Key) bool {
+		return slices.ContainsFunc(p.Rejected, func(r builder.Rejection) bool { return r.Key == k })
 	}
 	var oldest time.Time
 	for _, it := range items {
-		if it.Changed.IsZero() || published[it.Key()] == fmt.Sprint(it.Version, it.Size, it.SHA256, it.Attrs()) {
+		k := it.Key()
+		if it.Changed.IsZero() || published[k] != nil && !rejected(k) && reflect.DeepEqual(published[k], wanted[k]) {
 			continue
 		}
 		if oldest.IsZero() || it.Changed.Before(oldest) {

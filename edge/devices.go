@@ -1,0 +1,130 @@
+package edge
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"precast/internal/index"
+)
+
+// maxDevices bounds how many devices of one selection are told apart; the others get what is composed on request.
+const maxDevices = 64
+
+// Devices returns devices of a selection that may get different answers: for every mixture of the rollouts that
+// they are in, and of the floors that they have passed. First comes who is in no rollout and has passed every
+// floor, then those who differ from that in one thing, then in two. It tells whether these are all. They have
+// no more in their Held than it takes to have passed floors.
+func (d Dimensions) Devices(s Selection) (devices []Device, all bool) {
+	if !d.table.Index.Staged() {
+		return []Device{{Selection: s}}, true
+	}
+	all = true
+	for _, c := range d.cohorts(s) {
+		device := Device{Selection: s, Cohort: c.cohort}
+		for _, held := range stages(d.table.Index, device) {
+			if len(devices) == maxDevices {
+				return devices, false
+			}
+			device.Held = held
+			devices = append(devices, device)
+		}
+	}
+	return devices, all
+}
+
+// Slot returns a slot that has this cohort among those of a selection, NoSlot for the cohort of nobody.
+func (d Dimensions) Slot(device Device) int {
+	for _, c := range d.cohorts(device.Selection) {
+		if c.cohort.String() == device.Cohort.String() {
+			return c.slot
+		}
+	}
+	return NoSlot
+}
+
+// Query returns a query by which a device asks. What it holds goes into If-None-Match.
+func (d Dimensions) Query(device Device) string {
+	query := device.Selection.String()
+	if slot := d.Slot(device); slot != NoSlot {
+		query += "&" + keySlot + "=" + strconv.Itoa(slot)
+	}
+	return query
+}
+
+// cohort is one that some slot has.
+type cohort struct {
+	cohort Cohort
+	slot   int // the smallest; NoSlot for the cohort of nobody
+}
+
+// cohorts returns the cohorts that devices of a selection are in, those with the fewest rollouts first. Which
+// slots there are decides it: of two rollouts to one device in a hundred, there may be no device in both.
+func (d Dimensions) cohorts(s Selection) []cohort {
+	met := d.table.met(s)
+	if len(met) == 0 {
+		return []cohort{{nil, NoSlot}}
+	}
+	var key strings.Builder
+	for _, m := range met {
+		key.WriteString(m.Salt + " " + strconv.Itoa(int(m.Places)) + "\n")
+	}
+	if known, ok := d.known[key.String()]; ok {
+		return known
+	}
+	found := []cohort{{nil, NoSlot}}
+	seen := map[string]bool{"": true}
+	for slot := range index.Slots {
+		c := d.table.Cohort(s, slot)
+		if text := c.String(); !seen[text] {
+			seen[text] = true
+			found = append(found, cohort{c, slot})
+		}
+	}
+	slices.SortStableFunc(found, func(a, b cohort) int { return len(a.cohort) - len(b.cohort) })
+	d.known[key.String()] = found
+	return found
+}
+
+// stages returns what devices of a selection and cohort may hold, as far as floors go by it.
+func stages(ix *index.Index, d Device) []Tags {
+	type stage struct {
+		held    Tags
+		differs int
+	}
+	all := []stage{{}}
+	seen := make(map[int32]bool)
+	each(ix, d, func(release, _ int32) {
+		if seen[release] || int(release)+1 == len(ix.Items) || ix.Items[release+1].Role != index.Floor {
+			return
+		}
+		seen[release] = true
+		// Who holds a floor has passed it; who holds none has the oldest one to come.
+		var holds []Tags
+		for i := release + 1; int(i) < len(ix.Items) && ix.Items[i].Role == index.Floor; i++ {
+			holds = append(holds, Tags{Hex(ix.Items[i].SHA256[:])})
+		}
+		holds = append(holds, nil)
+		var more []stage
+		for _, s := range all {
+			for i, h := range holds {
+				differs := s.differs
+				if i > 0 {
+					differs++
+				}
+				if len(more) < maxDevices*len(holds) {
+					held := slices.Concat(s.held, h)
+					slices.Sort(held)
+					more = append(more, stage{slices.Compact(held), differs})
+				}
+			}
+		}
+		slices.SortStableFunc(more, func(a, b stage) int { return a.differs - b.differs })
+		all = more[:min(len(more), maxDevices+1)]
+	})
+	held := make([]Tags, len(all))
+	for i, s := range all {
+		held[i] = s.held
+	}
+	return held
+}

@@ -1,0 +1,331 @@
+package edge
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"precast/internal/index"
+)
+
+// NoSlot is the slot of a device that sends none. Such devices are the last to get a release: when its rollout
+// has ended.
+const NoSlot = -1
+
+// Limits of rollouts. The viewer function has them too.
+const (
+	MaxCohort   = 1024 // bytes of a cohort in canonical form
+	MaxRollouts = 24   // salts in the table; a cohort that is in all of them keeps its limit
+
+	// The table is kept in a KeyValueStore, whose values are 1 KB at most, and is read at every request with a
+	// slot (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html).
+	maxTableValues = 8
+	maxTableValue  = 1000 // bytes
+	tableGoesOn    = "+\n"
+)
+
+// Place is a slot's place in the rollout of a salt, from 0 to index.Slots-1: the devices of a slot get a release
+// when more than so many places have it. Every slot has a place of its own, and another one with every salt.
+func Place(salt string, slot int) int {
+	a, b := factors(salt)
+	return (a*slot + b) % index.Slots
+}
+
+// factors make a permutation of the slots, since a has no factor in common with their number. A device can work
+// them out with sha256sum and a shell's arithmetic.
+func factors(salt string) (a, b int) {
+	d := digest([]byte("precast rollout 1 " + salt))
+	number := func(at int) int {
+		return int(d[at])<<24 | int(d[at+1])<<16 | int(d[at+2])<<8 | int(d[at+3])
+	}
+	return number(0)%(index.Slots/10)*10 + [...]int{1, 3, 7, 9}[d[4]%4], number(5) % index.Slots
+}
+
+// Share is so many places of a rollout, from the first.
+type Share struct {
+	Salt   string
+	Places uint16
+}
+
+// Cohort are the rollouts that a device is in: of each salt the smallest share with its place. It is sorted by
+// salt. It stays true while a rollout grows.
+type Cohort []Share
+
+// In tells whether a device is in a share.
+func (c Cohort) In(salt string, places uint16) bool {
+	for _, s := range c {
+		if s.Salt == salt {
+			return s.Places <= places
+		}
+	}
+	return false
+}
+
+// String is the canonical form, for CohortHeader.
+func (c Cohort) String() string {
+	var b strings.Builder
+	for i, s := range c {
+		if i > 0 {
+			b.WriteByte('.')
+		}
+		b.WriteString(s.Salt)
+		b.WriteByte('~')
+		b.WriteString(strconv.Itoa(int(s.Places)))
+	}
+	return b.String()
+}
+
+// ParseCohort reads what String wrote. What is something else is passed over: a device that is in no rollout
+// gets the previous release.
+func ParseCohort(s string) Cohort {
+	if s == "" || len(s) > MaxCohort {
+		return nil
+	}
+	var c Cohort
+	for part := range strings.SplitSeq(s, ".") {
+		salt, number, _ := strings.Cut(part, "~")
+		places, err := strconv.ParseUint(number, 10, 16)
+		if err == nil && places < index.Slots && index.IsSalt(salt) && !slices.ContainsFunc(c, func(s Share) bool { return s.Salt == salt }) {
+			c = append(c, Share{salt, uint16(places)})
+		}
+	}
+	return c
+}
+
+// Table is the table of rollouts of an index: which selections can meet which share. The viewer function at the
+// CDN turns slots into cohorts by it, and so does the server.
+type Table struct {
+	Index *index.Index // nil: nothing is published
+	// Lines are sorted by salt, then share.
+	Lines []Line
+	// LeftOut are the positions of releases for which there is no room: nobody is in their rollouts.
+	LeftOut []int32
+
+	values []string
+}
+
+// Line says of a share which selections can meet it.
+type Line struct {
+	Share
+	A, B      int // a slot's place is (A*slot + B) % index.Slots
+	Selectors [][]Param
+}
+
+// TableOf makes the table of an index.
+func TableOf(ix *index.Index) Table {
+	t := Table{Index: ix}
+	if ix == nil || len(ix.Rollouts()) == 0 {
+		return t
+	}
+	positions := slices.Clone(ix.Rollouts())
+	shareOf := func(p int32) Share { return Share{ix.Items[p].Salt, ix.Items[p].Share} }
+	slices.SortStableFunc(positions, func(a, b int32) int { return compareShares(shareOf(a), shareOf(b)) })
+	salts, last := 0, ""
+	for len(positions) > 0 {
+		share := shareOf(positions[0])
+		n := 1
+		for n < len(positions) && shareOf(positions[n]) == share {
+			n++
+		}
+		if share.Salt != last {
+			salts, last = salts+1, share.Salt
+		}
+		if salts > MaxRollouts || !t.add(share, positions[:n]) {
+			t.LeftOut = append(t.LeftOut, positions...) // whatever has the same salt as well
+			break
+		}
+		positions = positions[n:]
+	}
+	return t
+}
+
+func compareShares(a, b Share) int {
+	if c := strings.Compare(a.Salt, b.Salt); c != 0 {
+		return c
+	}
+	return int(a.Places) - int(b.Places)
+}
+
+// add adds the lines of a share, unless there is no room for all of them.
+func (t *Table) add(share Share, releases []int32) bool {
+	selectors := make(map[string][]Param)
+	for _, p := range releases {
+		for _, s := range selectorsOf(t.Index, p) {
+			selectors[selectorText(s)] = s
+		}
+	}
+	texts := make([]string, 0, len(selectors))
+	for text := range selectors {
+		texts = append(texts, text)
+	}
+	slices.Sort(texts)
+	a, b := factors(share.Salt)
+	start := share.Salt + " " + strconv.Itoa(a) + " " + strconv.Itoa(b) + " " + strconv.Itoa(int(share.Places)) + " "
+	var lines []Line
+	values := slices.Clone(t.values)
+	for len(texts) > 0 {
+		line, text := Line{Share: share, A: a, B: b}, start
+		for len(texts) > 0 && (len(line.Selectors) == 0 || len(text)+1+len(texts[0])+1+len(tableGoesOn) <= maxTableValue) {
+			if len(line.Selectors) > 0 {
+				text += ","
+			}
+			text += texts[0]
+			line.Selectors = append(line.Selectors, selectors[texts[0]])
+			texts = texts[1:]
+		}
+		text += "\n"
+		if last := len(values) - 1; last >= 0 && len(values[last])+len(text)+len(tableGoesOn) <= maxTableValue {
+			values[last] += text
+		} else {
+			values = append(values, text)
+		}
+		lines = append(lines, line)
+	}
+	if len(values) > maxTableValues {
+		return false
+	}
+	t.values, t.Lines = values, append(t.Lines, lines...)
+	return true
+}
+
+// Values returns the table as it is kept in a KeyValueStore: the values of its keys, in order.
+func (t Table) Values() []string {
+	values := slices.Clone(t.values)
+	for i := range len(values) - 1 {
+		values[i] += tableGoesOn
+	}
+	return values
+}
+
+// selectorsOf returns what a selection must have, one or another, to meet an item: its attributes, those of
+// its earlier releases, and its name.
+func selectorsOf(ix *index.Index, p int32) [][]Param {
+	head := ix.Head(p)
+	track := index.Fold(ix.Items[head].Track)
+	app := index.Fold(ix.Items[head].App)
+	all := [][]Param{{{app, track}}}
+	if arch, ok := strings.CutPrefix(app, OSPrefix); ok && arch != "" {
+		all = append(all, []Param{{keyArch, arch}, {keyOS, track}})
+	}
+	for i := head; i < ix.Next(head); i++ {
+		for _, attr := range ix.Items[i].Attrs {
+			all = append(all, []Param{{attrPrefix + index.Fold(attr), track}})
+		}
+	}
+	return all
+}
+
+func selectorText(s []Param) string {
+	var b strings.Builder
+	for i, p := range s {
+		if i > 0 {
+			b.WriteByte('&')
+		}
+		encode(&b, p.Name)
+		b.WriteByte('=')
+		encode(&b, p.Track)
+	}
+	return b.String()
+}
+
+// meets tells whether a selection has all of a selector.
+func (s Selection) meets(selector []Param) bool {
+	for _, p := range selector {
+		if !s.has(p) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s Selection) has(p Param) bool {
+	switch {
+	case p.Name == keyArch:
+		return s.Arch == p.Track
+	case p.Name == keyOS:
+		return s.OS == p.Track
+	case strings.HasPrefix(p.Name, attrPrefix):
+		return slices.Contains(s.Attrs, Param{p.Name[len(attrPrefix):], p.Track})
+	default:
+		return slices.Contains(s.Apps, p)
+	}
+}
+
+// met returns the shares that a selection can meet, sorted.
+func (t Table) met(s Selection) []Share {
+	var met []Share
+	for _, line := range t.Lines {
+		if (len(met) == 0 || met[len(met)-1] != line.Share) && slices.ContainsFunc(line.Selectors, s.meets) {
+			met = append(met, line.Share)
+		}
+	}
+	return met
+}
+
+// Cohort returns the rollouts that a slot is in, of those that the selection can meet.
+func (t Table) Cohort(s Selection, slot int) Cohort {
+	if slot < 0 {
+		return nil
+	}
+	var c Cohort
+	for _, line := range t.Lines {
+		known := len(c) > 0 && c[len(c)-1].Salt == line.Salt
+		if !known && (line.A*slot+line.B)%index.Slots < int(line.Places) && slices.ContainsFunc(line.Selectors, s.meets) {
+			c = append(c, line.Share)
+		}
+	}
+	return c
+}
+
+// Claim says of a share that a selection can meet whether devices are in it.
+type Claim struct {
+	Share
+	In bool
+}
+
+// Claims say for which of the devices of a selection an answer is.
+type Claims struct {
+	Rollouts []Claim // sorted; for devices that these are true of
+	// Unless are SHA-256 digests, in hex and sorted: for devices that hold none of these.
+	Unless []string
+}
+
+// Claims returns for which devices of its selection a device's answer is.
+func (t Table) Claims(d Device) Claims {
+	var c Claims
+	for _, s := range t.met(d.Selection) {
+		c.Rollouts = append(c.Rollouts, Claim{s, d.Cohort.In(s.Salt, s.Places)})
+	}
+	each(t.Index, d, func(release, step int32) {
+		if step == release {
+			return
+		}
+		add := func(sum [32]byte) { c.Unless = append(c.Unless, Hex(sum[:])) }
+		for i := t.Index.Head(release); i <= step; i++ {
+			it := &t.Index.Items[i]
+			if i < step && (i <= release && it.Role != index.Floor || i > release) {
+				add(it.SHA256)
+			}
+			if i > release {
+				for _, p := range it.Passed {
+					add(p.SHA256)
+				}
+			}
+		}
+	})
+	slices.Sort(c.Unless)
+	c.Unless = slices.Compact(c.Unless)
+	return c
+}
+
+// text stands for the claims in digests.
+func (c Claims) text() string {
+	var b strings.Builder
+	for _, r := range c.Rollouts {
+		b.WriteString(r.Salt + " " + strconv.Itoa(int(r.Places)) + " " + strconv.FormatBool(r.In) + "\n")
+	}
+	for _, sum := range c.Unless {
+		b.WriteString(sum + "\n")
+	}
+	return b.String()
+}

@@ -20,6 +20,9 @@ type Plan struct {
 	Pieces   []catalog.Item
 	Found    []catalog.Item // not in the base, and stored already
 	Rejected []Rejection
+
+	Rollouts []Rollout
+	Floors   []Floor
 }
 
 // A Rejection is an item that cannot be published, and why. The release of it that is published, if
@@ -68,7 +71,7 @@ type Rollout struct {
 	Percent float64     `json:"percent"` // of the devices with a slot
 	Salt    string      `json:"salt"`
 	Over    string      `json:"over,omitempty"` // version that the others get; empty: nothing
-	// NoRoom: the table at the edge has no room for it, so that nobody gets it.
+	// NoRoom: the table that the edge has of rollouts has no room for it, so that nobody gets it.
 	NoRoom bool `json:"noRoom,omitempty"`
 }
 
@@ -79,29 +82,30 @@ type Floor struct {
 	Before  string      `json:"before"` // version
 }
 
-// staged returns the rollouts and floors of an index.
-func staged(ix *index.Index) ([]Rollout, []Floor) {
-	rollouts, floors := []Rollout{}, []Floor{}
+// staged fills in the target's rollouts and floors. A rollout that there is no room for becomes one to nobody.
+func (p *Plan) staged() {
+	ix := p.Target
 	leftOut := edge.TableOf(ix).LeftOut
 	var release *index.Item
 	for i := range ix.Items {
 		it := &ix.Items[i]
 		key := catalog.Key{App: it.App, Track: it.Track}
 		if it.Role == index.Floor {
-			floors = append(floors, Floor{key, it.Version, release.Version})
+			p.Floors = append(p.Floors, Floor{key, it.Version, release.Version})
 			continue
 		}
 		if it.Role == index.Previous {
-			rollouts[len(rollouts)-1].Over = it.Version
+			p.Rollouts[len(p.Rollouts)-1].Over = it.Version
 		}
-		if release = it; it.Salt != "" {
-			rollouts = append(rollouts, Rollout{
-				Key: key, Version: it.Version, Percent: float64(it.Share) * 100 / index.Slots, Salt: it.Salt,
-				NoRoom: slices.Contains(leftOut, int32(i)),
-			})
+		if release = it; it.Salt == "" {
+			continue
 		}
+		r := Rollout{Key: key, Version: it.Version, Percent: float64(it.Share) * 100 / index.Slots, Salt: it.Salt}
+		if r.NoRoom = slices.Contains(leftOut, int32(i)); r.NoRoom {
+			it.Share = 0
+		}
+		p.Rollouts = append(p.Rollouts, r)
 	}
-	return rollouts, floors
 }
 
 // Work is what a plan has to write.
@@ -128,7 +132,7 @@ func (p *Plan) Report() Report {
 		LeftOut:      p.Coverage.LeftOut,
 		Rejected:     append([]Rejection{}, p.Rejected...),
 	}
-	r.Rollouts, r.Floors = staged(p.Target)
+	r.Rollouts, r.Floors = append([]Rollout{}, p.Rollouts...), append([]Floor{}, p.Floors...)
 	if p.Base != nil {
 		r.Generation = p.Base.Generation
 	}
@@ -162,6 +166,7 @@ func (b *Builder) Plan(ctx context.Context, items []catalog.Item, opt PlanOption
 		Params:  b.opt.Params,
 		Items:   accepted,
 	})
+	p.staged()
 	if n := len(p.Target.Encode()); n > index.MaxEncoded-1024 { // room for greater numbers and a pin
 		return nil, fmt.Errorf("plan: the catalog makes an index of %d bytes, more than the %d that readers accept: it has too many items", n, index.MaxEncoded)
 	}

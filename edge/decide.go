@@ -43,35 +43,26 @@ func Decide(ix *index.Index, query, held string) Decision {
 	return TableOf(ix).Decide(query, held)
 }
 
-// Decide is the function Decide with the index of the table.
-func (t Table) Decide(query, held string) Decision {
-	s, slot, err := ParseQuery(query)
-	if err != nil {
-		return refuse(err)
-	}
-	return t.decide(s, t.Cohort(s, slot), held)
-}
-
 // DecideCohort answers a request in which the slot has become a cohort, as it does at the CDN: query is the
 // canonical query, and cohort what is in CohortHeader.
-func (t Table) DecideCohort(query, cohort, held string) Decision {
+func DecideCohort(ix *index.Index, query, cohort, held string) Decision {
 	s, err := ParseSelection(query)
 	if err != nil {
 		return refuse(err)
 	}
-	return t.decide(s, ParseCohort(cohort), held)
+	return decide(ix, s, ParseCohort(cohort), held)
 }
 
-func (t Table) decide(s Selection, c Cohort, held string) Decision {
+func decide(ix *index.Index, s Selection, c Cohort, held string) Decision {
 	tags, err := ParseTags(held)
 	if err != nil {
 		return refuse(err)
 	}
-	if t.Index == nil {
+	if ix == nil {
 		return Decision{Status: StatusUnavailable, Error: ErrNoIndex}
 	}
 	device := Device{Selection: s, Cohort: c, Held: tags}
-	set, err := Resolve(t.Index, device)
+	set, err := Resolve(ix, device)
 	if err != nil {
 		return refuse(err)
 	}
@@ -80,7 +71,7 @@ func (t Table) decide(s Selection, c Cohort, held string) Decision {
 	}
 	d := Decision{Status: StatusOK, Device: device, Set: set}
 	if s.Payload == Statement { // whatever the device holds
-		d.Claims = t.Claims(device)
+		d.Claims = ClaimsOf(ix, device)
 		return d
 	}
 	d.Mask = set.Held(tags)

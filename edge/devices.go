@@ -61,13 +61,13 @@ type cohort struct {
 // cohorts returns the cohorts that devices of a selection are in, those with the fewest rollouts first. Which
 // slots there are decides it: of two rollouts to one device in a hundred, there may be no device in both.
 func (d Dimensions) cohorts(s Selection) []cohort {
-	met := d.table.met(s)
-	if len(met) == 0 {
+	claims := ClaimsOf(d.table.Index, Device{Selection: s}).Rollouts
+	if len(claims) == 0 {
 		return []cohort{{nil, NoSlot}}
 	}
 	var key strings.Builder
-	for _, m := range met {
-		key.WriteString(m.Salt + " " + strconv.Itoa(int(m.Places)) + "\n")
+	for _, c := range claims {
+		key.WriteString(c.Salt + " " + strconv.Itoa(int(c.Places)) + "\n")
 	}
 	if known, ok := d.known[key.String()]; ok {
 		return known

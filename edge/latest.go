@@ -2,8 +2,11 @@ package edge
 
 import "precast/internal/index"
 
-// Latest holds the newest good index that it was offered, with its table. Its zero value holds none.
-type Latest struct{ Table }
+// Latest holds the newest good index that it was offered. Its zero value holds none.
+type Latest struct{ ix *index.Index }
+
+// Index returns the index in use, nil before the first.
+func (l *Latest) Index() *index.Index { return l.ix }
 
 // Offer takes an encoded index into use. It fails with index.ErrCorrupt, index.ErrVersion or
 // index.ErrOlder; the index in use then stays.
@@ -12,9 +15,9 @@ func (l *Latest) Offer(encoded []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := ix.Replaces(l.Index); err != nil {
+	if err := ix.Replaces(l.ix); err != nil {
 		return err
 	}
-	l.Table = TableOf(ix)
+	l.ix = ix
 	return nil
 }

@@ -39,7 +39,7 @@ func TestLatest(t *testing.T) {
 			if err := latest.Offer(encoded); !errors.Is(err, refused) || (err == nil) != (refused == nil) {
 				t.Fatalf("offered: %v, want %v", err, refused)
 			}
-			got := latest.Index
+			got := latest.Index()
 			if (got == nil) != (want == nil) || got != nil && !bytes.Equal(got.Encode(), want.Encode()) {
 				t.Fatalf("in use: %+v, want %+v", got, want)
 			}

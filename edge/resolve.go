@@ -71,6 +71,25 @@ func each(ix *index.Index, d Device, yield func(release, step int32)) {
 	}
 }
 
+// met calls yield with the current release of every item that a selection meets, by its name or by an attribute that
+// any of its releases has. An item may come more than once.
+func met(ix *index.Index, s Selection, yield func(head int32)) {
+	add := func(candidates []int32, track string) {
+		for _, i := range candidates {
+			if index.Fold(ix.Items[i].Track) == track {
+				yield(ix.Head(i))
+			}
+		}
+	}
+	add(ix.Apps(OSPrefix+s.Arch), s.OS)
+	for _, a := range s.Attrs {
+		add(ix.WithAttr(a.Name), a.Track)
+	}
+	for _, a := range s.Apps {
+		add(ix.Apps(a.Name), a.Track)
+	}
+}
+
 // admitted returns the newest release of an item that a cohort gets, -1 for none.
 func admitted(ix *index.Index, head int32, c Cohort) int32 {
 	for i := head; i < ix.Next(head); i++ {

@@ -156,19 +156,10 @@ func parseSlot(s string) (int, error) {
 	for len(s) > 1 && s[0] == '0' {
 		s = s[1:]
 	}
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return NoSlot, ErrSlot
-		}
+	if slot := parseNumber(s); slot >= 0 {
+		return slot, nil
 	}
-	if len(s) > 4 {
-		return NoSlot, ErrSlot
-	}
-	slot, err := strconv.Atoi(s)
-	if err != nil {
-		return NoSlot, ErrSlot
-	}
-	return slot, nil
+	return NoSlot, ErrSlot
 }
 
 // parseQuery splits a query into folded parameters, sorted by name, the first of each name only.

@@ -150,7 +150,7 @@ func TestDecideVectors(t *testing.T) {
 		if c.noIndex {
 			source = &none
 		}
-		d := source.DecideCohort(c.query, c.cohort, c.held)
+		d := edge.DecideCohort(source.Index(), c.query, c.cohort, c.held)
 		if d.Status != c.status {
 			t.Errorf("%s: status %d %s, want %d", c.why, d.Status, d.Error, c.status)
 		}

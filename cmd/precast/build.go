@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"precast/builder"
+	"precast/edge"
 	"precast/internal/catalog"
 	"precast/internal/station"
 )
@@ -238,7 +239,11 @@ func printReport(w io.Writer, r builder.Report) {
 	if !r.Changed {
 		fmt.Fprint(w, ", and is what the catalog says")
 	}
-	fmt.Fprintf(w, "\n%.10g combinations of attributes, %d looked at, %d of them get something: %d different sets\n", r.Combinations, r.Considered, r.Matching, r.Sets)
+	variants := ""
+	if r.Variants > 0 {
+		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", r.Variants)
+	}
+	fmt.Fprintf(w, "\n%.10g combinations of attributes, %d looked at%s, %d of them get something: %d different sets\n", r.Combinations, r.Considered, variants, r.Matching, r.Sets)
 	fmt.Fprintf(w, "prebuilt: %d bundles and as many manifests, at most %s\n", r.Bundles, bytesText(r.Bytes))
 	fmt.Fprintf(w, "to build: %d binaries to compress (%s), %d bundles to write (at most %s)\n",
 		r.Build.Pieces, bytesText(r.Build.PieceBytes), r.Build.Bundles, bytesText(r.Build.BundleBytes))
@@ -250,12 +255,28 @@ func printReport(w io.Writer, r builder.Report) {
 		if l.Combinations > 0 {
 			fmt.Fprintf(w, "  %.10g combinations were not looked at (--max-combinations)\n", l.Combinations)
 		}
+		if l.Mixed > 0 {
+			fmt.Fprintf(w, "  %d combinations were not looked at in every mixture of rollouts and floors\n", l.Mixed)
+		}
 		if l.Bundles > 0 {
 			fmt.Fprintf(w, "  %d bundles of %s, among them those of %d whole sets (--max-bundles, --max-bytes)\n", l.Bundles, bytesText(l.Bytes), l.Sets)
 		}
 		if l.TooLarge > 0 {
 			fmt.Fprintf(w, "  %d combinations get more packages than one bundle may hold: they are refused\n", l.TooLarge)
 		}
+	}
+	for _, o := range r.Rollouts {
+		over := "nothing"
+		if o.Over != "" {
+			over = o.Over
+		}
+		fmt.Fprintf(w, "rollout: %s %s to %s, over %s (salt %s)\n", o.Key, o.Version, percentText(o.Percent), over, o.Salt)
+		if o.NoRoom {
+			fmt.Fprintf(w, "  the table at the edge has no room for it: nobody gets it. At most %d salts are rolled out at a time, and a few hundred items\n", edge.MaxRollouts)
+		}
+	}
+	for _, f := range r.Floors {
+		fmt.Fprintf(w, "floor: %s %s before %s\n", f.Key, f.Version, f.Before)
 	}
 	for _, rej := range r.Rejected {
 		fmt.Fprintf(w, "left out: item %s %s: %s\n", rej.Key, rej.Version, rej.Reason)

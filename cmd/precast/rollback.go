@@ -11,7 +11,6 @@ import (
 	"precast/builder"
 	"precast/internal/cdn"
 	"precast/internal/history"
-	"precast/internal/index"
 	"precast/internal/station"
 )
 
@@ -31,7 +30,7 @@ func (f publishFlags) observer(ctx context.Context, log *slog.Logger, objects bu
 	if f.edge() == (cdn.Places{}) {
 		return next, nil
 	}
-	c, err := cdn.Connect(ctx, f.edge(), objects, noRollouts, log)
+	c, err := cdn.Connect(ctx, f.edge(), objects, log)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +110,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 	told := &tellsCDN{out: std.err, quiet: c.JSON}
 	opt := builder.Options{Log: errorLog(std), Observer: builder.Silent{}}
 	if c.edge() != (cdn.Places{}) && d.server == nil {
-		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, noRollouts, opt.Log); err != nil {
+		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, opt.Log); err != nil {
 			return err
 		}
 		opt.Observer = told
@@ -165,7 +164,6 @@ type tellsCDN struct {
 
 	told         bool
 	table        cdn.Table
-	leftOut      int
 	tableErr     error
 	invalidation cdn.Invalidation
 	err          error // of the invalidation
@@ -174,7 +172,7 @@ type tellsCDN struct {
 func (o *tellsCDN) Published(ctx context.Context, p builder.Published) {
 	o.told = true
 	if o.cdn.Rollouts != nil {
-		o.table, o.leftOut, o.tableErr = o.cdn.Rollouts.Bring(ctx)
+		o.table, o.tableErr = o.cdn.Rollouts.Bring(ctx)
 	}
 	if o.cdn.Invalidator != nil {
 		if !o.quiet {
@@ -195,9 +193,6 @@ func (o *tellsCDN) print(std streams) {
 		fmt.Fprintf(std.err, "precast: the table of rollouts may still be the one of before: %v\nThe next plan mends it; until then devices in a rollout may get its previous release.\n", o.tableErr)
 	case o.table == cdn.TableWritten:
 		fmt.Fprintln(std.out, "the table of rollouts is written")
-	}
-	if o.leftOut > 0 {
-		fmt.Fprintf(std.err, "precast: the table has no room for %d rollouts: their devices keep the previous release\n", o.leftOut)
 	}
 	const expire = "as cached answers expire, in a minute (package_max_ttl_seconds)"
 	switch {
@@ -321,6 +316,3 @@ func (d *data) unpin(ctx context.Context) (history.Pinned, error) {
 	}
 	return station.New(d.drivers, station.Config{}).Unpin(ctx)
 }
-
-// noRollouts is the table of an index without rollouts.
-func noRollouts(*index.Index) ([]string, int) { return nil, 0 }

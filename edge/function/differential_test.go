@@ -163,7 +163,7 @@ func native(table edge.Table, r request, query string) answer {
 		headers["if-none-match"] = anyOf([]string{`"` + tag + `"`})
 	}
 	// The whole way, without the canonical forms between.
-	d := table.DecideCohort(query, "", list)
+	d := edge.DecideCohort(table.Index, query, "", list)
 	if r.Store != nil { // the table
 		d = table.Decide(query, list)
 		if cohort := table.Cohort(selection, slot); len(cohort) > 0 {

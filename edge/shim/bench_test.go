@@ -136,7 +136,7 @@ func realistic(t testing.TB, ix *index.Index, attrs []string) []request {
 			}
 		}
 		query += "cpuarch=" + []string{"armv7", "armv8"}[rng.IntN(2)]
-		d := edge.Decide(latest.Index, query, "")
+		d := edge.Decide(latest.Index(), query, "")
 		var held []string
 		for i := range d.Set.Len() {
 			if rng.IntN(3) == 0 {

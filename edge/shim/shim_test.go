@@ -85,7 +85,7 @@ type request struct {
 
 func answered(latest *edge.Latest, query, held string) request {
 	r := request{Query: query, Held: held, Epoch: 20513, ASCII: !strings.ContainsAny(query, "%\x00")}
-	d := latest.Decide(query, held)
+	d := edge.Decide(latest.Index(), query, held)
 	r.Status, r.Sent = d.Status, d.Status
 	if d.Status == edge.StatusOK {
 		d.Epoch = r.Epoch

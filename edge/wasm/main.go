@@ -41,7 +41,7 @@ func decide(nQuery, nHeld, nCohort int32, epoch float64) (status int32) {
 	}
 	all := string(mem[:total])
 	query, rest := all[:nQuery], all[nQuery:]
-	d := latest.DecideCohort(query, rest[nHeld:], rest[:nHeld])
+	d := edge.DecideCohort(latest.Index(), query, rest[nHeld:], rest[:nHeld])
 	if d.Status != edge.StatusOK {
 		return answer("", "", d.CacheResponse())
 	}
@@ -122,7 +122,7 @@ func offer(n int32) (verdict int32) {
 //
 //go:wasmexport generation
 func generation() float64 {
-	if ix := latest.Index; ix != nil {
+	if ix := latest.Index(); ix != nil {
 		return float64(ix.Generation)
 	}
 	return 0

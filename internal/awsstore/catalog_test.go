@@ -101,7 +101,9 @@ func TestItemByHand(t *testing.T) {
 		}
 		switch {
 		case test.field == "" && len(own) == 0:
-		case test.field == "" || !slices.ContainsFunc(own, func(p catalog.Problem) bool { return strings.HasPrefix(p.Field, test.field) && strings.Contains(p.Error(), test.says) }) ||
+		case test.field == "" || !slices.ContainsFunc(own, func(p catalog.Problem) bool {
+			return strings.HasPrefix(p.Field, test.field) && strings.Contains(p.Error(), test.says)
+		}) ||
 			slices.ContainsFunc(own, func(p catalog.Problem) bool { return !strings.HasPrefix(p.Field, test.attr) }):
 			t.Errorf("%s = %#v: problems %v, want one of field %q that says %q, and none of another attribute", test.attr, test.value, own, test.field, test.says)
 		}

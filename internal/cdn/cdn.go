@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 
 	"precast/builder"
+	"precast/edge"
 	"precast/internal/awsstore"
 	"precast/internal/index"
 )
@@ -51,9 +52,8 @@ type Places struct {
 	KeyValueStore string // its ARN
 }
 
-// Connect makes a CDN from the environment's AWS configuration. Objects have the published index, and table
-// makes the table of one.
-func Connect(ctx context.Context, p Places, objects builder.Objects, table func(*index.Index) ([]string, int), log *slog.Logger) (*CDN, error) {
+// Connect makes a CDN from the environment's AWS configuration. Objects have the published index.
+func Connect(ctx context.Context, p Places, objects builder.Objects, log *slog.Logger) (*CDN, error) {
 	cfg, err := awsstore.LoadConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to CloudFront: %w", err)
@@ -63,10 +63,12 @@ func Connect(ctx context.Context, p Places, objects builder.Objects, table func(
 		c.Invalidator = &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: p.Distribution, Log: log, Wait: wait}
 	}
 	if p.KeyValueStore != "" {
-		c.Rollouts = &Rollouts{Client: NewKeyValues(cfg), Store: p.KeyValueStore, Objects: objects, Table: table, Log: log, Now: time.Now}
+		c.Rollouts = &Rollouts{Client: NewKeyValues(cfg), Store: p.KeyValueStore, Objects: objects, Table: valuesOf, Log: log, Now: time.Now}
 	}
 	return c, nil
 }
+
+func valuesOf(ix *index.Index) []string { return edge.TableOf(ix).Values() }
 
 // What has been published is told to the CDN even if ctx has ended: tableCalls bounds the calls for a table,
 // lastCall an invalidation without a wait. Together they are less than a function keeps before its deadline

@@ -45,11 +45,11 @@ func TestTheTableOnAWS(t *testing.T) {
 	arn := aws.ToString(made.KeyValueStore.ARN)
 	w := newWorld(t)
 	var log strings.Builder
-	o, err := cdn.Connect(t.Context(), cdn.Places{KeyValueStore: arn}, w.objects, func(ix *index.Index) ([]string, int) { return w.tables[ix.Generation], 0 },
-		slog.New(slog.NewTextHandler(&log, nil)))
+	o, err := cdn.Connect(t.Context(), cdn.Places{KeyValueStore: arn}, w.objects, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Rollouts.Table = func(ix *index.Index) []string { return w.tables[ix.Generation] }
 	client := cdn.NewKeyValues(cfg)
 	keys := func() (all []string) {
 		t.Helper()

@@ -109,14 +109,14 @@ func TestAPlanUnderAPinMendsTheTable(t *testing.T) {
 	o.Planned(t.Context(), builder.Report{}) // nothing was ever published
 }
 
-func TestWhatFailsOrIsLeftOutIsLogged(t *testing.T) {
+func TestWhatFailsIsLogged(t *testing.T) {
 	w := newWorld(t)
 	c := &client{err: errors.New("throttled")}
 	o, log := w.watched(c)
-	o.Rollouts.Table = func(*index.Index) ([]string, int) { return []string{"a\n"}, 17 }
+	o.Rollouts.Table = func(*index.Index) []string { return []string{"a\n"} }
 	w.publish(1)
 	o.Published(t.Context(), builder.Published{Generation: 1, Sequence: 1, Changed: true})
-	for _, want := range []string{"throttled", "leftOut=17", "distribution=D", "level=WARN", "level=ERROR"} {
+	for _, want := range []string{"throttled", "distribution=D", "level=ERROR"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("%s is not in the log: %s", want, log)
 		}
@@ -162,11 +162,11 @@ func TestRequestsAreSignedForEveryRegion(t *testing.T) {
 	w := newWorld(t)
 	w.publish(1, "a\n")
 	var log strings.Builder
-	o, err := cdn.Connect(t.Context(), cdn.Places{KeyValueStore: storeARN}, w.objects, func(*index.Index) ([]string, int) { return []string{"a\n"}, 0 },
-		slog.New(slog.NewTextHandler(&log, nil)))
+	o, err := cdn.Connect(t.Context(), cdn.Places{KeyValueStore: storeARN}, w.objects, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Rollouts.Table = func(*index.Index) []string { return []string{"a\n"} }
 	o.Published(t.Context(), builder.Published{Generation: 1, Sequence: 1, Changed: true})
 	at := "/key-value-stores/" + storeARN
 	if got, want := strings.Join(paths, ", "), "GET "+at+"/keys, GET "+at+", GET "+at+"/keys, POST "+at+"/keys"; got != want || !strings.Contains(log.String(), "rollout table written") {

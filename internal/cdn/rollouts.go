@@ -58,10 +58,10 @@ type Rollouts struct {
 	Client  KeyValues
 	Store   string // its ARN
 	Objects builder.Objects
-	// Table makes the table of an index: the values of its keys, in order, and how many rollouts they have
-	// no room for. It keeps the quotas: 1 KB a value, 50 keys or 3 MB an update
+	// Table makes the table of an index: the values of its keys, in order; see edge.Table. It keeps the quotas: 1 KB a
+	// value, 50 keys or 3 MB an update
 	// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html#limits-keyvaluestores).
-	Table func(ix *index.Index) (values []string, leftOut int)
+	Table func(ix *index.Index) []string
 	Log   *slog.Logger
 	Now   func() time.Time
 
@@ -87,72 +87,69 @@ func (r *Rollouts) Published(ctx context.Context, p builder.Published) {
 
 func (r *Rollouts) observe(ctx context.Context, generation uint64, changed bool) {
 	log := r.Log.With("store", r.Store, "generation", generation)
-	done, leftOut, err := r.bring(ctx, changed)
+	done, err := r.bring(ctx, changed)
 	switch {
 	case err != nil: // of AWS: it says the ID of the request
 		log.ErrorContext(ctx, "bring the rollout table to what is published", "error", err)
 	case done == TableWritten:
 		log.InfoContext(ctx, "rollout table written")
 	}
-	if leftOut > 0 {
-		log.WarnContext(ctx, "the rollout table has no room for every rollout: their devices keep the previous release", "leftOut", leftOut)
-	}
 }
 
 // Bring brings the table to the published index, whichever that is by now. Of several at the same time the
 // one with the newest index wins: each reads the store's ETag before it reads the index, so that whoever
 // writes by an older index does so before the newer one's ETag was read, or not at all. It returns what was
-// done, and how many rollouts the table has no room for.
-func (r *Rollouts) Bring(ctx context.Context) (Table, int, error) { return r.bring(ctx, true) }
+// done.
+func (r *Rollouts) Bring(ctx context.Context) (Table, error) { return r.bring(ctx, true) }
 
 // bring is Bring. Unless something has changed, it does not look for what may be left of a table that is to be
 // empty: that does no harm, as nobody asks for its rollouts, and to look would be all that the store costs
 // those who have none.
-func (r *Rollouts) bring(ctx context.Context, changed bool) (Table, int, error) {
+func (r *Rollouts) bring(ctx context.Context, changed bool) (Table, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tableCalls)
 	defer cancel()
 	etag := "" // most often there is nothing to write, and one call less to make
 	for range 1 + updates {
 		ix, _, err := builder.ReadIndex(ctx, r.Objects)
 		if err != nil {
-			return TableUnknown, 0, err
+			return TableUnknown, err
 		}
 		if ix == nil {
-			return TableUnknown, 0, errors.New("make the rollout table: nothing is published")
+			return TableUnknown, errors.New("make the rollout table: nothing is published")
 		}
 		if r.known(ix.Generation) {
-			return TableKept, 0, nil
+			return TableKept, nil
 		}
-		values, leftOut := r.Table(ix)
+		values := r.Table(ix)
 		if len(values) == 0 && !changed {
-			return TableKept, leftOut, nil
+			return TableKept, nil
 		}
 		update, err := r.missing(ctx, values)
 		if err != nil {
-			return TableUnknown, leftOut, err
+			return TableUnknown, err
 		}
 		if update == nil {
 			r.know(ix.Generation)
-			return TableKept, leftOut, nil
+			return TableKept, nil
 		}
 		if etag != "" {
 			update.IfMatch = &etag
 			_, err := r.Client.UpdateKeys(ctx, update)
 			if err == nil {
 				r.know(ix.Generation)
-				return TableWritten, leftOut, nil
+				return TableWritten, nil
 			}
 			if _, conflict := errors.AsType[*types.ConflictException](err); !conflict {
-				return TableUnknown, leftOut, fmt.Errorf("write the rollout table: %w", err)
+				return TableUnknown, fmt.Errorf("write the rollout table: %w", err)
 			}
 		}
 		out, err := r.Client.DescribeKeyValueStore(ctx, &cloudfrontkeyvaluestore.DescribeKeyValueStoreInput{KvsARN: &r.Store})
 		if err != nil {
-			return TableUnknown, leftOut, fmt.Errorf("read the rollout table's version: %w", err)
+			return TableUnknown, fmt.Errorf("read the rollout table's version: %w", err)
 		}
 		etag = aws.ToString(out.ETag)
 	}
-	return TableUnknown, 0, fmt.Errorf("write the rollout table: somebody else wrote the store %d times meanwhile", updates)
+	return TableUnknown, fmt.Errorf("write the rollout table: somebody else wrote the store %d times meanwhile", updates)
 }
 
 // missing returns what makes the store's keys those of the values; nil: they are.

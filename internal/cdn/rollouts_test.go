@@ -43,7 +43,7 @@ func (w *world) publish(generation uint64, table ...string) {
 // rollouts are those of one builder.
 func (w *world) rollouts() *cdn.Rollouts {
 	return &cdn.Rollouts{Client: w.store, Store: storeARN, Objects: w.objects, Now: func() time.Time { return w.now },
-		Table: func(ix *index.Index) ([]string, int) { return w.tables[ix.Generation], 0 }}
+		Table: func(ix *index.Index) []string { return w.tables[ix.Generation] }}
 }
 
 // has checks what the function at the edge would read.
@@ -62,7 +62,7 @@ func (w *world) has(table ...string) {
 
 func (w *world) bring(r *cdn.Rollouts, want cdn.Table) {
 	w.t.Helper()
-	if got, _, err := r.Bring(w.t.Context()); err != nil || got != want {
+	if got, err := r.Bring(w.t.Context()); err != nil || got != want {
 		w.t.Fatalf("%v, %v; want %v", got, err, want)
 	}
 }
@@ -102,7 +102,7 @@ func TestTheFullestTableIsTaken(t *testing.T) {
 	w.bring(w.rollouts(), cdn.TableWritten)
 	w.has(table...)
 	w.publish(2, strings.Repeat("x", 1025))
-	if _, _, err := w.rollouts().Bring(t.Context()); err == nil {
+	if _, err := w.rollouts().Bring(t.Context()); err == nil {
 		t.Fatal("the store took a value that is too long")
 	}
 	w.has(table...)
@@ -153,7 +153,7 @@ func TestTheNewestPublishWins(t *testing.T) {
 				if n >= bringAt && !brought {
 					brought = true
 					calls := w.calls
-					if _, _, err := w.rollouts().Bring(t.Context()); err != nil {
+					if _, err := w.rollouts().Bring(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 					w.calls = calls
@@ -165,7 +165,7 @@ func TestTheNewestPublishWins(t *testing.T) {
 				}
 				return nil
 			}
-			if _, _, err := w.rollouts().Bring(t.Context()); err != nil {
+			if _, err := w.rollouts().Bring(t.Context()); err != nil {
 				t.Fatalf("published at call %d, table at call %d: %v", publishAt, bringAt, err)
 			}
 			second(most)
@@ -195,7 +195,7 @@ func TestEveryCallFailsBothWays(t *testing.T) {
 			if w.before = fail; done {
 				w.before, w.after = nil, fail
 			}
-			got, _, err := r.Bring(t.Context())
+			got, err := r.Bring(t.Context())
 			if !errors.Is(err, errStore) || got != cdn.TableUnknown || !strings.Contains(err.Error(), "RequestID: 7f2c") {
 				t.Fatalf("call %d failed, done %v: %v, %v", n, done, got, err)
 			}
@@ -205,7 +205,7 @@ func TestEveryCallFailsBothWays(t *testing.T) {
 				w.has(old...)
 			}
 			w.before, w.after = nil, nil
-			if _, _, err := r.Bring(t.Context()); err != nil {
+			if _, err := r.Bring(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			w.has(next...)
@@ -221,7 +221,7 @@ func TestItIsGivenUpAtLast(t *testing.T) {
 		w.version++
 		return nil
 	}
-	if _, _, err := w.rollouts().Bring(t.Context()); err == nil || !strings.Contains(err.Error(), "somebody else wrote the store") {
+	if _, err := w.rollouts().Bring(t.Context()); err == nil || !strings.Contains(err.Error(), "somebody else wrote the store") {
 		t.Fatal(err)
 	}
 	w.before = nil
@@ -231,7 +231,7 @@ func TestItIsGivenUpAtLast(t *testing.T) {
 func TestWithoutAnIndexTheTableIsLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	w.items["rollouts.0"] = "a\n"
-	if _, _, err := w.rollouts().Bring(t.Context()); err == nil {
+	if _, err := w.rollouts().Bring(t.Context()); err == nil {
 		t.Fatal("there is no index")
 	}
 	w.has("a\n")

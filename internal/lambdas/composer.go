@@ -97,7 +97,7 @@ func (c *Composer) find(ctx context.Context, key string, h http.Header) (edge.De
 
 // decide answers what the edge has been asked. That has told the origin in headers.
 func decide(ix *index.Index, h http.Header) edge.Decision {
-	return edge.TableOf(ix).DecideCohort(h.Get(edge.SelectionHeader), h.Get(edge.CohortHeader), h.Get(edge.HeldHeader))
+	return edge.DecideCohort(ix, h.Get(edge.SelectionHeader), h.Get(edge.CohortHeader), h.Get(edge.HeldHeader))
 }
 
 // withRetain keeps the newest index's word on how far back to look.

@@ -68,7 +68,7 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 		return nil, err
 	}
 	if edge != (cdn.Places{}) {
-		if metrics.Next, err = cdn.Connect(ctx, edge, d.Objects, noRollouts, log); err != nil {
+		if metrics.Next, err = cdn.Connect(ctx, edge, d.Objects, log); err != nil {
 			return nil, err
 		}
 	}
@@ -77,6 +77,3 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 		Builder: builder.New(d.Ports, opt), Queue: d.Queue, Log: log, Concurrency: 2, Margin: margin,
 	}, nil
 }
-
-// noRollouts is the table of an index without rollouts.
-func noRollouts(*index.Index) ([]string, int) { return nil, 0 }

@@ -8,17 +8,12 @@ import (
 	"precast/internal/index"
 )
 
-// NoSlot is the slot of a device that sends none. Such devices are the last to get a release: when its rollout
-// has ended.
-const NoSlot = -1
-
-// Limits of rollouts. The viewer function has them too.
+// Limits of a table. It is kept in a KeyValueStore, whose values are 1 KB at most, and is read at every request with a
+// slot (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html). The viewer
+// function has them too.
 const (
-	MaxCohort   = 1024 // bytes of a cohort in canonical form
-	MaxRollouts = 24   // salts in the table; a cohort that is in all of them keeps its limit
+	MaxRollouts = 24 // salts; a cohort that is in all of them keeps its limit
 
-	// The table is kept in a KeyValueStore, whose values are 1 KB at most, and is read at every request with a
-	// slot (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html).
 	maxTableValues = 8
 	maxTableValue  = 1000 // bytes
 	tableGoesOn    = "+\n"
@@ -41,64 +36,14 @@ func factors(salt string) (a, b int) {
 	return number(0)%(index.Slots/10)*10 + [...]int{1, 3, 7, 9}[d[4]%4], number(5) % index.Slots
 }
 
-// Share is so many places of a rollout, from the first.
-type Share struct {
-	Salt   string
-	Places uint16
-}
-
-// Cohort are the rollouts that a device is in: of each salt the smallest share with its place. It is sorted by
-// salt. It stays true while a rollout grows.
-type Cohort []Share
-
-// In tells whether a device is in a share.
-func (c Cohort) In(salt string, places uint16) bool {
-	for _, s := range c {
-		if s.Salt == salt {
-			return s.Places <= places
-		}
-	}
-	return false
-}
-
-// String is the canonical form, for CohortHeader.
-func (c Cohort) String() string {
-	var b strings.Builder
-	for i, s := range c {
-		if i > 0 {
-			b.WriteByte('.')
-		}
-		b.WriteString(s.Salt)
-		b.WriteByte('~')
-		b.WriteString(strconv.Itoa(int(s.Places)))
-	}
-	return b.String()
-}
-
-// ParseCohort reads what String wrote. What is something else is passed over: a device that is in no rollout
-// gets the previous release.
-func ParseCohort(s string) Cohort {
-	if s == "" || len(s) > MaxCohort {
-		return nil
-	}
-	var c Cohort
-	for part := range strings.SplitSeq(s, ".") {
-		salt, number, _ := strings.Cut(part, "~")
-		places, err := strconv.ParseUint(number, 10, 16)
-		if err == nil && places < index.Slots && index.IsSalt(salt) && !slices.ContainsFunc(c, func(s Share) bool { return s.Salt == salt }) {
-			c = append(c, Share{salt, uint16(places)})
-		}
-	}
-	return c
-}
-
 // Table is the table of rollouts of an index: which selections can meet which share. The viewer function at the
 // CDN turns slots into cohorts by it, and so does the server.
 type Table struct {
 	Index *index.Index // nil: nothing is published
 	// Lines are sorted by salt, then share.
 	Lines []Line
-	// LeftOut are the positions of releases for which there is no room: nobody is in their rollouts.
+	// LeftOut are the positions of releases for which there is no room: nobody is in their rollouts. A published
+	// index has none: the builder makes their shares 0.
 	LeftOut []int32
 
 	values []string
@@ -117,7 +62,8 @@ func TableOf(ix *index.Index) Table {
 	if ix == nil || len(ix.Rollouts()) == 0 {
 		return t
 	}
-	positions := slices.Clone(ix.Rollouts())
+	// Nobody is in a share of nothing.
+	positions := slices.DeleteFunc(slices.Clone(ix.Rollouts()), func(p int32) bool { return ix.Items[p].Share == 0 })
 	shareOf := func(p int32) Share { return Share{ix.Items[p].Salt, ix.Items[p].Share} }
 	slices.SortStableFunc(positions, func(a, b int32) int { return compareShares(shareOf(a), shareOf(b)) })
 	salts, last := 0, ""
@@ -137,13 +83,6 @@ func TableOf(ix *index.Index) Table {
 		positions = positions[n:]
 	}
 	return t
-}
-
-func compareShares(a, b Share) int {
-	if c := strings.Compare(a.Salt, b.Salt); c != 0 {
-		return c
-	}
-	return int(a.Places) - int(b.Places)
 }
 
 // add adds the lines of a share, unless there is no room for all of them.
@@ -251,17 +190,6 @@ func (s Selection) has(p Param) bool {
 	}
 }
 
-// met returns the shares that a selection can meet, sorted.
-func (t Table) met(s Selection) []Share {
-	var met []Share
-	for _, line := range t.Lines {
-		if (len(met) == 0 || met[len(met)-1] != line.Share) && slices.ContainsFunc(line.Selectors, s.meets) {
-			met = append(met, line.Share)
-		}
-	}
-	return met
-}
-
 // Cohort returns the rollouts that a slot is in, of those that the selection can meet.
 func (t Table) Cohort(s Selection, slot int) Cohort {
 	if slot < 0 {
@@ -277,55 +205,11 @@ func (t Table) Cohort(s Selection, slot int) Cohort {
 	return c
 }
 
-// Claim says of a share that a selection can meet whether devices are in it.
-type Claim struct {
-	Share
-	In bool
-}
-
-// Claims say for which of the devices of a selection an answer is.
-type Claims struct {
-	Rollouts []Claim // sorted; for devices that these are true of
-	// Unless are SHA-256 digests, in hex and sorted: for devices that hold none of these.
-	Unless []string
-}
-
-// Claims returns for which devices of its selection a device's answer is.
-func (t Table) Claims(d Device) Claims {
-	var c Claims
-	for _, s := range t.met(d.Selection) {
-		c.Rollouts = append(c.Rollouts, Claim{s, d.Cohort.In(s.Salt, s.Places)})
+// Decide is the function Decide, for many requests.
+func (t Table) Decide(query, held string) Decision {
+	s, slot, err := ParseQuery(query)
+	if err != nil {
+		return refuse(err)
 	}
-	each(t.Index, d, func(release, step int32) {
-		if step == release {
-			return
-		}
-		add := func(sum [32]byte) { c.Unless = append(c.Unless, Hex(sum[:])) }
-		for i := t.Index.Head(release); i <= step; i++ {
-			it := &t.Index.Items[i]
-			if i < step && (i <= release && it.Role != index.Floor || i > release) {
-				add(it.SHA256)
-			}
-			if i > release {
-				for _, p := range it.Passed {
-					add(p.SHA256)
-				}
-			}
-		}
-	})
-	slices.Sort(c.Unless)
-	c.Unless = slices.Compact(c.Unless)
-	return c
-}
-
-// text stands for the claims in digests.
-func (c Claims) text() string {
-	var b strings.Builder
-	for _, r := range c.Rollouts {
-		b.WriteString(r.Salt + " " + strconv.Itoa(int(r.Places)) + " " + strconv.FormatBool(r.In) + "\n")
-	}
-	for _, sum := range c.Unless {
-		b.WriteString(sum + "\n")
-	}
-	return b.String()
+	return decide(t.Index, s, t.Cohort(s, slot), held)
 }

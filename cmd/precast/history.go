@@ -178,8 +178,12 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 
 func printDiff(w io.Writer, d *history.Diff) {
 	fmt.Fprintf(w, "%d items differ: %s\n", len(d.Items), summary(d.Items))
-	fmt.Fprintf(w, "%.10g combinations of attributes, %d looked at: %d get something else, %d the same as before\n",
-		d.Combinations, d.Considered, d.Affected, d.Unchanged)
+	variants := ""
+	if d.Variants > 0 {
+		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", d.Variants)
+	}
+	fmt.Fprintf(w, "%.10g combinations of attributes, %d looked at%s: %d get something else, %d the same as before\n",
+		d.Combinations, d.Considered, variants, d.Affected, d.Unchanged)
 	for _, g := range d.Groups {
 		var parts []string
 		parts = append(parts, g.Changed...)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,20 +12,24 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"precast/edge"
 	"precast/internal/inspect"
 )
 
 type inspectCmd struct {
 	jsonFlag
-	Bundle string `arg:"" help:"File or http(s) URL of a bundle." placeholder:"FILE|URL"`
+	Bundle string   `arg:"" help:"File or http(s) URL of a bundle." placeholder:"FILE|URL"`
+	Held   []string `help:"With a URL: ask as a device that holds this file, or a file of this digest; may be repeated." placeholder:"FILE|DIGEST"`
 }
 
 func (*inspectCmd) Help() string {
-	return `Reads the whole bundle and exits with 3 if a file in it is not what its manifest says.
+	return `Reads the whole bundle and exits with 3 if a file in it is not what its manifest says, or if a device that holds
+all that it needs gets none.
 
 Examples:
   precast inspect ota-package.tar.gz
   precast inspect 'http://127.0.0.1:8080/package?cpuArch=armv8'
+  precast inspect 'http://127.0.0.1:8080/package?cpuArch=armv8&slot=4711' --held ./os_armv8_1.1.0
   precast inspect --json ota-package.tar.gz | jq .problems`
 }
 
@@ -54,17 +60,30 @@ func (c *inspectCmd) Run(ctx context.Context, std streams) error {
 // open returns the bundle as a file; one from a URL is downloaded into a temporary file.
 func (c *inspectCmd) open(ctx context.Context) (*os.File, error) {
 	if !strings.HasPrefix(c.Bundle, "http://") && !strings.HasPrefix(c.Bundle, "https://") {
+		if len(c.Held) > 0 {
+			return nil, errors.New("--held goes with a URL")
+		}
 		return os.Open(c.Bundle)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Bundle, nil)
 	if err != nil {
 		return nil, err
 	}
+	for _, held := range c.Held {
+		digest, err := digestOf(held)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Add("If-None-Match", digest)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified {
+		return nil, no("304: the device holds all that it needs")
+	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
 		return nil, fmt.Errorf("%s answered %s: %s", c.Bundle, resp.Status, strings.TrimSpace(string(text)))
@@ -79,6 +98,23 @@ func (c *inspectCmd) open(ctx context.Context) (*os.File, error) {
 		return nil, fmt.Errorf("download %s: %w", c.Bundle, err)
 	}
 	return f, nil
+}
+
+// digestOf returns the digest of a file; what is a digest, it is.
+func digestOf(held string) (string, error) {
+	if digests, err := edge.ParseTags(held); err == nil && len(digests) == 1 {
+		return held, nil
+	}
+	f, err := os.Open(held)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", fmt.Errorf("read %s: %w", held, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 func printInspection(out io.Writer, rep *inspect.Report) error {

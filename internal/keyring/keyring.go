@@ -56,8 +56,9 @@ var (
 	ErrRevoked    = errors.New("key has been revoked")
 )
 
-// text is everything that is signed.
-func (k *Keyring) text() []byte {
+// Text is everything that is signed: the keyring without its signatures, as Parse reads it too. Anybody can
+// add signatures to a keyring, so that two are the same if their texts are.
+func (k *Keyring) Text() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s\nversion %d\nexpires %s\n", firstLine, k.Version, k.Expires.UTC().Format(time.RFC3339))
 	for _, r := range k.Roots {
@@ -74,7 +75,7 @@ func (k *Keyring) text() []byte {
 
 // Encode returns the keyring with its signatures.
 func (k *Keyring) Encode() []byte {
-	b := k.text()
+	b := k.Text()
 	for _, s := range k.signatures {
 		b = fmt.Appendf(b, "signature %s %s\n", s.root, s.value)
 	}
@@ -90,7 +91,7 @@ func (k Keyring) Sign(ctx context.Context, roots ...signing.Signer) (*Keyring, e
 	slices.Sort(k.Revoked)
 	k.signatures = nil
 	for _, r := range roots {
-		value, err := signing.Sign(ctx, r, k.text())
+		value, err := signing.Sign(ctx, r, k.Text())
 		if err != nil {
 			return nil, err
 		}
@@ -188,6 +189,9 @@ func (k *Keyring) check() error {
 	signers := make([]string, len(k.signatures))
 	for i, s := range k.signatures {
 		signers[i] = s.root
+		if !signing.IsID(s.root) || !signing.IsSignature(s.value) {
+			return errors.New("a signature has no key's ID, or is none")
+		}
 	}
 	if len(signers) > 2*MaxKeys || !slices.IsSorted(signers) || len(slices.Compact(signers)) != len(k.signatures) {
 		return errors.New("its signatures are too many or not in order")
@@ -205,7 +209,7 @@ func identities(keys []signing.PublicKey) []string {
 
 // SignedBy tells whether one of these root keys has signed the keyring.
 func (k *Keyring) SignedBy(roots []signing.PublicKey) bool {
-	text := k.text()
+	text := k.Text()
 	for _, r := range roots {
 		for _, s := range k.signatures {
 			if s.root == r.ID() && signing.Verify(r, text, s.value) == nil {

@@ -133,11 +133,25 @@ func TestMalformed(t *testing.T) {
 		strings.Replace(good, "Z\n", "+00:00\n", 1), strings.Replace(good, "00Z\n", "00.5Z\n", 1), strings.Replace(good, "2027", "1999", 1),
 		strings.Replace(good, "root "+key(1).Public().ID(), "root "+key(9).Public().ID(), 1),
 		strings.Replace(good, "revoked ", "revoked x", 1), strings.Replace(good, "signing ", "comment ", 1),
+		good+"signature zz junk\n", good+"signature "+strings.Repeat("f", 64)+" AAAA\n", strings.Replace(good, "==\n", "=\n", 1),
+		strings.Replace(good, "signature "+key(1).Public().ID(), "signature "+key(1).Public().ID()[1:], 1),
 		strings.Replace(good, key(4).Public().ID(), key(2).Public().ID(), 1), good+strings.Repeat("revoked x\n", keyring.MaxBytes/10))
 	for _, data := range bad {
 		if _, err := keyring.Parse([]byte(data)); !errors.Is(err, keyring.ErrFormat) {
 			t.Errorf("%v for\n%.2000s", err, data)
 		}
+	}
+}
+
+// Signatures are of the right form, whoever made them; what is signed stays the same.
+func TestAddedSignature(t *testing.T) {
+	k := signed(t, keyring.Keyring{Version: 1, Roots: public(1), Signing: public(3)}, 1)
+	more, err := keyring.Parse(fmt.Appendf(k.Encode(), "signature %s %s==\n", strings.Repeat("f", 64), strings.Repeat("A", 86)))
+	if err != nil || bytes.Equal(more.Encode(), k.Encode()) || !bytes.Equal(more.Text(), k.Text()) {
+		t.Fatalf("%v", err)
+	}
+	if bare, err := keyring.Parse(k.Text()); err != nil || bare.SignedBy(public(1)) {
+		t.Errorf("without signatures: %v", err)
 	}
 }
 

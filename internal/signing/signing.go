@@ -77,6 +77,12 @@ func IsID(text string) bool {
 	return err == nil && len(raw) == sha256.Size && hex.EncodeToString(raw) == text
 }
 
+// IsSignature tells whether text has the form of a signature, as Sign returns it.
+func IsSignature(text string) bool {
+	raw, err := decode(text)
+	return err == nil && len(raw) == ed25519.SignatureSize
+}
+
 // Message is what is signed in place of a text: its SHA-256 in a line of its own. AWS KMS signs messages
 // of up to 4,096 bytes (https://docs.aws.amazon.com/kms/latest/APIReference/API_Sign.html), which a
 // text of 40 items exceeds; and openssl before 3.2 has no prehashed Ed25519. A text says in its first line what it is,

@@ -231,6 +231,26 @@ func attacks() []attack {
 			},
 		},
 		{
+			// Signatures are not signed. A device that remembered the one added would refuse the honest keyring
+			// of this version for ever.
+			name:  "malicious mirror: it adds a signature to the keyring",
+			check: client.UnknownKey,
+			play: func(w *world) http.HandlerFunc {
+				w.nextKeyring(func(k *keyring.Keyring) { k.Expires = k.Expires.Add(time.Hour) }, rootKey)
+				ring := recorded{200, nil, addSignature(w.fetch("/keyring").body, attackerRoot.Public().ID())}
+				s, bundle := w.evil(2)
+				said := w.signedBy(attackerKey, s)
+				rest := answer(w, &said, &bundle)
+				return func(rw http.ResponseWriter, r *http.Request) {
+					if isKeyring(r) {
+						ring.send(rw)
+						return
+					}
+					rest(rw, r)
+				}
+			},
+		},
+		{
 			name:    "mix-and-match: the new statement, a new file and old ones under new names",
 			check:   client.WrongFile,
 			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
@@ -400,6 +420,15 @@ func attacks() []attack {
 			},
 		},
 	}
+}
+
+// addSignature adds a signature of the right form to a keyring, in its place.
+func addSignature(ring []byte, id string) []byte {
+	lines := strings.SplitAfter(strings.TrimSuffix(string(ring), "\n")+"\n", "\n")
+	lines = append(lines[:len(lines)-1], fmt.Sprintf("signature %s %s==\n", id, strings.Repeat("A", 86)))
+	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "signature ") })
+	slices.Sort(lines[at:])
+	return []byte(strings.Join(lines, ""))
 }
 
 // enough is how much an endless answer has; far beyond any limit of the device in these tests.

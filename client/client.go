@@ -9,6 +9,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -60,7 +61,8 @@ type Limits struct {
 	// MaxJump is by how much a generation may exceed the last one seen. Whoever steals a signing key could
 	// otherwise make devices refuse all generations to come, until the key is revoked.
 	MaxJump uint64
-	// MaxVersions is how many keyrings a device walks through at once.
+	// MaxVersions is how many keyrings a device walks through at once. The next Update goes on from there,
+	// but for the first one, which has nothing to remember until it finds a keyring that the roots have signed.
 	MaxVersions uint64
 	// Resumes is how often a download that breaks off is gone on with, at once.
 	Resumes int
@@ -303,14 +305,14 @@ func (c *Client) updateKeyring(ctx context.Context, st *state) error {
 	} else {
 		err = c.nextKeyrings(ctx, st, newest)
 	}
-	if err != nil {
+	if st.keyring == nil {
 		return err
 	}
 	// What a revoked key has signed says nothing about generations: a thief may have counted far ahead.
 	if slices.Contains(st.keyring.Revoked, st.SignedBy) {
 		st.Generation, st.SignedBy, st.Contents = 0, "", ""
 	}
-	if err := c.save(st); err != nil {
+	if err := errors.Join(err, c.save(st)); err != nil {
 		return err
 	}
 	return c.check(ExpiredKeyring, st.keyring.Expired(c.opt.Clock.Now()))
@@ -346,14 +348,13 @@ func (c *Client) nextKeyrings(ctx context.Context, st *state, newest *keyring.Ke
 	case newest.Version < known.Version:
 		return c.check(OldKeyring, fmt.Errorf("keyring has version %d, after version %d", newest.Version, known.Version))
 	case newest.Version == known.Version:
-		if string(newest.Encode()) != string(known.Encode()) {
+		if !bytes.Equal(newest.Text(), known.Text()) {
 			return c.check(UntrustedKeyring, fmt.Errorf("there are two keyrings of version %d", known.Version))
 		}
 		return nil
-	case newest.Version-known.Version > c.opt.Limits.MaxVersions:
-		return c.check(UntrustedKeyring, fmt.Errorf("keyring has version %d, more than %d after %d", newest.Version, c.opt.Limits.MaxVersions, known.Version))
 	}
-	for known.Version < newest.Version {
+	last := known.Version + min(newest.Version-known.Version, c.opt.Limits.MaxVersions)
+	for known.Version < last {
 		next := newest
 		if known.Version+1 < newest.Version {
 			var err error
@@ -367,9 +368,11 @@ func (c *Client) nextKeyrings(ctx context.Context, st *state, newest *keyring.Ke
 		if next.Version <= known.Version { // only where the check is left out
 			break
 		}
-		known = next
+		known, st.keyring = next, next
 	}
-	st.keyring = known
+	if known.Version < newest.Version {
+		return fmt.Errorf("keyring is at version %d of %d: the next update goes on from there", known.Version, newest.Version)
+	}
 	return nil
 }
 

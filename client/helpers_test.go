@@ -110,6 +110,7 @@ type world struct {
 	origin  string // URL of the server
 	keyring *keyring.Keyring
 	release int
+	limits  client.Limits // of the devices, set before they are made
 
 	mu     sync.Mutex
 	server http.Handler
@@ -431,8 +432,16 @@ func (w *world) goDevice(leftOut ...client.Check) *goDevice {
 func (w *world) goDeviceAt(url, dir string, leftOut ...client.Check) *goDevice {
 	w.t.Helper()
 	d := &goDevice{t: w.t, dir: dir}
+	d.client = w.clientOf(d, query, url)
+	client.LeaveOut(d.client, leftOut...)
+	return d
+}
+
+// clientOf makes a device's client.
+func (w *world) clientOf(d *goDevice, query, url string) *client.Client {
+	w.t.Helper()
 	c, err := client.New(client.Options{
-		URL: url, Selection: query, Roots: signing.PublicPEM(rootKey.Public()), Dir: d.dir, Clock: w.clock,
+		URL: url, Selection: query, Roots: signing.PublicPEM(rootKey.Public()), Dir: d.dir, Clock: w.clock, Limits: w.limits,
 		HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
 		Install: func(_ context.Context, set client.Set) error {
 			files := make(map[string]string)
@@ -450,9 +459,7 @@ func (w *world) goDeviceAt(url, dir string, leftOut ...client.Check) *goDevice {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	client.LeaveOut(c, leftOut...)
-	d.client = c
-	return d
+	return c
 }
 
 func (d *goDevice) update() error {

@@ -33,7 +33,7 @@ url=${1%/} wanted=$2 root=$3 dir=$4
 shift 4
 
 # Limits, as in the client in Go. sh counts to 2^63 at least: 15 digits are safe.
-max_statement=262144 max_keyring=65536 max_jump=1048576 max_versions=256
+max_statement=262144 max_keyring=65536 max_jump=1048576 max_versions=${PRECAST_MAX_VERSIONS:-256}
 min_rate=${PRECAST_MIN_RATE:-512} rate_window=${PRECAST_RATE_WINDOW:-30}
 now=${PRECAST_NOW:-$(date -u +%Y%m%d%H%M%S)} # 14 digits
 
@@ -46,6 +46,8 @@ mkdir -p "$tmp"
 digits() { tr -dc 0-9; }
 digest() { sha256sum <"$1" | cut -d ' ' -f 1; }
 size() { wc -c <"$1" | tr -d ' '; }
+# Keyrings and statements are ASCII, without control characters: all programs here read them alike.
+is_text() { [ "$(tr -d '\n -~' <"$1" | wc -c | tr -d ' ')" = 0 ]; }
 is_number() { case $1 in '' | *[!0-9]* | ????????????????*) return 1 ;; esac }
 # The value of the only line "NAME value" of a file.
 field() { sed -n "s/^$1 //p" "$2"; }
@@ -110,9 +112,23 @@ trusted() { signed_by "$1" "$2" && signed_by "$1" "$1"; }
 # get_keyring FILE PATH: a keyring, of which only the form is checked; sets version.
 get_keyring() {
 	get "$1" "$max_keyring" "$2"
-	[ "$(sed -n 1p "$1")" = "precast keyring 1" ] || refuse "malformed" "$2 is not a keyring"
+	[ "$(sed -n 1p "$1")" = "precast keyring 1" ] && is_text "$1" || refuse "malformed" "$2 is not a keyring"
+	! grep '^signature ' "$1" | grep -Eqv '^signature [0-9a-f]{64} [A-Za-z0-9+/]{85}[AQgw]==$' ||
+		refuse "malformed" "$2 has a signature that cannot be one"
 	version=$(field version "$1")
 	is_number "$version" || refuse "malformed" "$2 has no version"
+}
+
+# unsigned KEYRING: all of it that is signed. Anybody can add signatures, so that two keyrings are the same if
+# the rest is, and none is remembered with them.
+unsigned() { grep -v '^signature ' "$1"; }
+
+# remember KEYRING: once it is on the disk: a power cut must not leave an empty file under the name.
+remember() {
+	unsigned "$1" >"$tmp/remembered"
+	cmp -s "$tmp/remembered" "$dir/keyring" && return
+	sync
+	mv "$tmp/remembered" "$dir/keyring"
 }
 
 history_of() { printf '/keyring.d/%020d' "$1"; }
@@ -122,15 +138,16 @@ printf 'root %s %s\n' "$(sed '/^-/d' "$root" | tr -d '\n' | openssl base64 -d -A
 	"$(sed '/^-/d' "$root" | tr -d '\n')" >"$tmp/pinned"
 get_keyring "$tmp/newest" /keyring
 newest=$version
-if [ -f "$dir/keyring" ]; then
+if [ -s "$dir/keyring" ]; then
 	known=$(field version "$dir/keyring")
 	[ "$newest" -ge "$known" ] || refuse "old keyring" "keyring has version $newest, after version $known"
-	[ $((newest - known)) -le $max_versions ] || refuse "untrusted keyring" "keyring has version $newest, too far from $known"
+	last=$newest
+	[ $((newest - known)) -le "$max_versions" ] || last=$((known + max_versions))
 	if [ "$newest" -eq "$known" ]; then
-		cmp -s "$tmp/newest" "$dir/keyring" || refuse "untrusted keyring" "there are two keyrings of version $known"
+		unsigned "$tmp/newest" | cmp -s - "$dir/keyring" || refuse "untrusted keyring" "there are two keyrings of version $known"
 	fi
 	cp "$dir/keyring" "$tmp/known"
-	while [ "$known" -lt "$newest" ]; do
+	while [ "$known" -lt "$last" ]; do
 		known=$((known + 1))
 		if [ "$known" -lt "$newest" ]; then
 			get_keyring "$tmp/next" "$(history_of $known)"
@@ -141,6 +158,8 @@ if [ -f "$dir/keyring" ]; then
 			refuse "untrusted keyring" "version $known is not signed by a root key that is trusted"
 		mv "$tmp/next" "$tmp/known"
 	done
+	remember "$tmp/known"
+	[ "$known" -eq "$newest" ] || fail "keyring is at version $known of $newest: the next run goes on from there"
 else
 	# Back to a keyring that the root key of this device has signed.
 	cp "$tmp/newest" "$tmp/after"
@@ -148,18 +167,21 @@ else
 	until trusted "$tmp/after" "$tmp/pinned"; do
 		version=$(field version "$tmp/after")
 		steps=$((steps + 1))
-		[ "$version" -gt 1 ] && [ "$steps" -le $max_versions ] || refuse "untrusted keyring" "it is not signed by a root key that is trusted"
+		[ "$version" -gt 1 ] && [ "$steps" -le "$max_versions" ] || refuse "untrusted keyring" "it is not signed by a root key that is trusted"
 		before=$((version - 1))
 		get_keyring "$tmp/before" "$(history_of $before)"
 		[ "$version" = "$before" ] && trusted "$tmp/after" "$tmp/before" ||
 			refuse "untrusted keyring" "version $((before + 1)) is not signed by a root key of version $before"
 		mv "$tmp/before" "$tmp/after"
 	done
+	remember "$tmp/newest"
 fi
-mv "$tmp/newest" "$dir/keyring"
+selection=$(canonical "$wanted")
 generation=0 signer='' current=''
-if [ -f "$dir/state" ]; then
+if [ -s "$dir/state" ]; then
 	generation=$(field generation "$dir/state") signer=$(field signed-by "$dir/state") current=$(field set "$dir/state")
+	# A device that has become another one starts anew; generations are of the whole catalog, and go on counting.
+	[ "$(field selection "$dir/state")" = "$selection" ] || current=''
 fi
 # What a revoked key has signed says nothing about generations: a thief may have counted far ahead.
 if [ -n "$signer" ] && grep -qx "revoked $signer" "$dir/keyring"; then
@@ -169,9 +191,8 @@ expires=$(field expires "$dir/keyring" | digits)
 [ "$expires" -gt "$now" ] || refuse "expired keyring" "it has expired at $(field expires "$dir/keyring")"
 
 # --- statement
-selection=$(canonical "$wanted")
 get "$tmp/statement" "$max_statement" "/package?$selection&payloadType=statement"
-[ "$(sed -n 1p "$tmp/statement")" = "precast statement 1" ] || refuse "malformed" "the answer is not a statement"
+[ "$(sed -n 1p "$tmp/statement")" = "precast statement 1" ] && is_text "$tmp/statement" || refuse "malformed" "the answer is not a statement"
 value=$(sed -n '$s/^signature //p' "$tmp/statement")
 sed '$d' "$tmp/statement" >"$tmp/said"
 key=$(field key "$tmp/said")
@@ -189,6 +210,16 @@ is_number "$said" || refuse "far generation" "statement is of generation $said"
 [ "$generation" -eq 0 ] || [ "$said" -le $((generation + max_jump)) ] ||
 	refuse "far generation" "statement is of generation $said, too far from $generation"
 sed -n 's/^item //p' "$tmp/said" >"$tmp/items"
+# An item becomes a file: whoever signed must not choose where. Its digest, its size without leading zeros, and two
+# names, percent-encoded only where they must be, not empty, without '.' or '-' at the beginning, and without '/',
+# '\' or a control character. Then two files of one name have one spelling.
+plain='[A-Za-z0-9_~]|%[0-9A-F]{2}'
+! grep -Eqv "^[0-9a-f]{64} (0|[1-9][0-9]{0,14}) ($plain)($plain|[.-])* ($plain)($plain|[.-])*\$" "$tmp/items" &&
+	! grep -Eq '%([01].|7F|2F|5C|2[DE]|3[0-9]|[46][1-9A-F]|5[0-9AF]|7[0-9AE])' "$tmp/items" && [ -s "$tmp/items" ] ||
+	refuse "malformed" "an item cannot be a file"
+files=$(cut -d ' ' -f 3,4 "$tmp/items" | tr ' ' _ | sort)
+[ "$(printf '%s\n' "$files" | uniq -d)" = '' ] && ! printf '%s\n' "$files" | grep -qx 'package_details\.json' ||
+	refuse "malformed" "an item is there twice, or has the name of package_details.json"
 contents=$(digest "$tmp/items")
 set=$dir/set-$contents
 [ "$said" -ne "$generation" ] || [ -z "$current" ] || [ "$current" = "set-$contents" ] ||
@@ -198,7 +229,6 @@ set=$dir/set-$contents
 held='' held_count=0 lacking=0 count=0 largest=65536
 limit=65536
 while read -r sum bytes app release; do
-	is_number "$bytes" || refuse "malformed" "an item has no size"
 	count=$((count + 1))
 	[ "$bytes" -le "$largest" ] || largest=$bytes
 	if [ -f "$dir/files/$sum" ] && [ "$(size "$dir/files/$sum")" = "$bytes" ]; then
@@ -310,7 +340,7 @@ if [ "$current" != "set-$contents" ]; then
 	mv "$set.new" "$set"
 	[ $# -eq 0 ] || "$@" "$set" || fail "install generation $said: the command failed"
 fi
-printf 'generation %s\nsigned-by %s\nset set-%s\n' "$said" "$key" "$contents" >"$tmp/state"
+printf 'selection %s\ngeneration %s\nsigned-by %s\nset set-%s\n' "$selection" "$said" "$key" "$contents" >"$tmp/state"
 sync
 mv "$tmp/state" "$dir/state"
 if [ "$current" != "set-$contents" ]; then

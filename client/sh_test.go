@@ -19,6 +19,7 @@ type shDevice struct {
 	shell []string
 	env   []string
 	dir   string
+	query string // what the device is
 	out   string // of the last update, both streams
 }
 
@@ -38,7 +39,7 @@ func shells(t testing.TB) map[string]*shDevice {
 	if busybox, err := exec.LookPath("busybox"); err == nil {
 		// Everything that it has is busybox's.
 		bin := t.TempDir()
-		for _, name := range []string{"awk", "cat", "chmod", "cmp", "cp", "cut", "date", "grep", "gzip", "ln", "ls", "mkdir", "mv", "printf", "rm", "sed", "sha256sum", "sort", "sync", "tar", "tr", "wc"} {
+		for _, name := range []string{"awk", "cat", "chmod", "cmp", "cp", "cut", "date", "grep", "gzip", "ln", "ls", "mkdir", "mv", "printf", "rm", "sed", "sha256sum", "sort", "sync", "tar", "tr", "uniq", "wc"} {
 			if err := os.Symlink(busybox, filepath.Join(bin, name)); err != nil {
 				t.Fatal(err)
 			}
@@ -57,7 +58,7 @@ func shells(t testing.TB) map[string]*shDevice {
 func (w *world) shDevice(of *shDevice) *shDevice {
 	w.t.Helper()
 	d := *of
-	d.t, d.w, d.dir = w.t, w, w.t.TempDir()
+	d.t, d.w, d.dir, d.query = w.t, w, w.t.TempDir(), query
 	if err := os.WriteFile(filepath.Join(d.dir, "root.pem"), signing.PublicPEM(rootKey.Public()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
@@ -80,10 +81,13 @@ func (d *shDevice) update() error {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	args := append(d.shell[1:], script, d.w.front, query, filepath.Join(d.dir, "root.pem"), work, "sh", "-c", `echo "$1" >>`+filepath.Join(d.dir, "installed"), "install")
+	args := append(d.shell[1:], script, d.w.front, d.query, filepath.Join(d.dir, "root.pem"), work, "sh", "-c", `echo "$1" >>`+filepath.Join(d.dir, "installed"), "install")
 	cmd := exec.Command(d.shell[0], args...)
 	cmd.Dir = d.dir
 	cmd.Env = append([]string{"PRECAST_NOW=" + d.w.clock.Now().UTC().Format("20060102150405"), "PRECAST_RATE_WINDOW=6", "PRECAST_MIN_RATE=4096"}, d.env...)
+	if n := d.w.limits.MaxVersions; n > 0 {
+		cmd.Env = append(cmd.Env, fmt.Sprint("PRECAST_MAX_VERSIONS=", n))
+	}
 	sh, _ := exec.LookPath("sh")
 	for i, a := range args {
 		if a == "sh" {

@@ -14,7 +14,9 @@ import (
 // state is what a client remembers between updates.
 type state struct {
 	Selection string `json:"selection"`
-	Keyring   string `json:"keyring"` // the newest that was verified
+	// Keyring is the newest that was verified, without its signatures: whoever had added one would be
+	// remembered with it.
+	Keyring string `json:"keyring"`
 	// Generation is the highest that was believed; SignedBy the ID of the key that had signed it.
 	Generation uint64 `json:"generation"`
 	SignedBy   string `json:"signedBy"`
@@ -52,7 +54,7 @@ func (c *Client) load() (*state, error) {
 // save writes the state whole or not at all.
 func (c *Client) save(st *state) error {
 	if st.keyring != nil {
-		st.Keyring = string(st.keyring.Encode())
+		st.Keyring = string(st.keyring.Text())
 	}
 	data, err := json.MarshalIndent(st, "", "  ")
 	if err != nil {

@@ -162,6 +162,7 @@ func AttackRows() []Row {
 		played("indefinite freeze: the same keyring for ever"),
 		{"indefinite freeze", "", Client, "TestDropRequest", "requests are dropped, each kind of them", "nothing is installed; the next update works"},
 		played("malicious mirror: it changes a byte on the way"),
+		played("malicious mirror: it adds a signature to the keyring"),
 		{"malicious mirror", "", Client, "TestMaliciousMirror", "a mirror behaves, then does not, and the device turns to another one", "refused; the other one's answer is installed"},
 		{"malicious mirror", "", Client, "TestSpoiltBeginning", "the beginning of a download is the attacker's", "the next update works"},
 		played("mix-and-match: the new statement, a new file and old ones under new names"),

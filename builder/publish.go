@@ -125,9 +125,13 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) 
 	switch {
 	case current == nil:
 		// After a first publish there is always an index. Should it ever be lost, generations still
-		// only go up.
+		// only go up. The history has every one but the lost one for certain: its number is left out, as
+		// devices may have seen other content under it.
 		if generation, err = b.lastSuperseded(ctx); err != nil {
 			return err
+		}
+		if generation > 0 {
+			generation++
 		}
 	case current.Sequence >= sequence:
 		return nil

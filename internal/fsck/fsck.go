@@ -123,14 +123,14 @@ func newChecker(objects builder.Objects, opt Options) *checker {
 func (c *checker) run(ctx context.Context) error {
 	ix, _, err := builder.ReadIndex(ctx, c.objects)
 	if errors.Is(err, index.ErrCorrupt) || errors.Is(err, index.ErrVersion) {
-		c.problem(Problem{Kind: Unreadable, Key: layout.IndexKey, Detail: err.Error(), Devices: "those that hold an older index go on with it, new ones get 503"})
+		c.problem(Problem{Kind: Unreadable, Key: layout.IndexKey, Detail: err.Error() + "; " + noPin, Devices: "those that hold an older index go on with it, new ones get 503"})
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if ix == nil {
-		return ErrNothing
+		return c.nothing(ctx)
 	}
 	c.rep.Generation, c.rep.Sequence = ix.Generation, ix.Sequence
 	if err := c.records(ctx, ix); err != nil {
@@ -167,6 +167,21 @@ func (c *checker) run(ctx context.Context) error {
 		}
 	}
 	return g.Wait()
+}
+
+// noPin is what an operator has to know before building over an index that is lost.
+const noPin = "a pin (rollback, precast pin) is lost with it: the next build publishes what the catalog says"
+
+// nothing tells a store in which nothing was ever published from one that has lost its index.
+func (c *checker) nothing(ctx context.Context) error {
+	var last string
+	if err := c.objects.List(ctx, layout.HistoryPrefix, func(o builder.ObjectInfo) error { last = o.Key; return nil }); err != nil {
+		return err
+	}
+	if last == "" {
+		return ErrNothing
+	}
+	return fmt.Errorf("%w any more, though there is %s: precast build publishes the catalog again; %s", ErrNothing, last, noPin)
 }
 
 func (c *checker) earlier(ctx context.Context, ix *index.Index) []*index.Index {

@@ -360,6 +360,13 @@ func TestRecords(t *testing.T) {
 	w.write(layout.IndexKey, good[:20], nil)
 	if rep := w.check(fsck.Options{}); len(rep.Problems) != 1 || rep.Problems[0].Key != layout.IndexKey || rep.Problems[0].Kind != fsck.Unreadable {
 		t.Fatalf("a torn index: %+v", rep)
+	} else if !strings.Contains(rep.Problems[0].Detail, "a pin (rollback, precast pin) is lost with it") {
+		t.Errorf("a torn index: %q says nothing of a pin", rep.Problems[0].Detail)
+	}
+	must(t, w.memory.Objects.Delete(t.Context(), layout.IndexKey))
+	_, err := fsck.Store(t.Context(), w.memory.Objects, fsck.Options{})
+	if !errors.Is(err, fsck.ErrNothing) || !strings.Contains(err.Error(), layout.HistoryKey(2)) || !strings.Contains(err.Error(), "a pin") {
+		t.Errorf("a lost index: %v", err)
 	}
 }
 

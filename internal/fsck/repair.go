@@ -89,7 +89,7 @@ func (r *Repairer) repair(ctx context.Context, composer *builder.Composer, p *Pr
 	case layout.Reject:
 		return errors.New("precast build tries its item again")
 	case layout.Index:
-		return errors.New("precast build --verify publishes what the catalog says, once the damaged index is out of the way")
+		return errors.New("precast build --verify publishes what the catalog says, once the damaged index is out of the way; " + noPin)
 	}
 	return errors.New("nothing else tells what was in it")
 }

@@ -49,19 +49,32 @@ type Maker struct {
 	schedule Schedule
 	now      func() time.Time
 
-	mu   sync.Mutex
-	made map[string][]byte // by path: a signer may be remote, and slow
+	// What was made, and is being made, by path: a signer may be remote, slow and paid by the signature. What is
+	// asked for again stays; the rest goes half by half, so that a flood of selections that nobody else has
+	// does not push out those of the fleet.
+	mu           sync.Mutex
+	recent, past map[string]*making
 }
 
 // maxMade bounds what is kept: about 1 KB each.
 const maxMade = 4096
+
+// making is a statement that is being signed, for everybody who asks for it meanwhile.
+type making struct {
+	done chan struct{} // closed once the rest is there
+	data []byte
+	err  error
+}
+
+// signTime bounds a signature that is made for several.
+const signTime = 30 * time.Second
 
 // NewMaker makes a Maker.
 func NewMaker(signer signing.Signer, schedule Schedule, now func() time.Time) (*Maker, error) {
 	if err := schedule.Check(); err != nil {
 		return nil, err
 	}
-	return &Maker{signer: signer, schedule: schedule, now: now, made: make(map[string][]byte)}, nil
+	return &Maker{signer: signer, schedule: schedule, now: now, recent: make(map[string]*making)}, nil
 }
 
 // Epoch is the number of the current epoch.
@@ -83,23 +96,52 @@ func (m *Maker) Make(ctx context.Context, d edge.Decision) ([]byte, error) {
 		return nil, fmt.Errorf("sign statement of epoch %d at %d: %w", d.Epoch, now, ErrEpoch)
 	}
 	_, path := d.Object()
-	m.mu.Lock()
-	data, ok := m.made[path]
-	m.mu.Unlock()
-	if ok {
-		return data, nil
+	one, mine := m.find(path)
+	if mine {
+		// Whoever asked first may go; the others still wait.
+		signCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTime)
+		defer cancel()
+		s := Of(d.Set, d.Selection.Bare().String())
+		s.Expires = m.schedule.expires(d.Epoch)
+		one.data, one.err = Sign(signCtx, s, m.signer)
+		m.finish(path, one)
 	}
-	s := Of(d.Set, d.Selection.Bare().String())
-	s.Expires = m.schedule.expires(d.Epoch)
-	data, err := Sign(ctx, s, m.signer)
-	if err != nil {
-		return nil, err
+	select {
+	case <-one.done:
+		return one.data, one.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+}
+
+// find returns the statement of a path; mine: it is the caller's to make and to finish.
+func (m *Maker) find(path string) (one *making, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.made) >= maxMade {
-		clear(m.made)
+	if one, ok := m.recent[path]; ok {
+		return one, false
 	}
-	m.made[path] = data
-	return data, nil
+	one, ok := m.past[path]
+	if !ok {
+		one = &making{done: make(chan struct{})}
+	}
+	if len(m.recent) >= maxMade/2 {
+		m.recent, m.past = make(map[string]*making), m.recent
+	}
+	m.recent[path] = one
+	return one, !ok
+}
+
+// finish tells everybody who waits. What has failed is not kept.
+func (m *Maker) finish(path string, one *making) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if one.err != nil {
+		for _, made := range []map[string]*making{m.recent, m.past} {
+			if made[path] == one {
+				delete(made, path)
+			}
+		}
+	}
+	close(one.done)
 }

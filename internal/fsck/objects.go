@@ -45,7 +45,7 @@ func (c *checker) records(ctx context.Context, current *index.Index) error {
 		ix, err := builder.ReadGeneration(ctx, c.objects, g)
 		switch {
 		case err != nil:
-			err = c.failed(ctx, err, p)
+			err = c.unread(ctx, err, p)
 		case ix.Generation != g:
 			p.Kind, p.Detail = Unexpected, fmt.Sprintf("it is generation %d", ix.Generation)
 			c.problem(p)
@@ -67,7 +67,7 @@ func (c *checker) records(ctx context.Context, current *index.Index) error {
 		p := Problem{Key: o.Key, Devices: nobody + ", unless its build is under way: that fails"}
 		data, err := c.whole(ctx, o.Key, index.MaxEncoded)
 		if err != nil {
-			return c.looked(ctx, c.failed(ctx, err, p))
+			return c.looked(ctx, c.unread(ctx, err, p))
 		}
 		if ix, err := index.Parse(data); err != nil {
 			p.Kind, p.Detail = Unreadable, err.Error()
@@ -85,7 +85,7 @@ func (c *checker) records(ctx context.Context, current *index.Index) error {
 		p := Problem{Key: o.Key, Devices: nobody + ", but its item cannot be planned"}
 		data, err := c.whole(ctx, o.Key, 1<<20)
 		if err != nil {
-			return c.looked(ctx, c.failed(ctx, err, p))
+			return c.looked(ctx, c.unread(ctx, err, p))
 		}
 		var r builder.Rejection
 		if err := json.Unmarshal(data, &r); err != nil {
@@ -94,6 +94,17 @@ func (c *checker) records(ctx context.Context, current *index.Index) error {
 		}
 		return c.looked(ctx, nil)
 	})
+}
+
+// unread makes of a record's error a problem, unless it has been removed since it was listed: sweeps give up
+// generations, plans and notes that nothing needs any more (package gc).
+func (c *checker) unread(ctx context.Context, err error, p Problem) error {
+	if errors.Is(err, builder.ErrNotExist) {
+		if _, err := c.objects.Stat(ctx, p.Key); errors.Is(err, builder.ErrNotExist) {
+			return nil
+		}
+	}
+	return c.failed(ctx, err, p)
 }
 
 // whole reads a small object.

@@ -291,8 +291,8 @@ func (c *Collector) round(ctx context.Context, l *lease, m *marks, candidates []
 			doomed, keys = append(doomed, o), append(keys, o.key)
 		}
 		if len(keys) > 0 {
-			// Not one request may still be on its way when the lease ends.
-			limited, cancel := context.WithTimeout(ctx, left+c.opt.Margin/2)
+			// Not one request may still be on its way when the lease ends, by anybody's clock.
+			limited, cancel := context.WithTimeout(ctx, left)
 			err := c.Deleter.Delete(limited, keys...)
 			late := limited.Err() != nil && ctx.Err() == nil
 			cancel()

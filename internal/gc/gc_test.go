@@ -274,6 +274,42 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// timed looks at how long a request may take.
+type timed struct {
+	gc.Deleter
+	s     *shelf
+	most  time.Duration // beyond the time at which the margin begins
+	asked int
+}
+
+func (d *timed) Delete(ctx context.Context, keys ...string) error {
+	f, _, err := builder.ReadFence(ctx, d.s.memory.Objects)
+	if err != nil {
+		return err
+	}
+	end, ok := ctx.Deadline()
+	if !ok {
+		return errors.New("a request without an end")
+	}
+	// The shelf's clock stands still: what is left by it is as much of the real time.
+	left := f.Until.Add(-5 * time.Second).Sub(d.s.now)
+	d.most = max(d.most, time.Until(end)-left)
+	d.asked++
+	return d.Deleter.Delete(ctx, keys...)
+}
+
+// The margin is whole: requests have ended, or been given up, before it begins.
+func TestRequestsEndBeforeTheMargin(t *testing.T) {
+	s := newShelf(t, 8)
+	d := &timed{Deleter: s.memory.Objects, s: s, most: -time.Hour}
+	opt := gc.Options{Keep: 3, Grace: time.Minute, Lease: 15 * time.Second, Margin: 5 * time.Second, Clock: s.clock()}
+	_, err := gc.New(s.memory.Objects, d, s.memory.Catalog, opt).Sweep(t.Context())
+	must(t, err)
+	if d.asked == 0 || d.most > 0 {
+		t.Errorf("%d requests, which may take %s of the margin", d.asked, d.most)
+	}
+}
+
 // Whatever fails, generations that are left in the history have all they need.
 func TestAFailedSweepLeavesNothingTorn(t *testing.T) {
 	for fail := 1; ; fail++ {

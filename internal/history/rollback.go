@@ -23,7 +23,8 @@ type Keeper struct {
 	Objects builder.Objects
 	Ledger  builder.Ledger // numbers what is announced; see Rollback
 	Clock   builder.Clock
-	// SweepWait is how long to wait for a sweep of unused objects to end; zero: a minute.
+	// SweepWait is how long to wait for a sweep of unused objects to end, to go back further than Near;
+	// zero: a minute.
 	SweepWait time.Duration
 }
 
@@ -97,9 +98,6 @@ func checkReason(reason string) error {
 }
 
 func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
-	if err := builder.AwaitFence(ctx, k.Objects, k.Clock, k.sweepWait()); err != nil {
-		return Result{}, err
-	}
 	current, etag, err := builder.ReadIndex(ctx, k.Objects)
 	if err != nil {
 		return Result{}, err
@@ -118,6 +116,8 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 		Generation: next.Generation, Sequence: next.Sequence, Replaced: current.Generation, Of: old.Generation,
 		Pin: next.Pin, Missing: []string{},
 	}
+	// Sweeps give up none of the nearer ones, whatever is published meanwhile: if it is something newer, the
+	// write below is refused.
 	if current.Generation-old.Generation > Near {
 		if err := k.announce(ctx, &next); err != nil {
 			return res, err

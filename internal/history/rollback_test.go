@@ -412,22 +412,27 @@ func (i *interrupting) List(ctx context.Context, prefix string, yield func(build
 	return i.Objects.List(ctx, prefix, yield)
 }
 
-// While objects are being removed, a rollback waits, and says so if that takes too long.
-func TestRollbackWaitsForASweep(t *testing.T) {
+// A sweep holds nobody up who goes back to what no sweep gives up; further back, one waits for its end.
+func TestRollbackDuringASweep(t *testing.T) {
 	w := newWorld(t)
-	w.publish("1", "2")
+	w.publish("1", "2", "3", "4", "5", "6")
 	now := time.Now()
 	fence, err := builder.Fence{Epoch: 1, Running: true, Until: now.Add(10 * time.Second)}.Encode()
 	must(t, err)
 	_, err = w.memory.Objects.Put(t.Context(), layout.SweepKey, builder.Body{Reader: strings.NewReader(string(fence)), Size: int64(len(fence))}, builder.PutOptions{})
 	must(t, err)
-	clock := builder.Clock{Time: func() time.Time { return now }, Pass: func(_ context.Context, d time.Duration) { now = now.Add(d) }}
+	waited := time.Duration(0)
+	clock := builder.Clock{Time: func() time.Time { return now.Add(waited) }, Pass: func(_ context.Context, d time.Duration) { waited += d }}
 	k := &history.Keeper{Objects: w.memory.Objects, Ledger: w.memory.Ledger, Clock: clock, SweepWait: 5 * time.Second}
-	if _, err := k.Rollback(t.Context(), history.Request{}); !errors.Is(err, builder.ErrSweeping) {
-		t.Fatalf("during a sweep: %v", err)
+	res, err := k.Rollback(t.Context(), history.Request{Generation: 3})
+	if err != nil || waited != 0 || res.Writes != 1 || w.version() != "3" {
+		t.Fatalf("to one of the last three: %+v, %v, after %s", res, err, waited)
+	}
+	if _, err := k.Rollback(t.Context(), history.Request{Generation: 1}); !errors.Is(err, builder.ErrSweeping) || waited != 5*time.Second {
+		t.Fatalf("further back: %v, after %s", err, waited)
 	}
 	k.SweepWait = 0
-	if _, err := k.Rollback(t.Context(), history.Request{}); err != nil {
-		t.Fatal(err)
+	if _, err := k.Rollback(t.Context(), history.Request{Generation: 1}); err != nil || waited < 10*time.Second || w.version() != "1" {
+		t.Fatalf("further back: %v, after %s", err, waited)
 	}
 }

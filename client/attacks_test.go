@@ -114,7 +114,7 @@ func attacks() []attack {
 				s, bundle := w.evil(2)
 				said := w.signedBy(attackerKey, s)
 				// The server's key, and the attacker's signature.
-				said.body = []byte(strings.Replace(string(said.body), attackerKey.Public().ID(), signingKey.Public().ID(), 1))
+				said.body = []byte(strings.Replace(string(said.body), attackerKey.Public().ID(), w.signing.Public().ID(), 1))
 				return answer(w, &said, &bundle)
 			},
 		},
@@ -187,7 +187,7 @@ func attacks() []attack {
 			check: client.FarGeneration,
 			play: func(w *world) http.HandlerFunc {
 				s, bundle := w.evil(1 << 40)
-				said := w.signedBy(signingKey, s)
+				said := w.signedBy(w.signing, s)
 				return answer(w, &said, &bundle)
 			},
 		},
@@ -326,11 +326,11 @@ func attacks() []attack {
 			check: client.RevokedKey,
 			play: func(w *world) http.HandlerFunc {
 				w.nextKeyring(func(k *keyring.Keyring) {
-					k.Signing, k.Revoked = publics(key(3)), []string{signingKey.Public().ID()}
+					k.Signing, k.Revoked = publics(key(3)), []string{w.signing.Public().ID()}
 				}, rootKey)
 				w.sign(key(3))
 				s, bundle := w.evil(2)
-				said := w.signedBy(signingKey, s)
+				said := w.signedBy(w.signing, s)
 				return answer(w, &said, &bundle)
 			},
 			leftOut: []client.Check{client.RevokedKey},
@@ -341,12 +341,12 @@ func attacks() []attack {
 			play: func(w *world) http.HandlerFunc {
 				ring := w.fetch("/keyring")
 				w.nextKeyring(func(k *keyring.Keyring) {
-					k.Signing, k.Revoked = publics(key(3)), []string{signingKey.Public().ID()}
+					k.Signing, k.Revoked = publics(key(3)), []string{w.signing.Public().ID()}
 				}, rootKey)
 				w.sign(key(3))
 				mustUpdate(w.t, w.under)
 				s, bundle := w.evil(2)
-				said := w.signedBy(signingKey, s)
+				said := w.signedBy(w.signing, s)
 				rest := answer(w, &said, &bundle)
 				return func(rw http.ResponseWriter, r *http.Request) {
 					if isKeyring(r) {
@@ -365,7 +365,7 @@ func attacks() []attack {
 			name:  "key compromise: a stolen signing key makes a keyring",
 			check: client.UntrustedKeyring,
 			play: func(w *world) http.HandlerFunc {
-				k, err := keyring.Keyring{Version: 2, Expires: w.keyring.Expires, Roots: publics(rootKey), Signing: publics(attackerKey)}.Sign(w.t.Context(), signingKey)
+				k, err := keyring.Keyring{Version: 2, Expires: w.keyring.Expires, Roots: publics(rootKey), Signing: publics(attackerKey)}.Sign(w.t.Context(), w.signing)
 				if err != nil {
 					w.t.Fatal(err)
 				}
@@ -477,7 +477,10 @@ func refusedBy(err error) string {
 	return check
 }
 
-func TestAttacks(t *testing.T) {
+func TestAttacks(t *testing.T) { playAttacks(t, newWorld) }
+
+// playAttacks plays all of them, each in worlds of its own.
+func playAttacks(t *testing.T, newWorld func(testing.TB) *world) {
 	kinds := shells(t)
 	kinds["go"] = nil
 	if testing.Short() {

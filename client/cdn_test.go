@@ -14,6 +14,7 @@ import (
 	"precast/edge/rig"
 	"precast/internal/keyring"
 	"precast/internal/lambdas"
+	"precast/internal/signing"
 	"precast/internal/statement"
 )
 
@@ -30,7 +31,7 @@ func TestThroughTheCDN(t *testing.T) {
 		t.Fatalf("pack: %v\n%s", err, out)
 	}
 	w := newWorld(t)
-	signer := signingKey
+	signer := signing.Signer(signingKey)
 	cdn, err := rig.Start(t.Context(), rig.Options{
 		Objects: w.objects, Dist: dist, Now: w.clock.Now,
 		Compose: func(objects builder.Objects) http.Handler {

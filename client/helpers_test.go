@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"precast/builder"
 	"precast/client"
 	"precast/internal/keyring"
 	"precast/internal/layout"
@@ -105,7 +106,9 @@ const (
 type world struct {
 	t       testing.TB
 	clock   *clock
-	objects *objects
+	objects shelf
+	signing signing.Signer // what the server signs by at first, and somebody may steal
+	serve   func(w *world, m *statement.Maker) http.Handler
 	pub     *server.Published
 	origin  string // URL of the server
 	keyring *keyring.Keyring
@@ -121,11 +124,28 @@ type world struct {
 	patient bool   // the device does not mind how slow the attacker is
 }
 
+// shelf is an object store of the tests.
+type shelf interface {
+	builder.Objects
+	put(key string, data []byte)
+	set(m memory) // replaces what is published
+}
+
+// newWorld is an installation in this process.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, clock: newClock(), objects: &objects{m: make(memory)}}
+	return newWorldOn(t, &objects{m: make(memory)}, signingKey, func(w *world, m *statement.Maker) http.Handler {
+		s := server.New(w.objects, w.pub, server.NewMetrics(), slog.New(slog.DiscardHandler))
+		s.Statements(m)
+		return s.Handler()
+	})
+}
+
+func newWorldOn(t testing.TB, objects shelf, signer signing.Signer, serve func(*world, *statement.Maker) http.Handler) *world {
+	t.Helper()
+	w := &world{t: t, clock: newClock(), objects: objects, signing: signer, serve: serve}
 	w.pub = server.NewPublished(w.objects, slog.New(slog.DiscardHandler))
-	w.sign(signingKey)
+	w.sign(w.signing)
 	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		h := w.server
@@ -152,12 +172,12 @@ func newWorld(t testing.TB) *world {
 	w.front = front.URL
 
 	w.putKeyring(keyring.Keyring{Version: 1, Expires: w.clock.Now().Add(365 * 24 * time.Hour),
-		Roots: publics(rootKey), Signing: publics(signingKey)}, rootKey)
+		Roots: publics(rootKey), Signing: publics(w.signing)}, rootKey)
 	w.publish()
 	return w
 }
 
-func publics(keys ...signing.PrivateKey) []signing.PublicKey {
+func publics(keys ...signing.Signer) []signing.PublicKey {
 	var all []signing.PublicKey
 	for _, k := range keys {
 		all = append(all, k.Public())
@@ -172,21 +192,16 @@ func (w *world) sign(k signing.Signer) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s := server.New(w.objects, w.pub, server.NewMetrics(), slog.New(slog.DiscardHandler))
-	s.Statements(m)
+	h := w.serve(w, m)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.server = s.Handler()
+	w.server = h
 }
 
 // putKeyring publishes a keyring.
-func (w *world) putKeyring(k keyring.Keyring, by ...signing.PrivateKey) {
+func (w *world) putKeyring(k keyring.Keyring, by ...signing.Signer) {
 	w.t.Helper()
-	var signers []signing.Signer
-	for _, b := range by {
-		signers = append(signers, b)
-	}
-	signed, err := k.Sign(context.Background(), signers...)
+	signed, err := k.Sign(context.Background(), by...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -197,7 +212,7 @@ func (w *world) putKeyring(k keyring.Keyring, by ...signing.PrivateKey) {
 }
 
 // nextKeyring publishes a changed keyring, one version up.
-func (w *world) nextKeyring(change func(k *keyring.Keyring), by ...signing.PrivateKey) {
+func (w *world) nextKeyring(change func(k *keyring.Keyring), by ...signing.Signer) {
 	w.t.Helper()
 	k := *w.keyring
 	k.Version++
@@ -283,7 +298,7 @@ func (w *world) statementNow() statement.Statement {
 }
 
 // signedBy is a statement as a holder of a key would make it.
-func (w *world) signedBy(k signing.PrivateKey, s statement.Statement) recorded {
+func (w *world) signedBy(k signing.Signer, s statement.Statement) recorded {
 	w.t.Helper()
 	data, err := statement.Sign(context.Background(), s, k)
 	if err != nil {

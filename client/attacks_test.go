@@ -483,13 +483,15 @@ func TestAttacks(t *testing.T) { playAttacks(t, newWorld) }
 func playAttacks(t *testing.T, newWorld func(testing.TB) *world) {
 	kinds := shells(t)
 	kinds["go"] = nil
+	t.Logf("the devices are in %s", strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
 	if testing.Short() {
 		delete(kinds, "busybox")
 	}
+	t.Attr("cases", fmt.Sprintf("%d attacks", len(attacks())))
 	for _, a := range attacks() {
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			t.Attr("cases", fmt.Sprintf("refused as %q by devices in %s; gets further where that is not checked", a.check, strings.Join(slices.Sorted(maps.Keys(kinds)), ", ")))
+			t.Attr("cases", fmt.Sprintf("refused as %q by the clients in Go and in sh; gets further where that is not checked", a.check))
 			for kind, sh := range kinds {
 				t.Run(kind, func(t *testing.T) {
 					t.Parallel()

@@ -203,14 +203,10 @@ func TestLimitsAllowForRealBundles(t *testing.T) {
 func BenchmarkUpdate(b *testing.B) {
 	w := newWorld(b)
 	kinds := map[string]device{"go": w.goDevice()}
-	if sh, ok := shells(b)["dash"]; ok {
-		kinds["dash"] = w.shDevice(sh)
+	for kind, sh := range shells(b) {
+		kinds[kind] = w.shDevice(sh)
 	}
-	for _, kind := range []string{"go", "dash"} {
-		d, ok := kinds[kind]
-		if !ok {
-			continue
-		}
+	for kind, d := range kinds {
 		mustUpdate(b, d)
 		// Nothing new: a keyring and a statement are got and verified.
 		b.Run(kind, func(b *testing.B) {

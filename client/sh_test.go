@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -23,20 +24,29 @@ type shDevice struct {
 	out   string // of the last update, both streams
 }
 
-// shells are those that the script is to run in, with the programs that they find.
+// shells are those that the script is to run in, with the programs that they find: dash, or else what sh is, which
+// must be there, as must what the script needs; and busybox where there is one.
 func shells(t testing.TB) map[string]*shDevice {
 	t.Helper()
 	all := make(map[string]*shDevice)
-	for _, need := range []string{"curl", "openssl", "tar", "sha256sum"} {
+	for _, need := range []string{"sh", "curl", "openssl", "tar", "sha256sum"} {
 		if _, err := exec.LookPath(need); err != nil {
+			if !testing.Short() {
+				t.Fatalf("no client in sh: %v (go test -short does without)", err)
+			}
 			t.Logf("no client in sh: %v", err)
 			return all
 		}
 	}
-	if dash, err := exec.LookPath("dash"); err == nil {
-		all["dash"] = &shDevice{shell: []string{dash}, env: os.Environ()}
+	for _, name := range []string{"dash", "sh"} {
+		if path, err := exec.LookPath(name); err == nil {
+			all[name] = &shDevice{shell: []string{path}, env: os.Environ()}
+			break
+		}
 	}
-	if busybox, err := exec.LookPath("busybox"); err == nil {
+	if busybox, err := exec.LookPath("busybox"); err != nil {
+		t.Logf("not in busybox: %v", err)
+	} else {
 		// Everything that it has is busybox's.
 		bin := t.TempDir()
 		for _, name := range []string{"awk", "cat", "chmod", "cmp", "cp", "cut", "date", "grep", "gzip", "ln", "ls", "mkdir", "mv", "printf", "rm", "sed", "sha256sum", "sort", "sync", "tar", "tr", "uniq", "wc"} {
@@ -53,6 +63,35 @@ func shells(t testing.TB) map[string]*shDevice {
 		all["busybox"] = &shDevice{shell: []string{busybox, "ash"}, env: []string{"PATH=" + bin}}
 	}
 	return all
+}
+
+// fatal notes what ends a test.
+type fatal struct {
+	testing.TB
+	why string
+}
+
+func (f *fatal) Fatalf(format string, args ...any) {
+	f.why = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+// Nobody takes a run without the client in sh for one with it.
+func TestAMissingShellFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("with -short it is passed over")
+	}
+	t.Setenv("PATH", t.TempDir())
+	f := &fatal{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		shells(f)
+	}()
+	<-done
+	if !strings.Contains(f.why, `"sh": executable file not found`) {
+		t.Errorf("without any program: %q", f.why)
+	}
 }
 
 func (w *world) shDevice(of *shDevice) *shDevice {

@@ -29,7 +29,9 @@ const MAX_INDEX = 16 << 20; // index.MaxEncoded
 // client returns get({ bucket, region, endpoint }, key, etag) -> { status: 200, body, etag } | { status: 304 }.
 // It rejects on every other answer. timeout is in milliseconds, for the whole answer.
 export function client({ timeout }) {
-  const options = { keepAlive: true, maxSockets: 4 };
+  // No connection is kept: while Lambda freezes the instance it dies, unnoticed, and what is asked through it
+  // next fails. The agents are kept for https.Agent's TLS sessions.
+  const options = { keepAlive: false, maxSockets: 4 };
   const agents = { 'http:': new http.Agent(options), 'https:': new https.Agent(options) };
   return function get({ bucket, region, endpoint }, key, etag) {
     const base = new URL(endpoint || `https://${bucket}.s3.${region}.amazonaws.com`);

@@ -18,6 +18,7 @@ import (
 
 	"precast/edge/function"
 	"precast/edge/function/shrink"
+	"precast/internal/cdn"
 	"precast/internal/lambdazip"
 )
 
@@ -33,6 +34,12 @@ type config struct {
 	StatementSeconds float64 `json:"statementSeconds,omitempty"`
 }
 
+// Seconds that cdn.Settled assumes: twice the one and once the other.
+const (
+	maxRefresh = 5
+	maxTimeout = 2
+)
+
 func main() {
 	var c config
 	out := flag.String("out", "dist", "folder for edge.zip, function.js and response.js")
@@ -40,8 +47,8 @@ func main() {
 	flag.StringVar(&c.Bucket, "bucket", "", "bucket to bake in; else the origin's custom headers name it")
 	flag.StringVar(&c.Region, "region", "", "the bucket's region")
 	flag.StringVar(&c.Endpoint, "endpoint", "", "URL of another S3, addressed by path")
-	flag.Float64Var(&c.RefreshSeconds, "refresh", 5, "seconds after which the index is looked at again")
-	flag.Float64Var(&c.TimeoutSeconds, "timeout", 2, "seconds that fetching the index may take")
+	flag.Float64Var(&c.RefreshSeconds, "refresh", maxRefresh, "seconds after which the index is looked at again; not more than 5")
+	flag.Float64Var(&c.TimeoutSeconds, "timeout", maxTimeout, "seconds that fetching the index may take; not more than 2")
 	flag.Float64Var(&c.StatementSeconds, "statement-period", 0, "seconds after which statements are signed anew: the composer's STATEMENT_PERIOD, or 0 for a day")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -55,6 +62,10 @@ func main() {
 func pack(ctx context.Context, c config, tags, out string) error {
 	if (c.Bucket == "") != (c.Region == "") {
 		return fmt.Errorf("-bucket and -region go together")
+	}
+	if c.RefreshSeconds <= 0 || c.RefreshSeconds > maxRefresh || c.TimeoutSeconds <= 0 || c.TimeoutSeconds > maxTimeout {
+		return fmt.Errorf("-refresh is more than %d or -timeout more than %d, or one is not above 0: a publish invalidates the CDN %s later, and every instance must have seen the index by then",
+			maxRefresh, maxTimeout, cdn.Settled)
 	}
 	module, err := buildModule(ctx, tags)
 	if err != nil {

@@ -136,10 +136,10 @@ func native(table edge.Table, r request, query string) answer {
 		}
 	}
 	if regexp.MustCompile(`^/keyring(\.d/[0-9]{20})?$`).MatchString(r.URI) {
-		return answer{URI: r.URI, Headers: headers}
+		return answer{URI: r.URI, Headers: bounded(headers)}
 	}
 	if regexp.MustCompile(`^/binaries/[0-9a-f]{64}/[^/]+$`).MatchString(r.URI) && !dots(r.URI) {
-		return answer{URI: r.URI, Headers: headers}
+		return answer{URI: r.URI, Headers: bounded(headers)}
 	}
 	if r.URI != "/package" {
 		return refuse(404, "Not found: devices ask for /package?cpuArch=...")
@@ -180,7 +180,25 @@ func native(table edge.Table, r request, query string) answer {
 			e.Headers[strings.ToLower(h.Name)] = h.Value
 		}
 	}
-	return answer{URI: r.URI, Query: selection.String(), Headers: headers, End: e}
+	return answer{URI: r.URI, Query: selection.String(), Headers: bounded(headers), End: e}
+}
+
+// bounded leaves out ranges and conditions that are too long for S3, and a range whose condition is.
+func bounded(headers map[string]any) map[string]any {
+	for _, name := range []string{"range", "if-range", "if-none-match", "if-match", "if-modified-since", "if-unmodified-since"} {
+		lines, _ := headers[name].([]any)
+		n := len(lines) - 1 // commas
+		for _, l := range lines {
+			n += len(l.(string))
+		}
+		if n > 1024 {
+			delete(headers, name)
+			if name == "if-range" {
+				delete(headers, "range")
+			}
+		}
+	}
+	return headers
 }
 
 // dots tells whether the last part of a path is . or .., escaped or not.

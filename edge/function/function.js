@@ -19,6 +19,7 @@ const MAX_TAG_HEADER = 20480; // bytes
 const MAX_TAGS = 64; // different digests
 const MAX_COHORT = 1024; // bytes
 const MAX_VALUES = 8; // of the rollout table
+const MAX_CONDITION = 1024; // bytes of a range or condition that goes on
 
 const LONG_QUERY = 'Query is longer than ' + MAX_QUERY + ' bytes';
 const LONG_PARAM = 'Query has a key or value longer than ' + MAX_PARAM + ' bytes';
@@ -55,7 +56,7 @@ async function handler(event) {
   }
   if (FILE.test(request.uri)) {
     request.querystring = '';
-    return request;
+    return bounded(request, headers);
   }
   return failure(404, 'Not Found', 'Not found: devices ask for /package?cpuArch=...');
 }
@@ -87,6 +88,20 @@ async function packageRequest(request, headers) {
   if (tags.single) {
     headers['if-none-match'] = { value: '"' + tags.single + '"' };
   }
+  return bounded(request, headers);
+}
+
+// S3 refuses more than 8,192 bytes of headers. Without a range or condition that no device has, the answer is the
+// whole one.
+function bounded(request, headers) {
+  ['if-range', 'range', 'if-none-match', 'if-match', 'if-modified-since', 'if-unmodified-since'].forEach(function (name) {
+    if (headers[name] && longerThan(valuesOf(headers[name]).join(','), MAX_CONDITION)) {
+      delete headers[name];
+      if (name === 'if-range') {
+        delete headers.range; // it would be met without its condition
+      }
+    }
+  });
   return request;
 }
 

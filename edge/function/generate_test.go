@@ -53,7 +53,7 @@ func requests() *rapid.Generator[request] {
 		}
 		for _, name := range []string{"x-precast-held", "x-precast-cohort", "x-precast-selection", "if-modified-since", "if-unmodified-since", "if-match", "range", "if-range"} {
 			if rapid.IntRange(0, 9).Draw(t, name) == 9 {
-				r.Headers[name] = []string{"x"}
+				r.Headers[name] = []string{rapid.SampledFrom([]string{"x", "x", strings.Repeat("x", 1024), strings.Repeat("é", 513)}).Draw(t, "value of "+name)}
 			}
 		}
 		return r

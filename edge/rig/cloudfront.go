@@ -170,13 +170,7 @@ func (c *CloudFront) checkLength(r *http.Request) error {
 	if n := len("https://") + len(r.Host) + len(r.RequestURI); n > c.dist.Limits.URL {
 		return &Broken{RuleURLLength, http.StatusRequestEntityTooLarge, fmt.Sprintf("%d bytes", n)}
 	}
-	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("Host: ") + len(r.Host) + 8
-	for name, values := range r.Header {
-		for _, v := range values {
-			n += len(name) + len(v) + 4
-		}
-	}
-	if n > c.dist.Limits.Request {
+	if n := headerLength(r); n > c.dist.Limits.Request {
 		return &Broken{RuleRequestLength, http.StatusRequestEntityTooLarge, fmt.Sprintf("%d bytes", n)}
 	}
 	return nil

@@ -2,9 +2,11 @@ package rig_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
+	"precast/edge"
 	"precast/edge/rig"
 	"precast/internal/layout"
 )
@@ -20,6 +22,16 @@ func TestHostileRequests(t *testing.T) {
 		many = append(many, fmt.Sprintf("%032x", i))
 	}
 	arch := "/package?cpuArch=armv8"
+	it := edge.Decide(s.index(), "cpuArch=armv8", "").Set.Item(0)
+	binary := "/" + layout.BinaryKey(edge.Hex(it.SHA256[:]), it.App, it.Version)
+	var digests []string // of nothing; as long as they can be
+	for i := range 64 {
+		digests = append(digests, fmt.Sprintf("%064x", i))
+	}
+	long := ""
+	for i := range 40 {
+		long += fmt.Sprintf("&k%02d=%s", i, strings.Repeat("x", 240))
+	}
 	for _, c := range []struct {
 		name, method, target string
 		header               []string
@@ -33,6 +45,16 @@ func TestHostileRequests(t *testing.T) {
 		{"10,000 tags", "GET", arch, held(append(many, strings.Split(strings.Repeat("0123456789abcdef0123456789abcdef ", 9500), " ")...)), 413},
 		{"a megabyte of header", "GET", arch, []string{"X-A", strings.Repeat("a", 1<<20)}, 413},
 		{"100 header lines", "GET", arch, strings.Split(strings.Repeat("If-None-Match,x,", 99)+"If-None-Match,y", ","), 200},
+		{"a query of 8,000 bytes", "GET", arch + long[:8000-len("cpuArch=armv8")], nil, 200},
+		{"64 digests", "GET", arch, held(digests[:64]), 200},
+		{"64 digests, one of them right", "GET", gamer, held(append(digests[:63:63], md5s[0])), 200},
+		{"more than S3 takes, together", "GET", arch + long[:4000], held(digests[:64]), 200},
+		{"more than S3 takes, together, for the composer", "GET", gamer + long[:4000], held(append(digests[:63:63], md5s[0])), 200},
+		{"a range that is longer than S3 takes", "GET", arch, []string{"Range", "bytes=" + strings.Repeat("0-0,", 3000) + "0-0"}, 200},
+		{"a condition that is longer than S3 takes", "GET", arch, []string{"If-None-Match", strings.Repeat("x", 9000)}, 200},
+		{"a range on a condition that is longer than S3 takes", "GET", arch, []string{"Range", "bytes=0-9", "If-Range", `"` + strings.Repeat("x", 9000) + `"`}, 200},
+		{"a range of a binary that is longer than S3 takes", "GET", binary, []string{"Range", "bytes=" + strings.Repeat("0-0,", 3000) + "0-0"}, 200},
+		{"a condition on a binary that is longer than S3 takes", "GET", binary, []string{"If-None-Match", strings.Repeat("x", 9000)}, 200},
 		{"another's held list", "GET", arch, []string{"X-Precast-Held", strings.Join(md5s, ",")}, 200},
 		{"another's held list, spelled otherwise", "GET", arch, []string{"x-PRECAST-held", "nonsense"}, 200},
 		{"a held list twice", "GET", arch, []string{"X-Precast-Held", md5s[0], "X-Precast-Held", md5s[1]}, 200},
@@ -97,6 +119,9 @@ func TestHostileRequests(t *testing.T) {
 		})
 	}
 	for _, r := range s.S3.Requests() {
+		if r.Status == http.StatusBadRequest {
+			t.Errorf("S3 was sent what it refuses: %+v", r)
+		}
 		if _, err := layout.KindOf(r.Key); err != nil || r.Query != "" || r.By == "" || r.Method != "GET" && r.Method != "HEAD" {
 			t.Errorf("S3 was asked for %+v", r)
 		}

@@ -111,6 +111,21 @@ func (s *S3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	req.Status = s.answer(w, r, &req, slowDown)
 }
 
+// maxS3Header is how many bytes of request line and headers S3 takes. Beyond, it answers 400
+// RequestHeaderSectionTooLarge, "Your request header section exceeds the maximum allowed size", with MaxSizeAllowed
+// 8192. What it counts is not documented (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html).
+const maxS3Header = 8192
+
+func headerLength(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Proto) + len("Host: ") + len(r.Host) + 8
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + 4
+		}
+	}
+	return n
+}
+
 func (s *S3) answer(w http.ResponseWriter, r *http.Request, req *S3Request, slowDown bool) int {
 	fail := func(status int, code, message string) int {
 		w.Header().Set("Content-Type", "application/xml")
@@ -125,6 +140,9 @@ func (s *S3) answer(w http.ResponseWriter, r *http.Request, req *S3Request, slow
 	}
 	w.Header().Set("Server", "AmazonS3")
 	w.Header().Set("X-Amz-Request-Id", "RIG")
+	if n := headerLength(r); n > maxS3Header {
+		return fail(http.StatusBadRequest, "RequestHeaderSectionTooLarge", fmt.Sprintf("Your request header section exceeds the maximum allowed size: %d bytes", n))
+	}
 	who, err := verify(r, s.keys, "s3", s.region, s.now())
 	if err != nil {
 		return fail(http.StatusForbidden, "AccessDenied", err.Error())

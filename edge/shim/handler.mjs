@@ -64,10 +64,13 @@ export function makeHandler({ module, get, config, log, now = Date.now }) {
     const { headers, querystring } = request;
     const { status, key, selection, ...rest } = go.decide(querystring, joined(headers[HELD]), Math.floor(now() / 1000 / period), joined(headers[COHORT]));
     if (key === '') return generated({ status, ...rest });
-    // The object store must not see the device's query; the composer reads it from the header.
+    // The object store must not see the device's query; the composer reads it from the header. To the store
+    // the headers are nothing, and it refuses more than 8,192 bytes of them; for the composer this runs again, on
+    // the request as it was.
     request.uri = '/' + key;
     request.querystring = '';
-    headers[SELECTION] = [{ key: 'X-Precast-Selection', value: selection }];
+    if (request.origin?.s3) for (const name of [HELD, COHORT]) delete headers[name];
+    else headers[SELECTION] = [{ key: 'X-Precast-Selection', value: selection }];
     return request;
   }
 

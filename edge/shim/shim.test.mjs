@@ -118,6 +118,14 @@ test('a request becomes an object, and its query a header', async () => {
   assert.deepEqual(r.headers['x-precast-selection'], [{ key: 'X-Precast-Selection', value: QUERY }]);
 });
 
+test('S3 gets none of the headers that are for the composer: it refuses more than 8,192 bytes of them', async () => {
+  const headers = { 'x-precast-held': 'a'.repeat(32), 'x-precast-cohort': 'x~1', range: 'bytes=0-9' };
+  const s3 = await bench({ origin: { s3: {} } }).ask(QUERY, headers), custom = await bench({ origin: { custom: {} } }).ask(QUERY, headers);
+  assert.equal(s3.uri, custom.uri);
+  assert.deepEqual(Object.keys(s3.headers), ['range']);
+  assert.deepEqual(Object.keys(custom.headers).sort(), ['range', 'x-precast-cohort', 'x-precast-held', 'x-precast-selection']);
+});
+
 test('everything held: nothing, for the viewer-response function to make a 304 of', async () => {
   const all = requests.find((r) => r.status === 304);
   const r = await bench().ask(all.query, { 'x-precast-held': all.held });

@@ -32,13 +32,15 @@ type Options struct {
 	Addr string // of the viewers' side; empty: a free port of 127.0.0.1
 	// Now tells the time before Advance adds to it; nil: time.Now.
 	Now     func() time.Time
-	OnTrace func(Trace)                        // called once a request is answered; may be nil
-	OnLog   func(line string)                  // what the edge's functions print; may be nil
-	Log     *slog.Logger                       // the composer's; nil: none
-	Change  func(d *Distribution)              // changes what Precast declares; may be nil
-	List    bool                               // the bucket may be listed: S3 answers 404 for what is missing, not 403
-	Store   bool                               // the composer keeps what it composes
-	Compose func(builder.Objects) http.Handler // in place of the composer; nil: the composer
+	OnTrace func(Trace)           // called once a request is answered; may be nil
+	OnLog   func(line string)     // what the edge's functions print; may be nil
+	Log     *slog.Logger          // the composer's; nil: none
+	Change  func(d *Distribution) // changes what Precast declares; may be nil
+	List    bool                  // the bucket may be listed: S3 answers 404 for what is missing, not 403
+	Store   bool                  // the composer keeps what it composes
+	// FirstByte is how long the composer may take to begin; 0: what it has on Lambda. Below Limits.Origin.
+	FirstByte time.Duration
+	Compose   func(builder.Objects) http.Handler // in place of the composer; nil: the composer
 }
 
 // Rig is a running distribution with its origins.
@@ -82,6 +84,9 @@ func Start(ctx context.Context, opt Options) (*Rig, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.FirstByte == 0 {
+		opt.FirstByte = lambdas.FirstByte
+	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
@@ -105,7 +110,8 @@ func (r *Rig) start(ctx context.Context) error {
 		return err
 	}
 	objects := r.S3.Objects()
-	var compose http.Handler = &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: r.opt.Store, Log: r.opt.Log}
+	var compose http.Handler = &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: r.opt.Store,
+		FirstByte: r.opt.FirstByte, MaxSent: lambdas.MaxSent, Log: r.opt.Log}
 	if r.opt.Compose != nil {
 		compose = r.opt.Compose(objects)
 	}

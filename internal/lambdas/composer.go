@@ -25,17 +25,41 @@ type Composer struct {
 	Objects builder.Objects
 	// Store keeps what was composed, so that the next request finds it in the object store.
 	Store bool
-	Log   *slog.Logger
+	// FirstByte is how long an answer may take to begin; then it is 503, or sent without having been stored. 0: no
+	// limit. What has more than MaxSent bytes is stored however long that takes: sent it would break off, stored it
+	// is there the next time.
+	FirstByte time.Duration
+	MaxSent   int64
+	Log       *slog.Logger
 
 	Composer *builder.Composer
 	// Statements signs statements; nil: none are signed here.
 	Statements *statement.Maker
 }
 
+// What the composer behind CloudFront has: CloudFront waits 60 seconds for it (terraform/edge.tf), and then says 504
+// without Retry-After; a function URL streams 200 MB
+// (https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html).
+const (
+	FirstByte = 20 * time.Second
+	MaxSent   = 200_000_000
+)
+
+var errSlow = errors.New("it took too long to begin an answer")
+
 // ServeHTTP implements http.Handler.
 func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !answer.ReadOnly(w, r) {
 		return
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	r = r.WithContext(ctx)
+	var limit limit
+	if c.FirstByte > 0 {
+		limit.at = time.Now().Add(c.FirstByte)
+		limit.timer = time.AfterFunc(c.FirstByte, func() { cancel(errSlow) })
+		defer limit.timer.Stop()
 	}
 	key := strings.TrimPrefix(r.URL.Path, "/")
 	kind, err := layout.KindOf(key)
@@ -47,9 +71,9 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, http.StatusNotFound, "Not found")
 		return
 	}
-	d, err := c.find(r.Context(), key, r.Header)
+	d, err := c.find(ctx, key, r.Header)
 	if err != nil {
-		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
+		c.Log.ErrorContext(ctx, "compose", "key", key, "error", err, "cause", context.Cause(ctx))
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return
 	}
@@ -57,10 +81,19 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, d.Status, d.Error)
 		return
 	}
-	if err := c.send(w, r, key, kind, d); err != nil {
-		c.Log.ErrorContext(r.Context(), "compose", "key", key, "error", err)
+	if err := c.send(w, r, limit, key, kind, d); err != nil {
+		c.Log.ErrorContext(ctx, "compose", "key", key, "error", err, "cause", context.Cause(ctx))
 	}
 }
+
+// limit ends a request's context at a time, unless it is stopped before. The zero value never does.
+type limit struct {
+	at    time.Time
+	timer *time.Timer
+}
+
+// stop tells whether the context goes on.
+func (l limit) stop() bool { return l.timer == nil || l.timer.Stop() }
 
 // find returns the decision whose object has this key, of the newest index that has one.
 func (c *Composer) find(ctx context.Context, key string, h http.Header) (edge.Decision, error) {
@@ -107,17 +140,27 @@ func withRetain(ix *index.Index, retain uint64) *index.Index {
 	return &c
 }
 
-func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind layout.Kind, d edge.Decision) error {
+func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key string, kind layout.Kind, d edge.Decision) error {
 	composed, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Mask)
+	if err == nil {
+		defer composed.Close()
+		if !limit.stop() { // else the context, which it is read under, lasts until it is sent
+			err = errSlow
+		}
+	}
 	if err != nil {
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return err
 	}
-	defer composed.Close()
 	if c.Store && r.Method == http.MethodGet {
-		_, err := c.Objects.Put(r.Context(), key, composed.Body(), builder.PutOptions{IfAbsent: true})
-		if err != nil && !errors.Is(err, builder.ErrPrecondition) {
-			c.Log.WarnContext(r.Context(), "composed object was not stored", "key", key, "error", err)
+		ctx := r.Context()
+		if !limit.at.IsZero() && composed.Size <= c.MaxSent {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadlineCause(ctx, limit.at, errSlow)
+			defer cancel()
+		}
+		if err := c.store(ctx, key, kind, d); err != nil && !errors.Is(err, builder.ErrPrecondition) {
+			c.Log.WarnContext(ctx, "composed object was not stored", "key", key, "error", err, "cause", context.Cause(ctx))
 		}
 	}
 	headers := layout.HeadersOf(kind)
@@ -130,4 +173,15 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, key string, kind
 	h.Set("ETag", `"`+layout.ETag(key)+`"`)
 	http.ServeContent(w, r, "", time.Time{}, composed)
 	return nil
+}
+
+// store keeps what is composed. It reads it by itself: a Put that was given up may go on reading for a while.
+func (c *Composer) store(ctx context.Context, key string, kind layout.Kind, d edge.Decision) error {
+	composed, err := c.Composer.Compose(ctx, kind, d.Set, d.Mask)
+	if err != nil {
+		return err
+	}
+	defer composed.Close()
+	_, err = c.Objects.Put(ctx, key, composed.Body(), builder.PutOptions{IfAbsent: true})
+	return err
 }

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -361,6 +362,123 @@ func TestComposer(t *testing.T) {
 	if w.Code != http.StatusPartialContent || w.Body.Len() != 10 {
 		t.Errorf("range: %d, %d bytes", w.Code, w.Body.Len())
 	}
+}
+
+// slow are objects that do not answer: reads of keys with the prefix, or writes, until their context ends or end is
+// closed.
+type slow struct {
+	builder.Objects
+	reads  string
+	writes bool
+	begun  chan struct{} // closed by the first one that waits; may be nil
+	end    chan struct{} // may be nil
+}
+
+func (s slow) wait(ctx context.Context) error {
+	if s.begun != nil {
+		close(s.begun)
+	}
+	select {
+	case <-s.end:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s slow) Stat(ctx context.Context, key string) (builder.ObjectInfo, error) {
+	if s.reads != "" && strings.HasPrefix(key, s.reads) {
+		if err := s.wait(ctx); err != nil {
+			return builder.ObjectInfo{}, err
+		}
+	}
+	return s.Objects.Stat(ctx, key)
+}
+
+func (s slow) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, builder.ObjectInfo, error) {
+	if s.reads != "" && strings.HasPrefix(key, s.reads) {
+		if err := s.wait(ctx); err != nil {
+			return nil, builder.ObjectInfo{}, err
+		}
+	}
+	return s.Objects.Get(ctx, key, off, n)
+}
+
+func (s slow) Put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error) {
+	if s.writes {
+		// As a store would, half way.
+		if _, err := io.CopyN(io.Discard, body.Reader, body.Size/2); err != nil {
+			return builder.ObjectInfo{}, err
+		}
+		if err := s.wait(ctx); err != nil {
+			return builder.ObjectInfo{}, err
+		}
+		if _, err := body.Reader.Seek(0, io.SeekStart); err != nil {
+			return builder.ObjectInfo{}, err
+		}
+	}
+	return s.Objects.Put(ctx, key, body, opt)
+}
+
+// A composer says when to come again before CloudFront gives it up. What cannot be stored by then is sent all the
+// same, unless it is too large to be sent.
+func TestComposerBeginsInTime(t *testing.T) {
+	store := open(t)
+	nothing := builder.DefaultParams()
+	nothing.MaxBytes = 1
+	built(t, store, builder.Options{Params: nothing})
+	objects := store.Objects()
+	ix, _, err := builder.ReadIndex(t.Context(), objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := "attrgamer=prod&cpuarch=armv8"
+	key := layout.BundleKey(edge.Decide(ix, query, "").Set.ID(), "0")
+	ask := func(c *lambdas.Composer) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(http.MethodGet, "/"+key, nil)
+		r.Header.Set(edge.SelectionHeader, query)
+		w := httptest.NewRecorder()
+		c.ServeHTTP(w, r)
+		return w
+	}
+	composer := func(o slow) *lambdas.Composer {
+		return &lambdas.Composer{Objects: o, Composer: builder.NewComposer(o), Store: true, FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: quiet}
+	}
+	want := ask(&lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Log: quiet}).Body.Bytes()
+	stored := func() bool {
+		_, err := objects.Stat(context.Background(), key)
+		return err == nil
+	}
+	for _, reads := range []string{layout.IndexKey, layout.PiecePrefix} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			w := ask(composer(slow{Objects: objects, reads: reads}))
+			if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || time.Since(start) != lambdas.FirstByte || stored() {
+				t.Errorf("reading %s hangs: %d %v after %s", reads, w.Code, w.Header(), time.Since(start))
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		w := ask(composer(slow{Objects: objects, writes: true}))
+		if w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), want) || time.Since(start) != lambdas.FirstByte || stored() {
+			t.Errorf("storing hangs: %d, %d bytes of %d after %s, stored %v", w.Code, w.Body.Len(), len(want), time.Since(start), stored())
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		start, o := time.Now(), slow{Objects: objects, writes: true, begun: make(chan struct{}), end: make(chan struct{})}
+		go func() {
+			<-o.begun
+			time.Sleep(2 * lambdas.FirstByte)
+			close(o.end)
+		}()
+		c := composer(o)
+		c.MaxSent = int64(len(want)) - 1
+		w := ask(c)
+		if w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), want) || time.Since(start) != 2*lambdas.FirstByte || !stored() {
+			t.Errorf("storing takes long, and sending breaks off: %d, %d bytes of %d after %s, stored %v", w.Code, w.Body.Len(), len(want), time.Since(start), stored())
+		}
+	})
 }
 
 type nopCloser struct{ io.ReadSeeker }

@@ -49,7 +49,8 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (http.Hand
 	if err != nil {
 		return nil, err
 	}
-	c := &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep, Log: log}
+	c := &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep,
+		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
 	if source != "" {
 		key, err := station.SigningKey(ctx, source, os.LookupEnv)
 		if err != nil {

@@ -122,8 +122,8 @@ func plain(s string) bool {
 
 // referenceTags returns the digests of an If-None-Match header, or false if it is refused.
 func referenceTags(header string) (map[string]bool, bool) {
-	tags := make(map[string]bool)
-	for _, tag := range strings.Split(header, ",") {
+	tags, list := make(map[string]bool), strings.Split(header, ",")
+	for _, tag := range list {
 		tag = lower(strings.Trim(tag, " \t"))
 		tag = strings.TrimPrefix(tag, "w/")
 		tag = strings.TrimSuffix(strings.TrimPrefix(tag, `"`), `"`)
@@ -131,7 +131,7 @@ func referenceTags(header string) (map[string]bool, bool) {
 			tags[tag] = true
 		}
 	}
-	return tags, len(header) <= 20480 && len(tags) <= 64
+	return tags, len(header) <= 20480 && len(list) <= 256 && len(tags) <= 64
 }
 
 // lower lowers ASCII letters only.

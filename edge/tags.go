@@ -13,6 +13,7 @@ import (
 const (
 	MaxTagHeader = 20480 // bytes
 	MaxTags      = 64    // different digests
+	MaxTagList   = 256   // entries, whatever they are: the viewer function has no time for more
 )
 
 // Tags are the digests of the binaries that a device holds: MD5 or SHA-256 in lower-case hex,
@@ -25,6 +26,9 @@ type Tags []string
 func ParseTags(header string) (Tags, error) {
 	if len(header) > MaxTagHeader {
 		return nil, BadRequest("If-None-Match is longer than " + strconv.Itoa(MaxTagHeader) + " bytes")
+	}
+	if strings.Count(header, ",") >= MaxTagList {
+		return nil, BadRequest("If-None-Match is a list of more than " + strconv.Itoa(MaxTagList))
 	}
 	var tags Tags
 	for header != "" {

@@ -28,7 +28,7 @@ func TestTagSpellings(t *testing.T) {
 			}
 		}
 		header := spellTags(t, want)
-		if len(header) > edge.MaxTagHeader {
+		if len(header) > edge.MaxTagHeader || strings.Count(header, ",") >= edge.MaxTagList {
 			t.Skip("too long for a header")
 		}
 		slices.Sort(want)

@@ -17,6 +17,7 @@ const MAX_PARAMS = 128; // with a value
 const MAX_PARAM = 255; // bytes of a decoded name or value
 const MAX_TAG_HEADER = 20480; // bytes
 const MAX_TAGS = 64; // different digests
+const MAX_TAG_LIST = 256; // entries, whatever they are
 const MAX_COHORT = 1024; // bytes
 const MAX_VALUES = 8; // of the rollout table
 const MAX_CONDITION = 1024; // bytes of a range or condition that goes on
@@ -31,12 +32,12 @@ const SLOT = /^0*[0-9]{1,4}$/;
 const ROLLOUT = /^([a-z0-9_-]{1,32}) ([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,4}) ([^ ]+)$/;
 const NOT_ASCII = /[^\x00-\x7f]/;
 const NOT_HEX = /[^0-9A-Fa-f]/;
-// RFC 3986's unreserved characters, and the separators.
-const NOT_PLAIN = /[^A-Za-z0-9._~&=-]/;
-const BROKEN_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
-const CONTROL = /[\x00-\x1f\x7f]|%[01][0-9A-Fa-f]|%7[Ff]/;
+// In queries that are ASCII, in lower case:
+const BROKEN_ESCAPE = /%(?![0-9a-f]{2})/;
+const CONTROL = /[\x00-\x1f\x7f]|%[01][0-9a-f]|%7f/;
+const NOT_ASCII_ESCAPE = /%[89a-f]/;
 // A character beyond ASCII: not overlong, no surrogate, not above U+10FFFF.
-const UTF8 = /%C[2-9A-F]%[89AB].|%D.%[89AB].|%E0%[AB].%[89AB].|%E[1-9ABCEF]%[89AB].%[89AB].|%ED%[89].%[89AB].|%F0%[9AB].%[89AB].%[89AB].|%F[123]%[89AB].%[89AB].%[89AB].|%F4%8.%[89AB].%[89AB]./g;
+const UTF8 = /%c[2-9a-f]%[89ab].|%d.%[89ab].|%e0%[ab].%[89ab].|%e[1-9abcef]%[89ab].%[89ab].|%ed%[89].%[89ab].|%f0%[9ab].%[89ab].%[89ab].|%f[123]%[89ab].%[89ab].%[89ab].|%f4%8.%[89ab].%[89ab]./g;
 
 async function handler(event) {
   const request = event.request;
@@ -184,27 +185,30 @@ function meets(has, selectors) {
 // edge.ParseSelection and Selection.String: { text, slot, has } or { error }. has has all parameters, as in a
 // selector of the rollout table.
 //
-// Names and values are kept folded and percent-encoded, as in the result: every byte has one spelling.
+// Names and values are kept folded and percent-encoded, as in the result: every byte has one spelling. A query with
+// nothing wrong in it is encoded as a whole, with control characters for the separators: it has no others.
 function canonicalQuery(raw) {
   if (longerThan(raw, MAX_QUERY)) {
     return { error: LONG_QUERY };
   }
-  const plain = !NOT_PLAIN.test(raw);
+  const text = folded(ascii(raw));
+  const sound = !BROKEN_ESCAPE.test(text) && !fault(text);
+  const equal = sound ? '%02' : '=';
+  const parts = sound ? encoded(text.split('&').join('\x01').split('=').join('\x02')).split('%01') : text.split('&');
   const values = {}; // under "=" and the name (none is __proto__ then)
   const names = [];
-  const parts = ascii(raw).split('&');
   let params = 0;
   for (let i = 0; i < parts.length; i++) {
-    const equals = parts[i].indexOf('=');
-    if (equals < 1 || equals === parts[i].length - 1) {
+    const at = parts[i].indexOf(equal);
+    if (at < 1 || at + equal.length === parts[i].length) {
       continue;
     }
     params++;
     if (params > MAX_PARAMS) {
       return { error: 'Query has more than ' + MAX_PARAMS + ' parameters' };
     }
-    const name = canonicalText(parts[i].substring(0, equals), plain);
-    const value = name.error ? name : canonicalText(parts[i].substring(equals + 1), plain);
+    const name = canonicalText(parts[i].substring(0, at), sound);
+    const value = name.error ? name : canonicalText(parts[i].substring(at + equal.length), sound);
     if (value.error) {
       return value;
     }
@@ -242,42 +246,45 @@ function selection(names, values) {
   return text.length > MAX_QUERY ? { error: LONG_QUERY } : { text: text, slot: slot, has: has };
 }
 
-// Folds and percent-encodes a raw name or value: { text } or { error }.
-function canonicalText(s, plain) {
-  if (plain && s.indexOf('=') < 0) {
-    return s.length > MAX_PARAM ? { error: LONG_PARAM } : { text: s.toLowerCase() };
-  }
-  if (BROKEN_ESCAPE.test(s)) {
+// Percent-encodes a name or value, unless the query is sound: then it is encoded. { text } or { error }.
+function canonicalText(s, sound) {
+  if (!sound && BROKEN_ESCAPE.test(s)) {
     return { error: 'Query has a broken percent escape' };
   }
-  if (s.length - 2 * (s.split('%').length - 1) > MAX_PARAM) {
+  if (s.length > MAX_PARAM && s.length - 2 * (s.split('%').length - 1) > MAX_PARAM) {
     return { error: LONG_PARAM };
   }
+  const error = sound ? '' : fault(s);
+  if (error) {
+    return { error: error };
+  }
+  return { text: sound ? s.split('%02').join('%3D') : encoded(s) };
+}
+
+// Folds a query that is ASCII: A-Z become a-z, escaped or not, and a blank has one spelling.
+function folded(s) {
+  return s.toLowerCase().replace(/%4(?=[1-9a-f])/g, '%6').replace(/%5(?=[0-9a])/g, '%7').split('+').join('%20');
+}
+
+function fault(s) {
   if (CONTROL.test(s)) {
-    return { error: 'Query has a control character' };
+    return 'Query has a control character';
   }
-  if (/%[89A-F]/.test(s.toUpperCase().replace(UTF8, ''))) {
-    return { error: 'Query is not UTF-8' };
-  }
-  const encoded = encodeURIComponent(decodeURIComponent(s.split('+').join(' ')));
-  const parts = encoded.replace(/[!'()*]/g, byteEscape).split('%');
-  for (let i = 0; i < parts.length; i++) {
-    const hex = i > 0 ? 2 : 0; // the digits of escapes stay upper case
-    parts[i] = parts[i].substring(0, hex) + parts[i].substring(hex).toLowerCase();
-  }
-  return { text: parts.join('%') };
+  return NOT_ASCII_ESCAPE.test(s) && NOT_ASCII_ESCAPE.test(s.replace(UTF8, '')) ? 'Query is not UTF-8' : '';
 }
 
-// What encodeURIComponent leaves alone although it is reserved.
-function byteEscape(c) {
-  return '%2' + '1789A'.charAt("!'()*".indexOf(c));
+// Escapes everything but RFC 3986's unreserved characters, in the one spelling.
+function encoded(s) {
+  const text = encodeURIComponent(decodeURIComponent(s));
+  return /[!'()*]/.test(text) ? "!'()*".split('').reduce(function (t, c) {
+    return t.split(c).join('%' + c.charCodeAt(0).toString(16).toUpperCase());
+  }, text) : text;
 }
 
-// A char for every byte of a canonical text: sorts as the bytes do.
+// Sorts as the bytes of a canonical text do: those above 0x7F are written behind the last character of ASCII, which
+// no name has.
 function byteString(s) {
-  return s.indexOf('%') < 0 ? s : s.replace(/%../g, function (c) {
-    return String.fromCharCode(parseInt(c.substring(1), 16));
-  });
+  return s.indexOf('%') < 0 ? s : decodeURIComponent(s.replace(/%(?=[89A-F])/g, '\x7f'));
 }
 
 // edge.ParseTags and SingleTag: { held, single } or { error }.
@@ -286,7 +293,10 @@ function readTags(field) {
   if (longerThan(header, MAX_TAG_HEADER)) {
     return { error: 'If-None-Match is longer than ' + MAX_TAG_HEADER + ' bytes' };
   }
-  const parts = header.split(',');
+  const parts = header.split(',', MAX_TAG_LIST + 1);
+  if (parts.length > MAX_TAG_LIST) {
+    return { error: 'If-None-Match is a list of more than ' + MAX_TAG_LIST };
+  }
   const seen = {};
   let tags = 0;
   let single = '';
@@ -310,12 +320,14 @@ function readTags(field) {
   return { held: digests.sort().join(','), single: single };
 }
 
-// Strips white space, the weakness prefix and quotes. (Regular expressions take quadratic time.)
+// Strips blanks, the weakness prefix and quotes. (A blank that does not end the tag is passed once: other expressions
+// take quadratic time.)
 function opaque(tag) {
-  let start = 0;
-  let end = tag.length;
-  for (; start < end && isBlank(tag.charAt(start)); start++) { }
-  for (; end > start && isBlank(tag.charAt(end - 1)); end--) { }
+  let start = tag.search(/[^ \t]/);
+  let end = tag.search(/[^ \t][ \t]*$/) + 1;
+  if (start < 0) {
+    return '';
+  }
   const first = tag.charAt(start);
   if ((first === 'W' || first === 'w') && tag.charAt(start + 1) === '/') {
     start += 2;
@@ -329,20 +341,25 @@ function opaque(tag) {
   return tag.substring(start, end);
 }
 
-function isBlank(c) { return c === ' ' || c === '\t'; }
-
 // Whether the UTF-8 of s has more bytes than that.
 function longerThan(s, most) {
-  if (s.length > most || !NOT_ASCII.test(s)) {
+  if (s.length > most || 3 * s.length <= most || !NOT_ASCII.test(s)) {
     return s.length > most;
   }
   const others = s.replace(/[\x00-\x7f]+/g, '');
   return s.length - others.length + escaped(others).length / 3 > most;
 }
 
-// Percent-encodes what is not ASCII, and nothing else.
+// Percent-encodes what is not ASCII, and leaves alone what is escaped.
 function ascii(s) {
-  return NOT_ASCII.test(s) ? s.replace(/[^\x00-\x7f]+/g, escaped) : s;
+  if (!NOT_ASCII.test(s)) {
+    return s;
+  }
+  try {
+    return encodeURI(s).split('%25').join('%');
+  } catch (e) {
+    return s.replace(/[^\x00-\x7f]+/g, escaped);
+  }
 }
 
 // CloudFront presents UTF-8 only (DOCS/edge-function-restrictions-all.html); half a character is refused.

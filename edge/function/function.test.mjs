@@ -324,6 +324,44 @@ test('values are those that were sent, in a parsed query too', () => {
   assert.deepEqual(askParsed({ query }), want);
 });
 
+// CloudFront Functions are for what takes less than a millisecond
+// (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/edge-functions-choosing.html): what is hostile must not
+// cost many times of what a device costs. Both are measured in turns, with what it costs to call at all.
+test('hostile input costs little', () => {
+  const params = (name, value) => `${GOOD}&` + Array.from({ length: 127 }, (_, i) => `${name(i)}=${value}`).join('&');
+  const escape = (text) => [...Buffer.from(text)].map((byte) => '%' + byte.toString(16)).join('');
+  const tags = (list) => ({ query: GOOD, headers: { 'if-none-match': [list] } });
+  const digests = Array.from({ length: 256 }, (_, i) => `"${String(i).padStart(64, '0')}"`);
+  const cases = {
+    typical: { query: 'cpuArch=armv8&attrGamer=prod&attrCamera=beta&os=prod', headers: { 'if-none-match': [`"${MD5}", "${HEX64}"`] } },
+    'tags of one character': tags('a,'.repeat(10_000)), 'blank tags': tags(' ,'.repeat(10_000)), blanks: tags(' '.repeat(20_000)),
+    'no digests': tags(digests.join(',').replace(/"0/g, '"z')), 'too many digests': tags(digests.join(',')), 'lines of tags': { query: GOOD, headers: { 'if-none-match': Array(200).fill('a,'.repeat(40)) } },
+    'tags that are not ASCII': tags('aé'.repeat(6000)),
+    'plain parameters': { query: params((i) => `k${i}`, 'X'.repeat(54)) },
+    'escaped parameters': { query: params((i) => escape(`key${i}`), escape('ABCDEFGHIJKLM')) },
+    'escaped punctuation': { query: params((i) => escape(`!{}${i}`), escape("!'()*!'()*((")) },
+    'escaped parameters that are not ASCII': { query: params((i) => escape(`éèêëéè${i}`), escape('é')) },
+    'parameters that are not ASCII': { query: params((i) => `éA${i}`, 'éAÉB'.repeat(8)) },
+    'a fault at the end': { query: params((i) => escape(`key${i}`), escape('ABCDEFGHIJKLM')) + '%' },
+    'separators': { query: GOOD + '&a='.repeat(2600) },
+  };
+  const times = {};
+  for (let round = 0; round < 70; round++) {
+    for (const [name, request] of Object.entries(cases)) {
+      const event = eventOf(request);
+      event.request.querystring = {}; // parsed before the function is called
+      const start = process.hrtime.bigint();
+      handler(event, { query: request.query });
+      if (round >= 20) (times[name] ??= []).push(Number(process.hrtime.bigint() - start) / 1000);
+    }
+  }
+  const medians = Object.entries(times).map(([name, all]) => [name, all.sort((a, b) => a - b)[all.length / 2]]);
+  const typical = medians[0][1];
+  for (const [name, median] of medians) {
+    assert.ok(median <= 15 * typical, `${name}: ${median.toFixed(0)} us, ${(median / typical).toFixed(1)} times the usual ${typical.toFixed(0)} us`);
+  }
+});
+
 // CloudFront presents UTF-8 only; should half a character come all the same, it is refused in words.
 test('half a character', () => {
   for (const half of ['\ud800', '\udc00', '\udc00\ud800', 'é\ud83d', '\ud83d\ud83d\ude00']) {

@@ -47,8 +47,9 @@ function decode(s) {
 const encode = (s) => (plain.test(s) ? s : encodeURIComponent(s).replace(/[!'()*]/g, (c) => '%' + c.charCodeAt(0).toString(16).toUpperCase()));
 
 function parseTags(header) {
-  const tags = new Set();
-  for (let tag of header.split(',')) {
+  const tags = new Set(), list = header.split(',');
+  if (list.length > 256) throw new Error('refused');
+  for (let tag of list) {
     tag = tag.trim().replace(/^[Ww]\//, '').replace(/^"|"$/g, '');
     if (/^(?:[0-9a-f]{32}|[0-9a-f]{64})$/i.test(tag)) tags.add(tag.toLowerCase());
   }

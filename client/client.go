@@ -11,11 +11,13 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -37,8 +39,14 @@ type Options struct {
 	// URL is where packages come from, such as https://packages.example.com. Another mirror may be
 	// taken at any time.
 	URL string
-	// Selection is what the device is: a query such as cpuArch=armv8&attrGamer=prod, in any spelling.
+	// Selection is what the device is: a query such as cpuArch=armv8&attrGamer=prod, in any spelling. It may have a
+	// slot; otherwise the client draws one, once, and remembers it.
 	Selection string
+	// NoSlot: the device sends no slot, and gets a release when its rollout has ended.
+	NoSlot bool
+	// Held are the SHA-256 digests, in hex, of the files that the device was made with. They tell which floors it
+	// has passed, until it has installed something else.
+	Held []string
 	// Roots are the root keys that the device is made with, in PEM; one is enough.
 	Roots []byte
 	// Dir is a folder of the client's own. It remembers there what it has seen; a device whose folder is
@@ -49,6 +57,7 @@ type Options struct {
 	Install func(ctx context.Context, set Set) error
 
 	HTTP   *http.Client // nil: http.DefaultClient
+	Rand   io.Reader    // nil: crypto/rand
 	Clock  Clock        // nil: the system's
 	Limits Limits       // zero values: DefaultLimits
 }
@@ -113,6 +122,8 @@ type Result struct {
 	Set
 	Changed    bool  // Install was called
 	Downloaded int64 // bytes of bundles
+	// More: what the device has now is a floor. Once it runs, another Update gets what comes after.
+	More bool
 }
 
 // Client is a device. Its methods may be called by one process at a time.
@@ -120,6 +131,7 @@ type Client struct {
 	opt       Options
 	base      *url.URL
 	selection edge.Selection
+	slot      int // of the selection; edge.NoSlot if it has none
 	roots     []signing.PublicKey
 
 	mu   sync.Mutex
@@ -133,7 +145,7 @@ func New(opt Options) (*Client, error) {
 	if c.base, err = url.Parse(strings.TrimSuffix(opt.URL, "/")); err != nil || c.base.Host == "" {
 		return nil, fmt.Errorf("make client: %q is not an address such as https://packages.example.com", opt.URL)
 	}
-	if c.selection, err = edge.ParseSelection(opt.Selection); err != nil {
+	if c.selection, c.slot, err = edge.ParseQuery(opt.Selection); err != nil {
 		return nil, fmt.Errorf("make client: selection %q: %w", opt.Selection, err)
 	}
 	c.selection = c.selection.Bare()
@@ -145,6 +157,9 @@ func New(opt Options) (*Client, error) {
 	}
 	if c.opt.HTTP == nil {
 		c.opt.HTTP = http.DefaultClient
+	}
+	if c.opt.Rand == nil {
+		c.opt.Rand = rand.Reader
 	}
 	if c.opt.Clock == nil {
 		c.opt.Clock = systemClock{}
@@ -215,6 +230,9 @@ func (c *Client) update(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if err := c.draw(st); err != nil {
+		return Result{}, err
+	}
 	if err := c.updateKeyring(ctx, st); err != nil {
 		return Result{}, err
 	}
@@ -222,7 +240,7 @@ func (c *Client) update(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	downloaded, err := c.complete(ctx, said)
+	downloaded, err := c.complete(ctx, st, said)
 	// A new generation may have been published between the two answers, or a cache may have only one of
 	// them: then another look shows another statement.
 	if refused := (*Refusal)(nil); errors.As(err, &refused) && refused.Check != TooSlow {
@@ -235,7 +253,7 @@ func (c *Client) update(ctx context.Context) (Result, error) {
 		}
 		said = again
 		var more int64
-		more, err = c.complete(ctx, said)
+		more, err = c.complete(ctx, st, said)
 		downloaded += more
 	}
 	if err != nil {
@@ -246,7 +264,7 @@ func (c *Client) update(ctx context.Context) (Result, error) {
 
 // takeIntoUse hands the files of a statement over, if they are others than before, and remembers it.
 func (c *Client) takeIntoUse(ctx context.Context, st *state, said *statement.Signed, downloaded int64) (Result, error) {
-	res := Result{Set: c.set(said), Downloaded: downloaded}
+	res := Result{Set: c.set(said), Downloaded: downloaded, More: len(said.Claims.Unless) > 0}
 	res.Changed = st.Contents != contents(said)
 	if res.Changed {
 		for _, f := range res.Files {
@@ -259,6 +277,7 @@ func (c *Client) takeIntoUse(ctx context.Context, st *state, said *statement.Sig
 		}
 	}
 	st.Generation, st.SignedBy, st.Contents = said.Generation, said.Key, contents(said)
+	st.Installed, st.Unless = digests(said.Items), said.Claims.Unless
 	if err := c.save(st); err != nil {
 		return Result{}, err
 	}
@@ -283,6 +302,14 @@ func contents(said *statement.Signed) string {
 		fmt.Fprintf(sum, "%s %d %s\n", it.SHA256, it.Size, it.FileName())
 	}
 	return hex.EncodeToString(sum.Sum(nil))
+}
+
+func digests(items []statement.Item) []string {
+	var all []string
+	for _, it := range items {
+		all = append(all, it.SHA256)
+	}
+	return all
 }
 
 func setOf(said *statement.Statement) Set {
@@ -310,7 +337,7 @@ func (c *Client) updateKeyring(ctx context.Context, st *state) error {
 	}
 	// What a revoked key has signed says nothing about generations: a thief may have counted far ahead.
 	if slices.Contains(st.keyring.Revoked, st.SignedBy) {
-		st.Generation, st.SignedBy, st.Contents = 0, "", ""
+		st.Generation, st.SignedBy, st.Contents, st.Unless = 0, "", "", nil
 	}
 	if err := errors.Join(err, c.save(st)); err != nil {
 		return err
@@ -377,7 +404,7 @@ func (c *Client) nextKeyrings(ctx context.Context, st *state, newest *keyring.Ke
 }
 
 func (c *Client) fetchKeyring(ctx context.Context, key string) (*keyring.Keyring, error) {
-	data, err := c.get(ctx, "/"+key, "", keyring.MaxBytes)
+	data, err := c.get(ctx, "/"+key, "", keyring.MaxBytes, nil)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
@@ -390,7 +417,7 @@ func (c *Client) fetchKeyring(ctx context.Context, key string) (*keyring.Keyring
 
 // statement asks for the statement of the device's selection, and checks all that can be checked of it.
 func (c *Client) statement(ctx context.Context, st *state) (*statement.Signed, error) {
-	data, err := c.get(ctx, "/package", c.selection.String()+"&payloadType=statement", statement.MaxBytes)
+	data, err := c.get(ctx, "/package", c.query(st)+"&payloadType=statement", statement.MaxBytes, c.held(st))
 	if err != nil {
 		return nil, fmt.Errorf("get statement: %w", err)
 	}
@@ -405,6 +432,13 @@ func (c *Client) statement(ctx context.Context, st *state) (*statement.Signed, e
 		if err := c.check(OtherSelection, fmt.Errorf("statement is for %q, not for %q", said.Selection, c.selection.String())); err != nil {
 			return nil, err
 		}
+	}
+	if err := said.True(c.slotOf(st), c.held(st)); errors.Is(err, statement.ErrOtherRollout) {
+		if err := c.check(OtherRollout, err); err != nil {
+			return nil, err
+		}
+	} else if err := c.check(OtherStep, err); err != nil {
+		return nil, err
 	}
 	if err := c.check(ExpiredStatement, said.Expired(c.opt.Clock.Now())); err != nil {
 		return nil, err
@@ -436,14 +470,14 @@ func (c *Client) generation(st *state, said *statement.Signed) error {
 		return c.check(OldGeneration, fmt.Errorf("statement is of generation %d, after %d", said.Generation, st.Generation))
 	case said.Generation > most:
 		return c.check(FarGeneration, fmt.Errorf("statement is of generation %d, too far from %d", said.Generation, st.Generation))
-	case said.Generation == st.Generation && st.Contents != "" && contents(said) != st.Contents:
+	case said.Generation == st.Generation && st.Contents != "" && contents(said) != st.Contents && !st.before(said):
 		return c.check(OtherContent, fmt.Errorf("statement is of generation %d, of which another one said another thing", said.Generation))
 	}
 	return nil
 }
 
 // complete downloads what is lacking of a statement's files.
-func (c *Client) complete(ctx context.Context, said *statement.Signed) (downloaded int64, err error) {
+func (c *Client) complete(ctx context.Context, st *state, said *statement.Signed) (downloaded int64, err error) {
 	var lacking, held []statement.Item
 	for _, it := range said.Items {
 		if info, err := os.Stat(c.filePath(it.SHA256)); err == nil && info.Size() == it.Size {
@@ -455,11 +489,20 @@ func (c *Client) complete(ctx context.Context, said *statement.Signed) (download
 	if len(lacking) == 0 {
 		return 0, nil
 	}
+	// Which floors the device has passed, the server has to be told again, if it matters.
+	var passed []string
+	if len(said.Claims.After) > 0 {
+		passed = slices.DeleteFunc(slices.Clone(c.held(st)), func(sum string) bool {
+			return slices.ContainsFunc(said.Items, func(it statement.Item) bool { return it.SHA256 == sum })
+		})
+		passed = passed[:min(len(passed), edge.MaxTags)]
+	}
 	// A request may name so many; what else is held comes once more.
-	n := min(len(held), edge.MaxTags)
+	n := min(len(held), edge.MaxTags-len(passed))
 	held, coming := held[:n], append(slices.Clone(lacking), held[n:]...)
+	tags := append(digests(held), passed...)
 	for again := false; ; again = true {
-		name, resumed, n, err := c.download(ctx, said, coming, held)
+		name, resumed, n, err := c.download(ctx, c.query(st), said, coming, tags)
 		downloaded += n
 		if err == nil {
 			err = c.unpackFile(name, said, lacking)

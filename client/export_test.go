@@ -17,3 +17,6 @@ func MaxBundle(n int, size int64) int64 {
 	said.Items[0].Size = size
 	return maxBundle(&said, said.Items)
 }
+
+// WithoutSlot makes a client send no slot.
+func WithoutSlot(c *Client) { c.opt.NoSlot = true }

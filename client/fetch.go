@@ -15,14 +15,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"precast/edge"
 	"precast/internal/statement"
 )
 
-// get reads an answer of at most limit bytes.
-func (c *Client) get(ctx context.Context, path, query string, limit int64) ([]byte, error) {
+// get reads an answer of at most limit bytes, as a device that holds files of these digests.
+func (c *Client) get(ctx context.Context, path, query string, limit int64, held []string) ([]byte, error) {
 	ctx, watch := c.watch(ctx)
 	defer watch.end()
-	resp, err := c.ask(ctx, path, query, nil)
+	resp, err := c.ask(ctx, path, query, holding(held))
 	if err != nil {
 		return nil, watch.blame(err)
 	}
@@ -43,6 +44,15 @@ func (c *Client) get(ctx context.Context, path, query string, limit int64) ([]by
 	return data, nil
 }
 
+// holding returns the headers of a request by a device that holds files of these digests.
+func holding(digests []string) http.Header {
+	header := make(http.Header)
+	if n := min(len(digests), edge.MaxTags); n > 0 {
+		header.Set("If-None-Match", strings.Join(digests[:n], ", "))
+	}
+	return header
+}
+
 func (c *Client) ask(ctx context.Context, path, query string, header http.Header) (*http.Response, error) {
 	u := *c.base
 	u.Path += path
@@ -51,9 +61,7 @@ func (c *Client) ask(ctx context.Context, path, query string, header http.Header
 	if err != nil {
 		return nil, err
 	}
-	if header != nil {
-		req.Header = header
-	}
+	req.Header = header
 	// The bytes as they are: net/http would unpack what it asked for packed, without a limit.
 	req.Header.Set("Accept-Encoding", "identity")
 	return c.opt.HTTP.Do(req)
@@ -142,11 +150,7 @@ const tagSuffix = ".etag"
 
 // download gets the bundle of what is to come into a file, from where an earlier download of the same broke
 // off. resumed tells whether it did.
-func (c *Client) download(ctx context.Context, said *statement.Signed, coming, held []statement.Item) (name string, resumed bool, n int64, err error) {
-	var digests []string
-	for _, it := range held {
-		digests = append(digests, it.SHA256)
-	}
+func (c *Client) download(ctx context.Context, query string, said *statement.Signed, coming []statement.Item, digests []string) (name string, resumed bool, n int64, err error) {
 	sum := sha256.Sum256([]byte(contents(said) + " " + strings.Join(digests, ",")))
 	name = filepath.Join(c.opt.Dir, "download-"+hex.EncodeToString(sum[:8]))
 	c.forgetDownloads(name)
@@ -155,7 +159,7 @@ func (c *Client) download(ctx context.Context, said *statement.Signed, coming, h
 		return "", false, 0, err
 	}
 	defer f.Close()
-	t := &transfer{c: c, f: f, name: name, digests: digests, limit: maxBundle(said, coming)}
+	t := &transfer{c: c, query: query, f: f, name: name, digests: digests, limit: maxBundle(said, coming)}
 	if t.at, err = f.Seek(0, io.SeekEnd); err != nil {
 		return "", false, 0, err
 	}
@@ -178,6 +182,7 @@ func (c *Client) download(ctx context.Context, said *statement.Signed, coming, h
 // transfer is a download under way.
 type transfer struct {
 	c       *Client
+	query   string
 	f       *os.File
 	name    string
 	digests []string // held
@@ -190,15 +195,12 @@ type transfer struct {
 func (t *transfer) goOn(ctx context.Context) (done bool, err error) {
 	ctx, watch := t.c.watch(ctx)
 	defer watch.end()
-	header := make(http.Header)
-	if len(t.digests) > 0 {
-		header.Set("If-None-Match", strings.Join(t.digests, ", "))
-	}
+	header := holding(t.digests)
 	if tag, err := os.ReadFile(t.name + tagSuffix); t.at > 0 && err == nil && len(tag) > 0 {
 		header.Set("Range", "bytes="+strconv.FormatInt(t.at, 10)+"-")
 		header.Set("If-Range", string(tag)) // RFC 9110, section 13.1.5
 	}
-	resp, err := t.c.ask(ctx, "/package", t.c.selection.String(), header)
+	resp, err := t.c.ask(ctx, "/package", t.query, header)
 	if err != nil {
 		return false, watch.blame(err)
 	}

@@ -113,6 +113,7 @@ type world struct {
 	origin  string // URL of the server
 	keyring *keyring.Keyring
 	release int
+	staged  bool          // its releases are those of stagedBuilds
 	limits  client.Limits // of the devices, set before they are made
 
 	mu     sync.Mutex

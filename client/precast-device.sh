@@ -4,10 +4,15 @@
 #   precast-device.sh URL SELECTION ROOT.pem DIR [COMMAND [ARGUMENT...]]
 #
 #   URL        where packages come from, such as https://packages.example.com
-#   SELECTION  what the device is: 'cpuArch=armv8&attrGamer=prod'
+#   SELECTION  what the device is: 'cpuArch=armv8&attrGamer=prod'. Without a slot=NUMBER in it, one from 0 to 9999 is
+#              drawn, once, and remembered: it decides when the device gets a release that is being rolled out
 #   ROOT.pem   the public root key that the device is made with
 #   DIR        a folder of its own; it remembers there what it has seen
 #   COMMAND    takes a new set of files into use: it is run with the set's folder as last argument
+#
+# PRECAST_NO_SLOT=1 in the environment: the device sends no slot, and gets a release when its rollout has ended.
+# PRECAST_HELD: the SHA-256 digests of the files that the device was made with. They tell which floors it has passed,
+# until it has installed something else.
 #
 # Exit status: 0 everything is up to date, 3 the server sent what is not to be believed (stderr says what),
 # 1 anything else. After 1 and 3 the device has what it had before; COMMAND was not run, or it failed.
@@ -56,7 +61,7 @@ field() { sed -n "s/^$1 //p" "$2"; }
 canonical() {
 	case $1 in *%* | *+*) printf '%s\n' "$1"; return ;; esac
 	printf '%s\n' "$1" | tr '&A-Z' '\na-z' | grep '[^=]=.' | sort -s -t = -k 1,1 |
-		awk -F = '!seen[$1]++ && $0 != "os=prod" && $1 != "payloadtype" && $1 != "attr" { printf "%s%s", sep, $0; sep = "&" }'
+		awk -F = '!seen[$1]++ && $0 != "os=prod" && $1 != "payloadtype" && $1 != "attr" && $1 != "slot" { printf "%s%s", sep, $0; sep = "&" }'
 }
 
 # fetch FILE LIMIT PATH [CURL OPTIONS]: an answer of at most LIMIT bytes; sets code to its status. ulimit counts blocks
@@ -78,7 +83,7 @@ fetch() {
 	esac
 }
 
-# get FILE LIMIT PATH: an answer that must be there.
+# get FILE LIMIT PATH [CURL OPTIONS]: an answer that must be there.
 get() {
 	rm -f "$1"
 	fetch "$@" || fail "get $3: $(cat "$tmp/curl")"
@@ -176,12 +181,30 @@ else
 	done
 	remember "$tmp/newest"
 fi
-selection=$(canonical "$wanted")
+# --- what the device is
+slot=$(printf '%s\n' "$wanted" | tr '&A-Z' '\na-z' | sed -n 's/^slot=//p' | sed -n 1p)
+wanted=$(printf '%s\n' "$wanted" | tr '&' '\n' | grep -v '^[Ss][Ll][Oo][Tt]=' | tr '\n' '&')
+selection=$(canonical "${wanted%&}")
+if [ -z "$slot" ] && [ -z "${PRECAST_NO_SLOT:-}" ]; then
+	# Another slot could be on the other side of a rollout.
+	if [ ! -s "$dir/slot" ]; then
+		printf '%s\n' $((0x$(openssl rand -hex 4) % 10000)) >"$tmp/slot"
+		sync
+		mv "$tmp/slot" "$dir/slot"
+	fi
+	slot=$(cat "$dir/slot")
+fi
+case $slot in *[!0-9]*) fail "slot $slot is not a number from 0 to 9999" ;; esac
+query=$selection${slot:+"&slot=$slot"}
+slot=$(printf '%s' "$slot" | sed 's/^0*\(.\)/\1/') # 010 would be 8 to a shell
+
 generation=0 signer='' current=''
+for sum in ${PRECAST_HELD:-}; do printf '%s\n' "$sum"; done >"$tmp/held"
 if [ -s "$dir/state" ]; then
 	generation=$(field generation "$dir/state") signer=$(field signed-by "$dir/state") current=$(field set "$dir/state")
 	# A device that has become another one starts anew; generations are of the whole catalog, and go on counting.
 	[ "$(field selection "$dir/state")" = "$selection" ] || current=''
+	field has "$dir/state" >"$tmp/held"
 fi
 # What a revoked key has signed says nothing about generations: a thief may have counted far ahead.
 if [ -n "$signer" ] && grep -qx "revoked $signer" "$dir/keyring"; then
@@ -191,7 +214,8 @@ expires=$(field expires "$dir/keyring" | digits)
 [ "$expires" -gt "$now" ] || refuse "expired keyring" "it has expired at $(field expires "$dir/keyring")"
 
 # --- statement
-get "$tmp/statement" "$max_statement" "/package?$selection&payloadType=statement"
+held=$(sed -n '1,64p' "$tmp/held" | tr '\n' ',')
+get "$tmp/statement" "$max_statement" "/package?$query&payloadType=statement" ${held:+-H} ${held:+"If-None-Match: ${held%,}"}
 [ "$(sed -n 1p "$tmp/statement")" = "precast statement 1" ] && is_text "$tmp/statement" || refuse "malformed" "the answer is not a statement"
 value=$(sed -n '$s/^signature //p' "$tmp/statement")
 sed '$d' "$tmp/statement" >"$tmp/said"
@@ -204,6 +228,40 @@ verified "$tmp/said" "$value" "$public" || refuse "wrong signature" "statement i
 [ "$(field selection "$tmp/said")" = "$selection" ] ||
 	refuse "other selection" "statement is for $(field selection "$tmp/said"), not for $selection"
 [ "$(field expires "$tmp/said" | digits)" -gt "$now" ] || refuse "expired statement" "it has expired at $(field expires "$tmp/said")"
+# place SALT: of the device's slot, as edge.Place.
+place() {
+	sum=$(printf 'precast rollout 1 %s' "$1" | sha256sum)
+	factor=$((0x$(printf '%s' "$sum" | cut -c 1-8) % 1000 * 10))
+	case $((0x$(printf '%s' "$sum" | cut -c 9-10) % 4)) in
+	0) factor=$((factor + 1)) ;;
+	1) factor=$((factor + 3)) ;;
+	2) factor=$((factor + 7)) ;;
+	3) factor=$((factor + 9)) ;;
+	esac
+	printf '%s\n' $(((factor * slot + 0x$(printf '%s' "$sum" | cut -c 11-18) % 10000) % 10000))
+}
+# Whether the statement is for devices such as this one.
+! grep -E '^(rollout|unless|after) ' "$tmp/said" |
+	grep -Eqv '^(rollout [a-z0-9_-]{1,32} (0|[1-9][0-9]{0,3}) (in|out)|unless [0-9a-f]{64}|after [0-9a-f]{64}( [0-9a-f]{64})*)$' ||
+	refuse "malformed" "statement does not say clearly which devices it is for"
+field rollout "$tmp/said" >"$tmp/rollouts"
+while read -r salt places verdict; do
+	side=out
+	[ -z "$slot" ] || [ "$(place "$salt")" -ge "$places" ] || side=in
+	[ "$verdict" = $side ] || refuse "other rollout" "statement is for devices on the other side of the rollout $salt to $places of 10000"
+done <"$tmp/rollouts"
+field unless "$tmp/said" >"$tmp/unless"
+while read -r sum; do
+	! grep -qx "$sum" "$tmp/held" || refuse "other step" "statement is for devices without $sum"
+done <"$tmp/unless"
+field after "$tmp/said" >"$tmp/after_any"
+while read -r sums; do
+	passed=''
+	for sum in $sums; do
+		! grep -qx "$sum" "$tmp/held" || passed=1
+	done
+	[ -n "$passed" ] || refuse "other step" "statement is for devices that have passed a floor, such as ${sums%% *}"
+done <"$tmp/after_any"
 said=$(field generation "$tmp/said")
 is_number "$said" || refuse "far generation" "statement is of generation $said"
 [ "$said" -ge "$generation" ] || refuse "old generation" "statement is of generation $said, after $generation"
@@ -222,12 +280,28 @@ files=$(cut -d ' ' -f 3,4 "$tmp/items" | tr ' ' _ | sort)
 	refuse "malformed" "an item is there twice, or has the name of package_details.json"
 contents=$(digest "$tmp/items")
 set=$dir/set-$contents
-[ "$said" -ne "$generation" ] || [ -z "$current" ] || [ "$current" = "set-$contents" ] ||
+# follows: whether this is what comes after the floors in use.
+follows() {
+	grep -q '^unless ' "$dir/state" || return 1
+	while read -r sum rest; do
+		grep -qxE "(has|unless) $sum" "$dir/state" || return 1
+	done <"$tmp/items"
+}
+[ "$said" -ne "$generation" ] || [ -z "$current" ] || [ "$current" = "set-$contents" ] || follows ||
 	refuse "other content" "statement is of generation $said, of which another one said another thing"
 
 # --- what is lacking
 held='' held_count=0 lacking=0 count=0 largest=65536
 limit=65536
+# Which floors the device has passed, the server has to be told again, if it matters.
+if [ -s "$tmp/after_any" ]; then
+	while read -r sum; do
+		if ! grep -q "^$sum " "$tmp/items" && [ $held_count -lt 64 ]; then
+			held_count=$((held_count + 1))
+			held=$held${held:+, }$sum
+		fi
+	done <"$tmp/held"
+fi
 while read -r sum bytes app release; do
 	count=$((count + 1))
 	[ "$bytes" -le "$largest" ] || largest=$bytes
@@ -264,7 +338,7 @@ download() {
 	resumed=''
 	[ ! -s "$part" ] || resumed=1
 	set -- ${held:+-H} ${held:+"If-None-Match: $held"}
-	fetch "$part" "$limit" "/package?$selection" ${resumed:+-C -} "$@" || {
+	fetch "$part" "$limit" "/package?$query" ${resumed:+-C -} "$@" || {
 		# 33, or an answer that is no range: the server cannot go on.
 		[ "$status" != 33 ] || rm -f "$part"
 		fail "get bundle: $(cat "$tmp/curl")"
@@ -340,7 +414,11 @@ if [ "$current" != "set-$contents" ]; then
 	mv "$set.new" "$set"
 	[ $# -eq 0 ] || "$@" "$set" || fail "install generation $said: the command failed"
 fi
-printf 'selection %s\ngeneration %s\nsigned-by %s\nset set-%s\n' "$selection" "$said" "$key" "$contents" >"$tmp/state"
+{
+	printf 'selection %s\ngeneration %s\nsigned-by %s\nset set-%s\n' "$selection" "$said" "$key" "$contents"
+	sed 's/^\([^ ]*\) .*/has \1/' "$tmp/items"
+	sed 's/^/unless /' "$tmp/unless"
+} >"$tmp/state"
 sync
 mv "$tmp/state" "$dir/state"
 if [ "$current" != "set-$contents" ]; then
@@ -350,7 +428,9 @@ if [ "$current" != "set-$contents" ]; then
 	for old in "$dir"/files/*; do
 		grep -q "^${old##*/} " "$tmp/items" || rm -f "$old"
 	done
-	printf 'installed generation %s: %s\n' "$said" "$set"
+	more=''
+	[ ! -s "$tmp/unless" ] || more=', a floor: run it, and then this again'
+	printf 'installed generation %s: %s%s\n' "$said" "$set" "$more"
 else
 	printf 'generation %s is installed\n' "$said"
 fi

@@ -13,6 +13,8 @@ const (
 	RevokedKey       Check = "revoked key"       // a stolen key
 	WrongSignature   Check = "wrong signature"   // a changed statement
 	OtherSelection   Check = "other selection"   // wrong software
+	OtherRollout     Check = "other rollout"     // a release for other devices, or one taken back from this one
+	OtherStep        Check = "other step"        // a floor that has been passed, or what comes after one that has not
 	ExpiredStatement Check = "expired statement" // indefinite freeze
 	OldGeneration    Check = "old generation"    // rollback
 	FarGeneration    Check = "far generation"    // fast-forward

@@ -60,7 +60,33 @@ func contentOf(app string, release int) string {
 
 // builds builds every release once for all tests, by the real builder, and keeps what was in the object
 // store after each.
-var builds = sync.OnceValues(func() ([]memory, error) {
+var builds = sync.OnceValues(func() ([]memory, error) { return buildAll(whole) })
+
+// stagedBuilds are releases of the operating system alone: one for a quarter of the fleet, one for all who have
+// had that, and another one.
+var stagedBuilds = sync.OnceValues(func() ([]memory, error) { return buildAll(staged) })
+
+// whole makes a release of everything.
+func whole(release int, it catalog.Item) catalog.Item {
+	it.Version = versionOf(release)
+	return it
+}
+
+func staged(release int, it catalog.Item) catalog.Item {
+	if it.App != "os_armv8" {
+		release = 1
+	}
+	it.Version = versionOf(release)
+	switch release {
+	case 2:
+		it.Rollout = &catalog.Rollout{Percent: 25, Salt: "spring"}
+	case 3:
+		it.Floors = []catalog.Item{{Version: versionOf(2)}}
+	}
+	return it
+}
+
+func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, error) {
 	dir, err := os.MkdirTemp("", "precast-client-*")
 	if err != nil {
 		return nil, err
@@ -73,7 +99,7 @@ var builds = sync.OnceValues(func() ([]memory, error) {
 	defer store.Close()
 	var all []memory
 	for release := 1; release <= generations; release++ {
-		if err := build(store, release); err != nil {
+		if err := build(store, release, of); err != nil {
 			return nil, err
 		}
 		m, err := snapshot(store.Objects())
@@ -83,14 +109,18 @@ var builds = sync.OnceValues(func() ([]memory, error) {
 		all = append(all, m)
 	}
 	return all, nil
-})
+}
 
-func build(store *localstore.Store, release int) error {
+func build(store *localstore.Store, release int, of func(int, catalog.Item) catalog.Item) error {
 	ctx := context.Background()
 	var releases []seed.Release
 	for _, it := range apps {
-		it.Version = versionOf(release)
-		content := contentOf(it.App, release)
+		it = of(release, it)
+		version := 0
+		if _, err := fmt.Sscanf(it.Version, "1.%d", &version); err != nil {
+			return err
+		}
+		content := contentOf(it.App, version)
 		releases = append(releases, seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
 			return nopCloser{strings.NewReader(content)}, nil
 		}})
@@ -191,7 +221,11 @@ func (o *objects) put(key string, data []byte) {
 // load has the world serve a release.
 func (w *world) load(release int) {
 	w.t.Helper()
-	all, err := builds()
+	build := builds
+	if w.staged {
+		build = stagedBuilds
+	}
+	all, err := build()
 	if err != nil {
 		w.t.Fatal(err)
 	}

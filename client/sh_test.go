@@ -157,7 +157,8 @@ func (d *shDevice) installed() (map[string]string, int) {
 	if err != nil {
 		return nil, times
 	}
-	_, set, _ := strings.Cut(strings.TrimSpace(string(state)), "\nset ")
+	_, set, _ := strings.Cut(string(state), "\nset ")
+	set, _, _ = strings.Cut(set, "\n")
 	entries, err := os.ReadDir(filepath.Join(d.dir, "work", set))
 	if err != nil {
 		d.t.Fatal(err)

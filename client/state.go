@@ -1,14 +1,20 @@
 package client
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
+	"precast/edge"
+	"precast/internal/index"
 	"precast/internal/keyring"
+	"precast/internal/statement"
 )
 
 // state is what a client remembers between updates.
@@ -21,6 +27,12 @@ type state struct {
 	Generation uint64 `json:"generation"`
 	SignedBy   string `json:"signedBy"`
 	Contents   string `json:"contents"` // of the set in use; empty: there is none
+	// Installed are the digests of the set in use; Unless what its statement said of other devices: what comes
+	// after the floors that are in it.
+	Installed []string `json:"installed,omitempty"`
+	Unless    []string `json:"unless,omitempty"`
+	// Slot is the one that was drawn; nil: none yet.
+	Slot *int `json:"slot,omitempty"`
 
 	keyring *keyring.Keyring
 }
@@ -49,6 +61,55 @@ func (c *Client) load() (*state, error) {
 		st.Selection, st.Contents = c.selection.String(), ""
 	}
 	return st, nil
+}
+
+// draw draws the device's slot, if it is to have one that is not known. A device draws once: another slot could be on
+// the other side of a rollout.
+func (c *Client) draw(st *state) error {
+	if st.Slot != nil || c.slot != edge.NoSlot || c.opt.NoSlot {
+		return nil
+	}
+	n, err := rand.Int(c.opt.Rand, big.NewInt(index.Slots))
+	if err != nil {
+		return fmt.Errorf("draw a slot: %w", err)
+	}
+	slot := int(n.Int64())
+	st.Slot = &slot
+	return nil
+}
+
+// slotOf returns the device's slot, or edge.NoSlot.
+func (c *Client) slotOf(st *state) int {
+	switch {
+	case c.slot != edge.NoSlot || c.opt.NoSlot || st.Slot == nil:
+		return c.slot
+	default:
+		return *st.Slot
+	}
+}
+
+// query is what the device asks for.
+func (c *Client) query(st *state) string {
+	query := c.selection.String()
+	if slot := c.slotOf(st); slot != edge.NoSlot {
+		query += "&slot=" + strconv.Itoa(slot)
+	}
+	return query
+}
+
+// held returns the digests of what the device runs.
+func (c *Client) held(st *state) []string {
+	if len(st.Installed) == 0 {
+		return c.opt.Held
+	}
+	return st.Installed
+}
+
+// before tells whether a statement is what comes after the floors in use.
+func (st *state) before(said *statement.Signed) bool {
+	return len(st.Unless) > 0 && !slices.ContainsFunc(said.Items, func(it statement.Item) bool {
+		return !slices.Contains(st.Installed, it.SHA256) && !slices.Contains(st.Unless, it.SHA256)
+	})
 }
 
 // save writes the state whole or not at all.

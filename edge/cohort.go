@@ -90,11 +90,15 @@ type Claim struct {
 	In bool
 }
 
-// Claims say for which of the devices of a selection an answer is.
+// Claims say for which of the devices of a selection an answer is: those of whom all of this is true.
 type Claims struct {
-	Rollouts []Claim // sorted; for devices that these are true of
-	// Unless are SHA-256 digests, in hex and sorted: for devices that hold none of these.
+	Rollouts []Claim // sorted
+	// Unless are SHA-256 digests, in hex and sorted, of which the device holds none: it has not passed the floors
+	// that it gets.
 	Unless []string
+	// After are such digests as well: of each of these lists, which are sorted, it holds one. It has passed the
+	// floors that it does not get.
+	After [][]string
 }
 
 // ClaimsOf returns for which devices of its selection a device's answer is.
@@ -113,26 +117,35 @@ func ClaimsOf(ix *index.Index, d Device) Claims {
 	slices.SortFunc(c.Rollouts, func(a, b Claim) int { return compareShares(a.Share, b.Share) })
 	c.Rollouts = slices.Compact(c.Rollouts)
 	each(ix, d, func(release, step int32) {
-		if step == release {
-			return
+		if step != release {
+			c.Unless = append(c.Unless, past(ix, release, step)...)
 		}
-		// Whoever holds the release itself, or a newer one, or has passed this floor, is to get something else.
-		add := func(sum [32]byte) { c.Unless = append(c.Unless, Hex(sum[:])) }
-		for i := ix.Head(release); i <= step; i++ {
-			it := &ix.Items[i]
-			if i != step && (i > release || it.Role != index.Floor) {
-				add(it.SHA256)
-			}
-			if i > release {
-				for _, p := range it.Passed {
-					add(p.SHA256)
-				}
-			}
+		if older := step + 1; int(older) < len(ix.Items) && ix.Items[older].Role == index.Floor {
+			c.After = append(c.After, past(ix, release, older))
 		}
 	})
 	slices.Sort(c.Unless)
 	c.Unless = slices.Compact(c.Unless)
+	slices.SortFunc(c.After, slices.Compare)
+	c.After = slices.CompactFunc(c.After, slices.Equal)
 	return c
+}
+
+// past returns the digests, sorted, of all that tells of a device that it has passed a floor on the way to a release.
+func past(ix *index.Index, release, floor int32) []string {
+	var all []string
+	for i := ix.Head(release); i <= floor; i++ {
+		it := &ix.Items[i]
+		if i <= release && it.Role == index.Floor { // of a newer release
+			continue
+		}
+		all = append(all, Hex(it.SHA256[:]))
+		for _, p := range it.Passed {
+			all = append(all, Hex(p.SHA256[:]))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func compareShares(a, b Share) int {
@@ -150,6 +163,9 @@ func (c Claims) text() string {
 	}
 	for _, sum := range c.Unless {
 		b.WriteString(sum + "\n")
+	}
+	for _, sums := range c.After {
+		b.WriteString(strings.Join(sums, " ") + "\n")
 	}
 	return b.String()
 }

@@ -267,8 +267,15 @@ func TestRollouts(t *testing.T) {
 					t.Fatalf("%s: claims %+v", query, c)
 				}
 			}
+			for _, sums := range claims.After {
+				if !slices.ContainsFunc(sums, func(sum string) bool {
+					return slices.Contains(held, sum) || slices.ContainsFunc(held, func(h string) bool { return len(h) == 32 && sameFile(all, h, sum) })
+				}) {
+					t.Fatalf("%s holding %s: the answer is for who holds one of %s", query, held, sums)
+				}
+			}
 			for _, sum := range claims.Unless {
-				if slices.Contains(held, sum) {
+				if slices.Contains(held, sum) || slices.ContainsFunc(held, func(h string) bool { return len(h) == 32 && sameFile(all, h, sum) }) {
 					t.Fatalf("%s holding %s: the answer is not for it", query, sum)
 				}
 			}
@@ -278,6 +285,18 @@ func TestRollouts(t *testing.T) {
 	if statuses[200] == 0 || statuses[304] == 0 {
 		t.Error("a case did not occur")
 	}
+}
+
+// sameFile tells whether an MD5 and a SHA-256 are those of one release of an app.
+func sameFile(all []app, md5, sha256 string) bool {
+	return slices.ContainsFunc(all, func(a app) bool {
+		for v := range 60 {
+			if md5Of(a.name, fmt.Sprint(v)) == md5 {
+				return sha256Of(a.name, fmt.Sprint(v)) == sha256
+			}
+		}
+		return false
+	})
 }
 
 func keyOf(d edge.Decision) string {

@@ -101,7 +101,7 @@ func (m *Maker) Make(ctx context.Context, d edge.Decision) ([]byte, error) {
 		// Whoever asked first may go; the others still wait.
 		signCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTime)
 		defer cancel()
-		s := Of(d.Set, d.Selection.Bare().String())
+		s := Of(d)
 		s.Expires = m.schedule.expires(d.Epoch)
 		one.data, one.err = Sign(signCtx, s, m.signer)
 		m.finish(path, one)

@@ -7,11 +7,15 @@
 //	selection attrgamer=prod&cpuarch=armv8
 //	set <set ID>
 //	expires 2026-03-08T00:00:00Z
+//	rollout <salt> <places> in|out
+//	unless <sha256>
+//	after <sha256> <sha256> ...
 //	item <sha256> <size> <app> <version>
 //	key <key ID>
 //	signature <base64>
 //
-// App and version are percent-encoded as in the selection. docs/trust.md repeats this.
+// App and version are percent-encoded as in the selection. There are rollout, unless and after lines only where not all
+// devices of a selection get the same; see edge.Claims. docs/trust.md repeats this.
 package statement
 
 import (
@@ -20,17 +24,19 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"precast/edge"
+	"precast/internal/index"
 	"precast/internal/layout"
 	"precast/internal/signing"
 )
 
-// MaxBytes bounds a statement: 256 items of at most 860 bytes, and a selection of 8 KiB.
+// MaxBytes bounds a statement: 256 items of at most 860 bytes, and a selection of 8 KiB; or fewer items with many floors.
 const MaxBytes = 256 << 10
 
 const (
@@ -44,6 +50,7 @@ type Statement struct {
 	Selection  string // canonical, without payloadType
 	Set        string // set ID
 	Expires    time.Time
+	Claims     edge.Claims
 	Items      []Item // in the set's order
 }
 
@@ -57,9 +64,10 @@ type Item struct {
 // FileName is the name of the file in a bundle.
 func (it Item) FileName() string { return layout.FileName(it.App, it.Version) }
 
-// Of states what a set is, without an expiry.
-func Of(set edge.Set, selection string) Statement {
-	s := Statement{Generation: set.Index.Generation, Selection: selection, Set: set.ID()}
+// Of states what a decision is, without an expiry.
+func Of(d edge.Decision) Statement {
+	set := d.Set
+	s := Statement{Generation: set.Index.Generation, Selection: d.Selection.Bare().String(), Set: set.ID(), Claims: d.Claims}
 	for i := range set.Len() {
 		it := set.Item(i)
 		s.Items = append(s.Items, Item{edge.Hex(it.SHA256[:]), it.Size, it.App, it.Version})
@@ -78,6 +86,19 @@ type Signed struct {
 func (s *Statement) text(key string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s\ngeneration %d\nselection %s\nset %s\nexpires %s\n", firstLine, s.Generation, s.Selection, s.Set, s.Expires.UTC().Format(time.RFC3339))
+	for _, r := range s.Claims.Rollouts {
+		verdict := "out"
+		if r.In {
+			verdict = "in"
+		}
+		fmt.Fprintf(&b, "rollout %s %d %s\n", r.Salt, r.Places, verdict)
+	}
+	for _, sum := range s.Claims.Unless {
+		fmt.Fprintf(&b, "unless %s\n", sum)
+	}
+	for _, sums := range s.Claims.After {
+		fmt.Fprintf(&b, "after %s\n", strings.Join(sums, " "))
+	}
 	for _, it := range s.Items {
 		fmt.Fprintf(&b, "item %s %d %s %s\n", it.SHA256, it.Size, edge.Escape(it.App), edge.Escape(it.Version))
 	}
@@ -134,6 +155,14 @@ func parse(data []byte) (*Signed, error) {
 			s.Set = rest
 		case "expires":
 			s.Expires, err = time.Parse(time.RFC3339, rest)
+		case "rollout":
+			var c edge.Claim
+			c, err = parseClaim(rest)
+			s.Claims.Rollouts = append(s.Claims.Rollouts, c)
+		case "unless":
+			s.Claims.Unless = append(s.Claims.Unless, rest)
+		case "after":
+			s.Claims.After = append(s.Claims.After, strings.Split(rest, " "))
 		case "item":
 			var it Item
 			it, err = parseItem(rest)
@@ -159,6 +188,15 @@ func parse(data []byte) (*Signed, error) {
 		return nil, errors.New("it is not in its only form")
 	}
 	return &s, nil
+}
+
+func parseClaim(rest string) (edge.Claim, error) {
+	parts := strings.Split(rest, " ")
+	if len(parts) != 3 || parts[2] != "in" && parts[2] != "out" {
+		return edge.Claim{}, errors.New("a rollout has a salt, a number of places, and in or out")
+	}
+	places, err := strconv.ParseUint(parts[1], 10, 16)
+	return edge.Claim{Share: edge.Share{Salt: parts[0], Places: uint16(places)}, In: parts[2] == "in"}, err
 }
 
 func parseItem(rest string) (Item, error) {
@@ -192,6 +230,9 @@ func (s *Statement) check() error {
 	if y := s.Expires.UTC().Year(); y < 2000 || y > 9999 {
 		return errors.New("its expiry is out of range")
 	}
+	if err := checkClaims(s.Claims); err != nil {
+		return err
+	}
 	if len(s.Items) == 0 || len(s.Items) > edge.MaxSet {
 		return fmt.Errorf("it has %d items", len(s.Items))
 	}
@@ -210,6 +251,57 @@ func (s *Statement) check() error {
 	}
 	return nil
 }
+
+func checkClaims(c edge.Claims) error {
+	for i, r := range c.Rollouts {
+		if !index.IsSalt(r.Salt) || r.Places >= index.Slots {
+			return fmt.Errorf("%q to %d places is no rollout", r.Salt, r.Places)
+		}
+		if i > 0 && (r.Salt < c.Rollouts[i-1].Salt || r.Salt == c.Rollouts[i-1].Salt && r.Places <= c.Rollouts[i-1].Places) {
+			return errors.New("its rollouts are not sorted")
+		}
+	}
+	for _, sums := range append([][]string{c.Unless}, c.After...) {
+		for i, sum := range sums {
+			if !signing.IsID(sum) || i > 0 && sum <= sums[i-1] {
+				return errors.New("what devices hold is not told by sorted digests")
+			}
+		}
+	}
+	for i, sums := range c.After {
+		if len(sums) == 0 || i > 0 && slices.Compare(c.After[i-1], sums) >= 0 {
+			return errors.New("what devices hold is not told by sorted digests")
+		}
+	}
+	return nil
+}
+
+// True tells whether a statement is for the device of a slot, or edge.NoSlot, that holds files of these SHA-256
+// digests, in hex.
+func (s *Statement) True(slot int, held []string) error {
+	for _, r := range s.Claims.Rollouts {
+		if in := slot >= 0 && edge.Place(r.Salt, slot) < int(r.Places); in != r.In {
+			return fmt.Errorf("%w: rollout %s to %d of %d", ErrOtherRollout, r.Salt, r.Places, index.Slots)
+		}
+	}
+	for _, sum := range s.Claims.Unless {
+		if slices.Contains(held, sum) {
+			return fmt.Errorf("%w: it is for devices without %s", ErrOtherStep, sum)
+		}
+	}
+	for _, sums := range s.Claims.After {
+		if !slices.ContainsFunc(sums, func(sum string) bool { return slices.Contains(held, sum) }) {
+			return fmt.Errorf("%w: it is for devices that have passed a floor, such as %s", ErrOtherStep, sums[0])
+		}
+	}
+	return nil
+}
+
+// What a statement says of devices is not true of this one.
+var (
+	ErrOtherRollout = errors.New("statement is for devices on the other side of a rollout")
+	ErrOtherStep    = errors.New("statement is for devices before or after another floor")
+)
 
 // sound tells whether a name can be part of a file name on any device: see docs/formats.md, names.
 func sound(name string) bool {

@@ -93,8 +93,17 @@ func large() *index.Index {
 	return index.New(index.Index{Generation: 1, Sequence: 1, Format: "bench", Items: items})
 }
 
-// BenchmarkNode prints what the packaged edge costs in Node, beside the same decision in plain JavaScript,
-// measured in one run.
+// most are the limits of what BenchmarkNode measures. A cold start is a whole process: Node's own start, which is
+// the larger part of it, is on both sides of the ratio, as it is in Lambda.
+func most() map[string]float64 {
+	return map[string]float64{"small_p50_ratio": 2, "large_p50_ratio": 2, "large_go_p50_us": 50, "cold_ratio": 2}
+}
+
+// tries are how many measurements may be spoiled by what else the machine does, but one.
+const tries = 4
+
+// BenchmarkNode measures what the packaged edge costs in Node, beside the same decision in plain JavaScript, in one
+// run, and fails if that is too much.
 func BenchmarkNode(b *testing.B) {
 	size, zipped := packaged(b)
 	dir := b.TempDir()
@@ -108,10 +117,25 @@ func BenchmarkNode(b *testing.B) {
 	}
 	write(b, filepath.Join(dir, "requests.json"), data)
 	var results map[string]float64
-	for b.Loop() {
+	measure := func() (over []string) {
 		out := node(b, nil, "bench.mjs", dir, zipped)
 		if err := json.Unmarshal(out, &results); err != nil {
 			b.Fatalf("%v: %s", err, out)
+		}
+		for name, limit := range most() {
+			if v, ok := results[name]; !ok || v > limit {
+				over = append(over, fmt.Sprintf("%s is %.2f, more than %.0f", name, v, limit))
+			}
+		}
+		return over
+	}
+	for b.Loop() {
+		over := measure()
+		for try := 1; len(over) > 0 && try < tries; try++ {
+			over = measure()
+		}
+		for _, what := range over {
+			b.Error(what)
 		}
 	}
 	for name, v := range results {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -384,15 +385,25 @@ func FuzzFunction(f *testing.F) {
 	})
 }
 
+// leastCompared is how many requests a fuzz run has to compare.
+const leastCompared = 100_000
+
 // countTogether returns a function that counts what all processes of a fuzz run compare; the first of them
-// prints the sum. (The others, which do the work, have no output.)
+// prints the sum, and fails if it is too small. (The others, which do the work, have no output.)
 func countTogether(f *testing.F) func(int) {
 	const env = "PRECAST_FUZZ_COUNTS"
 	folder := os.Getenv(env)
 	if folder == "" {
 		folder = f.TempDir()
 		f.Setenv(env, folder)
-		f.Cleanup(func() { fmt.Fprintf(os.Stderr, "%d requests compared\n", sumCounts(folder)) })
+		fuzzing := flag.Lookup("test.fuzz").Value.String() != ""
+		f.Cleanup(func() {
+			sum := sumCounts(folder)
+			fmt.Fprintf(os.Stderr, "%d requests compared\n", sum)
+			if fuzzing && !f.Failed() && sum < leastCompared {
+				f.Errorf("%d requests were compared, fewer than %d: fuzz longer (-fuzztime 4000x)", sum, leastCompared)
+			}
+		})
 	}
 	var n atomic.Uint64
 	path := filepath.Join(folder, fmt.Sprint(os.Getpid()))

@@ -193,11 +193,16 @@ func (s *S3) read(ctx context.Context, key string) ([]byte, builder.ObjectInfo, 
 	return data, info, err
 }
 
+// etag is an object's ETag: its MD5, if it is of one part and without a key of KMS's
+// (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
+func etag(body []byte) string {
+	sum := md5.Sum(body)
+	return hex.EncodeToString(sum[:])
+}
+
 func (s *S3) send(w http.ResponseWriter, r *http.Request, body []byte, info builder.ObjectInfo) int {
 	h := w.Header()
-	// Of one part and without a key of KMS's, an object's ETag is its MD5
-	// (https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
-	h.Set("ETag", fmt.Sprintf(`"%x"`, md5.Sum(body)))
+	h.Set("ETag", `"`+etag(body)+`"`)
 	h.Set("Content-Type", info.Headers.ContentType)
 	h.Set("Cache-Control", info.Headers.CacheControl)
 	if info.Headers.ContentDisposition != "" {
@@ -248,7 +253,15 @@ func (f faulty) Stat(ctx context.Context, key string) (builder.ObjectInfo, error
 	if err := f.err(ctx); err != nil {
 		return builder.ObjectInfo{}, err
 	}
-	return f.s.objects.Stat(ctx, key)
+	info, err := f.s.objects.Stat(ctx, key)
+	if kind, _ := layout.KindOf(key); err == nil && (kind == layout.Bundle || kind == layout.Manifest) {
+		// The composer passes it on.
+		var data []byte
+		if data, _, err = f.s.read(ctx, key); err == nil {
+			info.ETag = etag(data)
+		}
+	}
+	return info, err
 }
 
 func (f faulty) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, builder.ObjectInfo, error) {
@@ -261,8 +274,7 @@ func (f faulty) Get(ctx context.Context, key string, off, n int64) (io.ReadClose
 	if !replaced {
 		return f.s.objects.Get(ctx, key, off, n)
 	}
-	sum := md5.Sum(other)
-	info := builder.ObjectInfo{Key: key, Size: int64(len(other)), ETag: hex.EncodeToString(sum[:])}
+	info := builder.ObjectInfo{Key: key, Size: int64(len(other)), ETag: etag(other)}
 	from := min(off, info.Size)
 	to := info.Size
 	if n >= 0 {
@@ -275,7 +287,10 @@ func (f faulty) Put(ctx context.Context, key string, body builder.Body, opt buil
 	if err := f.err(ctx); err != nil {
 		return builder.ObjectInfo{}, err
 	}
-	return f.s.objects.Put(ctx, key, body, opt)
+	if info, err := f.s.objects.Put(ctx, key, body, opt); err != nil {
+		return info, err
+	}
+	return f.Stat(ctx, key)
 }
 
 func (f faulty) List(ctx context.Context, prefix string, yield func(builder.ObjectInfo) error) error {

@@ -152,6 +152,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return err
 	}
+	etag := layout.ETag(key)
 	if c.Store && r.Method == http.MethodGet {
 		ctx := r.Context()
 		if !limit.at.IsZero() && composed.Size <= c.MaxSent {
@@ -159,8 +160,12 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 			ctx, cancel = context.WithDeadlineCause(ctx, limit.at, errSlow)
 			defer cancel()
 		}
-		if err := c.store(ctx, key, kind, d); err != nil && !errors.Is(err, builder.ErrPrecondition) {
+		// The next answer is the store's, with its ETag: this one says the same, so that devices can revalidate and
+		// go on with a part.
+		if stored, err := c.store(ctx, key, kind, d); err != nil {
 			c.Log.WarnContext(ctx, "composed object was not stored", "key", key, "error", err, "cause", context.Cause(ctx))
+		} else {
+			etag = stored
 		}
 	}
 	headers := layout.HeadersOf(kind)
@@ -170,18 +175,22 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 	if headers.ContentDisposition != "" {
 		h.Set("Content-Disposition", headers.ContentDisposition)
 	}
-	h.Set("ETag", `"`+layout.ETag(key)+`"`)
+	h.Set("ETag", `"`+etag+`"`)
 	http.ServeContent(w, r, "", time.Time{}, composed)
 	return nil
 }
 
-// store keeps what is composed. It reads it by itself: a Put that was given up may go on reading for a while.
-func (c *Composer) store(ctx context.Context, key string, kind layout.Kind, d edge.Decision) error {
+// store keeps what is composed, and returns the stored object's ETag. It reads what it stores by itself: a Put that
+// was given up may go on reading for a while.
+func (c *Composer) store(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (etag string, err error) {
 	composed, err := c.Composer.Compose(ctx, kind, d.Set, d.Mask)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer composed.Close()
-	_, err = c.Objects.Put(ctx, key, composed.Body(), builder.PutOptions{IfAbsent: true})
-	return err
+	info, err := c.Objects.Put(ctx, key, composed.Body(), builder.PutOptions{IfAbsent: true})
+	if errors.Is(err, builder.ErrPrecondition) { // somebody else has
+		info, err = c.Objects.Stat(ctx, key)
+	}
+	return info.ETag, err
 }

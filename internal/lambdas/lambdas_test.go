@@ -329,6 +329,13 @@ func TestComposer(t *testing.T) {
 		if err != nil || !bytes.Equal(data, w.Body.Bytes()) || info.Size != int64(w.Body.Len()) {
 			t.Fatalf("%s: stored %d bytes, sent %d: %v", name, len(data), w.Body.Len(), err)
 		}
+		// What was sent now, and what the store sends from now on, have one ETag.
+		for range 2 {
+			if got := w.Header().Get("ETag"); got != `"`+info.ETag+`"` {
+				t.Errorf("%s: sent with ETag %s, stored with %s", name, got, info.ETag)
+			}
+			w = ask(http.MethodGet, a.key, a.query, a.held)
+		}
 	}
 	// No oracle: what does not follow from the selection is not composed, whatever is named.
 	for name, a := range map[string]struct {

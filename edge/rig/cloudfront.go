@@ -203,6 +203,9 @@ func (c *CloudFront) fromCache(w http.ResponseWriter, hr *http.Request, t *Trace
 		// The answer may be for this viewer alone: a range, a 304.
 		o := c.refresh(hr.Context(), t, b, r, nil)
 		t.Stale = o.stale
+		if c.unsatisfiable(o.answer, hr.Header) {
+			o.answer = beyond(o.answer)
+		}
 		c.write(w, hr, t, b, o.answer, o.xcache)
 	}
 }
@@ -344,6 +347,9 @@ func (c *CloudFront) send(w http.ResponseWriter, hr *http.Request, t *Trace, b *
 	if !o.stored.IsZero() && o.xcache != miss {
 		w.Header().Set("Age", strconv.FormatInt(int64(max(c.now().Sub(o.stored), 0)/time.Second), 10))
 	}
+	if c.unsatisfiable(o.answer, hr.Header) {
+		o.answer = beyond(o.answer)
+	}
 	if o.answer.status != http.StatusOK {
 		c.write(w, hr, t, b, o.answer, o.xcache)
 		return
@@ -354,6 +360,19 @@ func (c *CloudFront) send(w http.ResponseWriter, hr *http.Request, t *Trace, b *
 	}
 	modified, _ := http.ParseTime(o.answer.header.Get("Last-Modified"))
 	http.ServeContent(w, hr, "", modified, bytes.NewReader(o.answer.body))
+}
+
+// unsatisfiable tells whether a request has a range of an empty answer, and CloudFront objects.
+func (c *CloudFront) unsatisfiable(a *response, header http.Header) bool {
+	return c.dist.Assume.EmptyHasNoRange && a.status == http.StatusOK && len(a.body) == 0 &&
+		strings.HasPrefix(header.Get("Range"), "bytes=") && header.Get("If-Range") == ""
+}
+
+// beyond is the answer to a range that there is not.
+func beyond(a *response) *response {
+	header := a.header.Clone()
+	header.Set("Content-Range", fmt.Sprintf("bytes */%d", len(a.body)))
+	return &response{status: http.StatusRequestedRangeNotSatisfiable, header: header, origin: a.origin}
 }
 
 // write sends an answer as it is.

@@ -63,18 +63,21 @@ type Origin struct {
 	Region        string
 	S3            bool // else a custom origin
 	CustomHeaders map[string]string
+	// ReadTimeout is how long it may take to answer; 0: Limits.Origin.
+	ReadTimeout time.Duration
 	// Service that origin access control signs for, "s3" or "lambda"; empty: requests are not signed.
 	Service string
 }
 
 // Limits are CloudFront's quotas (cloudfront-limits.html).
 type Limits struct {
-	URL, Request        int           // bytes
-	Function, Package   int           // bytes of code; the package compressed
-	FunctionAnswer      int           // bytes
-	GeneratedAnswer     int           // bytes, headers included
-	FunctionTime        time.Duration // of real time, far above CloudFront's, which is not measured in time
-	HandlerTime, Origin time.Duration // of real time
+	URL, Request      int           // bytes
+	Function, Package int           // bytes of code; the package compressed
+	FunctionAnswer    int           // bytes
+	GeneratedAnswer   int           // bytes, headers included
+	FunctionTime      time.Duration // of real time, far above CloudFront's, which is not measured in time
+	HandlerTime       time.Duration // of real time
+	Origin            time.Duration // of real time; the default of an origin's ReadTimeout
 }
 
 // DefaultLimits are the documented ones.
@@ -95,6 +98,8 @@ type Assumptions struct {
 	// NotModifiedIsCached: a generated 304 that no conditional request asked for is cached, as documented of
 	// generated responses in general.
 	NotModifiedIsCached bool
+	// EmptyHasNoRange: a range of an answer without a byte is 416, as RFC 9110, 15.5.17 allows; else it is passed over.
+	EmptyHasNoRange bool
 }
 
 // ErrorTTL is the default error caching minimum TTL (HTTPStatusCodes.html).

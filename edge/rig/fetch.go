@@ -56,7 +56,11 @@ func target(r *request) string {
 // ask sends a request to an origin. It tries once: CloudFront's three attempts to connect make no difference
 // to an origin that is on this machine.
 func (c *CloudFront) ask(ctx context.Context, o *Origin, r *request) *response {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.dist.Limits.Origin, errTooLong)
+	limit := o.ReadTimeout
+	if limit == 0 {
+		limit = c.dist.Limits.Origin
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTooLong)
 	defer cancel()
 	a, err := c.roundTrip(ctx, o, r)
 	switch {

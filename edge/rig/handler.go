@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The origin-request event and its results:
@@ -84,7 +85,7 @@ func (o *Origin) event() map[string]eventOrigin {
 		return map[string]eventOrigin{"s3": {AuthMethod: "none", CustomHeaders: lines(custom), DomainName: o.Domain, Region: o.Region}}
 	}
 	return map[string]eventOrigin{"custom": {CustomHeaders: lines(custom), DomainName: o.Domain, KeepaliveTimeout: 5, Port: 443,
-		Protocol: "https", ReadTimeout: 30, SSLProtocols: []string{"TLSv1.2"}}}
+		Protocol: "https", ReadTimeout: int(max(o.ReadTimeout, 30*time.Second) / time.Second), SSLProtocols: []string{"TLSv1.2"}}}
 }
 
 // runHandler calls the origin-request function. It returns the request that it makes of r, or the response

@@ -139,7 +139,8 @@ func TestHostileRequests(t *testing.T) {
 // What AWS's documentation leaves open makes no difference to devices.
 func TestBothReadings(t *testing.T) {
 	t.Parallel()
-	for _, assume := range []rig.Assumptions{{}, {GeneratedFailsOver: true}, {NotModifiedIsCached: true}, {GeneratedFailsOver: true, NotModifiedIsCached: true}} {
+	for i := range 8 {
+		assume := rig.Assumptions{GeneratedFailsOver: i&1 != 0, NotModifiedIsCached: i&2 != 0, EmptyHasNoRange: i&4 != 0}
 		t.Run(fmt.Sprintf("%+v", assume), func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, few(), func(o *rig.Options) {
@@ -154,7 +155,20 @@ func TestBothReadings(t *testing.T) {
 						}
 					}
 				}
+				// A range of what a device lacks, when it lacks nothing: from the origin, then from the copy.
+				s.Invalidate("/package*")
+				for range 2 {
+					a := s.get(gamer, append(held(md5s), "Range", "bytes=0-9")...)
+					if want := map[bool]int{false: 304, true: 416}[assume.EmptyHasNoRange]; a.status != want || len(a.body) != 0 {
+						t.Fatalf("a range of nothing: %v, want %d", a, want)
+					}
+					s.expect(s.get(gamer, held(md5s)...), gamer, held(md5s)...)
+				}
+				if a := s.get(gamer, append(held(md5s), "Range", "bytes=0-9", "If-Range", `"x"`)...); a.status != 304 {
+					t.Fatalf("a range of nothing, if it is still the same: %v", a)
+				}
 				s.release("1.0.1")
+				md5s, _ = s.digests("cpuArch=armv8&attrGamer=prod")
 			}
 			s.S3.SetDown(true)
 			s.Invalidate("/*")

@@ -38,7 +38,7 @@ type Options struct {
 	Change  func(d *Distribution) // changes what Precast declares; may be nil
 	List    bool                  // the bucket may be listed: S3 answers 404 for what is missing, not 403
 	Store   bool                  // the composer keeps what it composes
-	// FirstByte is how long the composer may take to begin; 0: what it has on Lambda. Below Limits.Origin.
+	// FirstByte is how long the composer may take to begin; 0: what it has on Lambda. Below its origin's ReadTimeout.
 	FirstByte time.Duration
 	Compose   func(builder.Objects) http.Handler // in place of the composer; nil: the composer
 }
@@ -124,7 +124,8 @@ func (r *Rig) start(ctx context.Context) error {
 	r.Store = NewKeyValueStore("arn:aws:cloudfront::111122223333:key-value-store/11111111-2222-3333-4444-555555555555")
 	d := Precast(
 		&Origin{Name: "s3", URL: s3URL + "/" + bucket, Domain: bucket + ".s3." + region + ".amazonaws.com", Region: region, S3: true, Service: "s3", CustomHeaders: settings},
-		&Origin{Name: "composer", URL: composerURL, Domain: "composer.lambda-url." + region + ".on.aws", Region: region, Service: "lambda", CustomHeaders: settings},
+		&Origin{Name: "composer", URL: composerURL, Domain: "composer.lambda-url." + region + ".on.aws", Region: region, Service: "lambda", CustomHeaders: settings,
+			ReadTimeout: time.Minute}, // the most (terraform/edge.tf)
 		r.Store,
 	)
 	if r.opt.Change != nil {

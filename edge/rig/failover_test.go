@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +67,20 @@ func TestFailover(t *testing.T) {
 			func(d *rig.Distribution) { d.Limits.Origin = 50 * time.Millisecond })
 		if a := get(t, r, "/package"); string(a.body) != "second" || a.trace.Failover != 504 {
 			t.Fatal(a)
+		}
+	})
+	// As a function URL at its reserved concurrency
+	// (https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html): it is passed on, and not kept.
+	t.Run("throttled", func(t *testing.T) {
+		t.Parallel()
+		var asked atomic.Int32
+		r := group(t, passingHandler, page(403, "first"), func(w http.ResponseWriter, r *http.Request) {
+			page([]int{429, 200}[asked.Add(1)-1], "second")(w, r)
+		})
+		for _, want := range []int{429, 200} {
+			if a := get(t, r, "/package"); a.status != want || a.header.Get("Retry-After") != "" {
+				t.Fatalf("%v, want %d", a, want)
+			}
 		}
 	})
 	t.Run("both fail", func(t *testing.T) {

@@ -157,3 +157,89 @@ func TestMakeTargetsAreThere(t *testing.T) {
 		}
 	}
 }
+
+// The commands of docs/trust.md do what it says, with other addresses and the names of other keys.
+func TestTrustIsTrue(t *testing.T) {
+	for _, need := range []string{"sh", "curl", "openssl", "tar", "sha256sum"} {
+		if _, err := exec.LookPath(need); err != nil && testing.Short() {
+			t.Skip(err)
+		}
+	}
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	bin, data, device := filepath.Join(work, "bin"), filepath.Join(work, "data"), filepath.Join(work, "device")
+	script, err := os.ReadFile("../../client/precast-device.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"precast-device.sh": string(script), "install-set": "#!/bin/sh\ncp -R \"$1\" installed\n"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := append(os.Environ(), "PRECAST_DATA="+data, "PATH="+bin+":"+filepath.Dir(path)+":"+os.Getenv("PATH"))
+	url := "https://packages.example.com"
+	names := regexp.MustCompile(`keys/(root|signing)-[0-9a-f]+(\.pub)?\.pem`)
+	real := func(command string) string {
+		command = strings.NewReplacer("https://packages.example.com", url, "/var/lib/device", device).Replace(command)
+		return names.ReplaceAllStringFunc(command, func(name string) string {
+			m := names.FindStringSubmatch(name)
+			found, _ := filepath.Glob(filepath.Join(work, "keys", m[1]+"-"+strings.Repeat("[0-9a-f]", 8)+m[2]+".pem"))
+			if len(found) != 1 {
+				t.Fatalf("%s is %v", name, found)
+			}
+			return found[0]
+		})
+	}
+	sh := func(command string) string {
+		t.Helper()
+		cmd := exec.Command("sh", "-euc", real(command))
+		cmd.Dir, cmd.Env = work, env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s\n%v\n%s", command, err, out)
+		}
+		return string(out)
+	}
+	sh("precast seed --size 2KiB && precast build")
+	ran := make(map[string]int)
+	for _, b := range blocks(t, "../../docs/trust.md") {
+		if b.language != "sh" {
+			continue
+		}
+		for line := range strings.Lines(b.text) {
+			line, _, _ = strings.Cut(strings.TrimSpace(line), "  #")
+			args, isServe := strings.CutPrefix(line, "precast serve ")
+			if isServe {
+				s, err := startServer(path, work, env, strings.Fields(real(args))...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.cmd.Process.Kill()
+				url = s.url
+				sh("cp keys/root-00000000.pub.pem root.pem") // devices are made with it
+			} else if out := sh(line); strings.Contains(line, " verify ") && !strings.Contains(out, "is as it must be") {
+				t.Errorf("%s\nsaid\n%s", line, out)
+			}
+			ran[strings.Fields(line)[0]]++
+		}
+	}
+	if ran["precast"] < 5 || ran["precast-device.sh"] < 1 || ran["curl"] < 3 {
+		t.Errorf("only these commands were found in docs/trust.md: %v", ran)
+	}
+	// The device has what its selection gets, and finds nothing new.
+	for _, name := range []string{"os_armv8_1.1.0", "scoreboard_1.0.0"} {
+		if info, err := os.Stat(filepath.Join(work, "installed", name)); err != nil || info.Size() != 2<<10 {
+			t.Errorf("installed: %v", err)
+		}
+	}
+	if out := sh("precast-device.sh https://packages.example.com 'cpuArch=armv8&attrGamer=prod' root.pem /var/lib/device false"); !strings.Contains(out, "generation 1 is installed") {
+		t.Errorf("again: %s", out)
+	}
+}

@@ -35,6 +35,7 @@ import (
 
 	"precast/internal/catalog"
 	"precast/internal/inspect"
+	"precast/internal/layout"
 	"precast/internal/manifest"
 	"precast/internal/reference"
 )
@@ -316,8 +317,9 @@ func (s *soak) poll(ctx context.Context, client *http.Client, params [][2]string
 // answer is what a device makes of an answer.
 type answer struct {
 	status  int
-	files   []string // brought
-	digests []string // of these
+	files   []string          // brought
+	digests []string          // of these
+	content map[string]string // digests by file
 }
 
 func (a *answer) read(ctx context.Context, contentType string, body []byte) error {
@@ -337,14 +339,31 @@ func (a *answer) read(ctx context.Context, contentType string, body []byte) erro
 		}
 		m = rep.Manifest
 	}
+	a.content = make(map[string]string)
 	for name, e := range m.Files() {
 		if e.StatusCode == manifest.StatusIncluded {
 			a.files = append(a.files, name)
 			a.digests = append(a.digests, e.SHA256)
+			a.content[name] = e.SHA256
 		}
 	}
 	slices.Sort(a.files)
 	return nil
+}
+
+// of tells whether the files that an answer brought have the contents that a catalog says, and not only its names.
+// (A bundle's own manifest has been held against its files.)
+func (a *answer) of(items []catalog.Item) bool {
+	said := make(map[string]string)
+	for _, it := range items {
+		said[layout.FileName(it.App, it.Version)] = it.SHA256
+	}
+	for name, sum := range a.content {
+		if said[name] != sum {
+			return false
+		}
+	}
+	return true
 }
 
 // check holds an answer against every catalog that could have been live.
@@ -354,7 +373,7 @@ func (s *soak) check(got answer, req *http.Request, floor int, params [][2]strin
 	s.mu.Unlock()
 	for i, items := range states {
 		status, files := reference.Answer(items, params, held)
-		if status == got.status && slices.Equal(files, got.files) {
+		if status == got.status && slices.Equal(files, got.files) && got.of(items) {
 			s.mu.Lock()
 			s.floor = max(s.floor, floor+i)
 			s.mu.Unlock()
@@ -362,6 +381,27 @@ func (s *soak) check(got answer, req *http.Request, floor int, params [][2]strin
 		}
 	}
 	s.problem("%s, held %v: %d %v follows from none of the catalogs %d to %d", req.URL, slices.Sorted(maps.Keys(held)), got.status, got.files, floor, floor+len(states)-1)
+}
+
+// Other bytes under the right names are a wrong answer.
+func TestSoakSeesOtherContent(t *testing.T) {
+	sum := func(b byte) string { return strings.Repeat(hex.EncodeToString([]byte{b}), sha256.Size) }
+	item := func(b byte) catalog.Item {
+		return catalog.Item{App: "os_armv8", Track: "prod", Version: "1", SHA256: sum(b), MD5: sum(b)[:32], CPUArch: "armv8"}
+	}
+	params := [][2]string{{"cpuArch", "armv8"}}
+	req, err := http.NewRequest(http.MethodGet, "http://host/package", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, problems := range map[byte]int{1: 0, 2: 0, 3: 1} {
+		s := &soak{t: t, catalogs: [][]catalog.Item{{item(1)}, {item(2)}}}
+		a := answer{status: http.StatusOK, files: []string{"os_armv8_1"}, content: map[string]string{"os_armv8_1": sum(b)}}
+		s.check(a, req, 0, params, nil)
+		if len(s.problems) != problems {
+			t.Errorf("content %d: %v", b, s.problems)
+		}
+	}
 }
 
 func (s *soak) problem(format string, args ...any) {

@@ -55,6 +55,9 @@ const shutdownGrace = 20 * time.Second
 // refreshInterval is how often the index is looked at, besides after every publish of this process.
 const refreshInterval = 5 * time.Second
 
+// keyInterval is how often the key that signs is held against the published keyring.
+const keyInterval = time.Minute
+
 // serve runs until ctx is done. It calls ready once requests are answered from a published index; one
 // that comes before is told to come back.
 func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url string)) (err error) {
@@ -90,9 +93,11 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	})()
 
 	front := server.New(d.objects, published, metrics, log)
-	if statements, err := c.statements(ctx); err != nil {
+	statements, err := c.statements(ctx)
+	if err != nil {
 		return err
-	} else if statements != nil {
+	}
+	if statements != nil {
 		front.Statements(statements)
 	}
 	devices, err := net.Listen("tcp", c.Addr)
@@ -111,6 +116,10 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	}
 	g.Go(func() error { return st.Run(ctx) })
 	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
+	if statements != nil {
+		watch := &server.KeyWatch{Objects: d.objects, Key: statements.Key(), Now: time.Now, Log: log}
+		g.Go(func() error { watch.Run(ctx, keyInterval); return nil })
+	}
 	g.Go(func() error {
 		return listen(ctx, server.HTTP(front.Handler(), log), devices)
 	})

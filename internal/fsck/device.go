@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,13 +23,22 @@ import (
 )
 
 // Device asks a server or CDN what devices ask: for every combination of attributes of an index, holding
-// nothing, one item and everything. It needs nothing but the URL and the index.
+// nothing, each of its items alone, and everything. How long a bundle is the index does not tell: only a deep check
+// looks at that. It needs nothing but the URL and the index.
 type Device struct {
 	URL    string // http(s)://host, without /package
 	Client *http.Client
 	// MaxCombinations asked for, those that name the fewest attributes first; 0: as many as are covered.
 	MaxCombinations int
+	Now             func() time.Time // nil: time.Now
 }
+
+// maxOnes bounds for how many packages of a combination it is asked what a device gets that holds just that one:
+// most sets have fewer, and a set may have 256.
+const maxOnes = 16
+
+// usual is how many questions a combination is thought to take until its set is known.
+const usual = 4
 
 // asker is one check of a server.
 type asker struct {
@@ -62,7 +72,7 @@ func (a *asker) run(ctx context.Context, ix *index.Index) error {
 		most = int(ix.Params.MaxCombinations)
 	}
 	dims := edge.DimensionsOf(ix)
-	a.total = 4 * min(most, int(min(dims.Count(), 1<<40)))
+	a.total = usual * min(most, int(min(dims.Count(), 1<<40)))
 	// The first failure ends it: a server that cannot be reached is not asked 100,000 times.
 	asking, askCtx := errgroup.WithContext(ctx)
 	asking.SetLimit(a.opt.Concurrency)
@@ -81,6 +91,9 @@ func (a *asker) run(ctx context.Context, ix *index.Index) error {
 		return true
 	})
 	if err := asking.Wait(); err != nil {
+		return err
+	}
+	if err := a.signed(ctx, ix, dims); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -115,8 +128,13 @@ func (a *asker) combination(ctx context.Context, ix *index.Index, d edge.Device,
 	}
 	holding := [][]string{nil, all}
 	if len(all) > 1 {
-		holding = append(holding, all[:1])
+		for i := range min(len(all), maxOnes) {
+			holding = append(holding, all[i:i+1])
+		}
 	}
+	a.mu.Lock()
+	a.total += max(0, len(holding)+1-usual)
+	a.mu.Unlock()
 	for _, more := range holding {
 		if err := a.askHolding(ctx, ix, d, bundle, more); err != nil {
 			return err

@@ -499,6 +499,12 @@ func TestWrongAnswers(t *testing.T) {
 				*status = 304
 			}
 		}},
+		"another answer to whoever holds another than the first package": {false, fsck.Unexpected, func(r *http.Request, _ http.Header, status *int, _ *[]byte) {
+			sum := sha256.Sum256([]byte("from elsewhere")) // os_a is the first of every set
+			if isPackage(r) && r.Header.Get("If-None-Match") == hex.EncodeToString(sum[:]) {
+				*status = 404
+			}
+		}},
 		"a content encoding": {false, fsck.Unexpected, func(r *http.Request, h http.Header, _ *int, _ *[]byte) {
 			if isPackage(r) {
 				h.Set("Content-Encoding", "gzip")

@@ -258,3 +258,23 @@ func (k *Keyring) SigningKey(id string) (signing.PublicKey, error) {
 	}
 	return signing.PublicKey{}, fmt.Errorf("%w: %s", ErrUnknownKey, id)
 }
+
+// Renewal is how long before its expiry a keyring that is published should have been renewed.
+const Renewal = 14 * 24 * time.Hour
+
+// ErrExpiring: a keyring is still good, but not for long.
+var ErrExpiring = errors.New("keyring expires soon (precast keys renew, precast keys publish)")
+
+// Serves fails if devices that have the keyring do not believe what the key with this ID signs, or soon will not.
+func (k *Keyring) Serves(id string, now time.Time) error {
+	if _, err := k.SigningKey(id); err != nil {
+		return err
+	}
+	if err := k.Expired(now); err != nil {
+		return err
+	}
+	if k.Expired(now.Add(Renewal)) != nil {
+		return fmt.Errorf("%w: at %s", ErrExpiring, k.Expires.UTC().Format(time.RFC3339))
+	}
+	return nil
+}

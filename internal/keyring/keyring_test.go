@@ -203,6 +203,22 @@ func TestSigningKeys(t *testing.T) {
 	}
 }
 
+func TestServes(t *testing.T) {
+	k := signed(t, keyring.Keyring{Version: 1, Roots: public(1), Signing: public(2), Revoked: []string{key(3).Public().ID()}}, 1)
+	for _, c := range []struct {
+		seed   byte
+		before time.Duration // its expiry
+		want   error
+	}{
+		{2, keyring.Renewal + time.Second, nil}, {2, keyring.Renewal, keyring.ErrExpiring}, {2, time.Second, keyring.ErrExpiring},
+		{2, 0, keyring.ErrExpired}, {3, time.Hour, keyring.ErrRevoked}, {4, time.Hour, keyring.ErrUnknownKey}, {1, time.Hour, keyring.ErrUnknownKey},
+	} {
+		if err := k.Serves(key(c.seed).Public().ID(), expires.Add(-c.before)); !errors.Is(err, c.want) {
+			t.Errorf("key %d, %s before its expiry: %v, want %v", c.seed, c.before, err, c.want)
+		}
+	}
+}
+
 // What is parsed is encoded as it was, and nothing in it needs another look.
 func FuzzParse(f *testing.F) {
 	golden, err := os.ReadFile("testdata/keyring")

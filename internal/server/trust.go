@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ func (s *Server) serveKeyring(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, http.StatusNotFound, "No such keyring")
 		return
 	}
-	data, etag, err := s.keyring(r, key)
+	data, etag, err := readKeyring(r.Context(), s.objects, key)
 	if errors.Is(err, builder.ErrNotExist) {
 		answer.Fail(w, http.StatusNotFound, "No such keyring")
 		return
@@ -83,8 +84,8 @@ func (s *Server) serveKeyring(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, bytes.NewReader(data))
 }
 
-func (s *Server) keyring(r *http.Request, key string) (data []byte, etag string, err error) {
-	body, info, err := s.objects.Get(r.Context(), key, 0, -1)
+func readKeyring(ctx context.Context, objects builder.Objects, key string) (data []byte, etag string, err error) {
+	body, info, err := objects.Get(ctx, key, 0, -1)
 	if err != nil {
 		return nil, "", err
 	}

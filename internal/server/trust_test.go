@@ -138,3 +138,50 @@ func TestKeyringIsServed(t *testing.T) {
 		t.Error("something else is served")
 	}
 }
+
+// A server that signs what no device believes says so, once, and again when it changes.
+func TestKeyWatch(t *testing.T) {
+	s := newSite(t, builder.Options{}, nil)
+	root, key := testKey(t, 1), testKey(t, 2)
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	var log strings.Builder
+	watch := &server.KeyWatch{Objects: s.store.Objects(), Key: key.Public().ID(), Now: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	version := uint64(0)
+	publish := func(change func(k *keyring.Keyring)) func() {
+		return func() {
+			version++
+			k := keyring.Keyring{Version: version, Expires: now.Add(100 * 24 * time.Hour), Roots: []signing.PublicKey{root.Public()}, Signing: []signing.PublicKey{key.Public()}}
+			change(&k)
+			signed, err := k.Sign(t.Context(), root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := signed.Encode()
+			if _, err := s.store.Objects().Put(t.Context(), layout.KeyringKey, builder.Body{Reader: bytes.NewReader(data), Size: int64(len(data))}, builder.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, step := range []struct {
+		why  string
+		do   func()
+		want string
+	}{
+		{"no keyring", func() {}, "no keyring is published"},
+		{"a keyring with the key", publish(func(*keyring.Keyring) {}), "believe what is signed here again"},
+		{"a revoked key", publish(func(k *keyring.Keyring) { k.Signing, k.Revoked = nil, []string{key.Public().ID()} }), "key has been revoked"},
+		{"another key", publish(func(k *keyring.Keyring) { k.Signing = []signing.PublicKey{testKey(t, 3).Public()} }), "key is not in the keyring"},
+		{"the key again", publish(func(*keyring.Keyring) {}), "believe what is signed here again"},
+		{"almost expired", func() { now = now.Add(90 * 24 * time.Hour) }, "keyring expires soon"},
+		{"expired", func() { now = now.Add(10 * 24 * time.Hour) }, "keyring has expired"},
+	} {
+		step.do()
+		for want := range 2 { // the second look finds the same
+			log.Reset()
+			watch.Look(t.Context())
+			if got := strings.Contains(log.String(), step.want); got != (want == 0) || want == 1 && log.Len() > 0 {
+				t.Errorf("%s, look %d: %s", step.why, want+1, &log)
+			}
+		}
+	}
+}

@@ -77,6 +77,9 @@ func NewMaker(signer signing.Signer, schedule Schedule, now func() time.Time) (*
 	return &Maker{signer: signer, schedule: schedule, now: now, recent: make(map[string]*making)}, nil
 }
 
+// Key is the ID of the key that signs.
+func (m *Maker) Key() string { return m.signer.Public().ID() }
+
 // Epoch is the number of the current epoch.
 func (m *Maker) Epoch() uint64 { return m.schedule.Epoch(m.now()) }
 

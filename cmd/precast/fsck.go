@@ -23,7 +23,7 @@ type fsckCmd struct {
 	dataFlag
 	jsonFlag
 	URL         string `arg:"" optional:"" help:"Ask this server or CDN, as devices do: http(s)://HOST. Without it, look through the store."`
-	Deep        bool   `help:"Read every byte, instead of lengths and descriptions."`
+	Deep        bool   `help:"Read every byte, instead of lengths and descriptions; with URL, bundles instead of their headers."`
 	Repair      bool   `help:"Rewrite what is missing or damaged, as far as it can be made again. Not with URL."`
 	Look        int    `help:"With URL: ask for at most this many combinations of attributes; 0: as many as are prebuilt for." name:"max-combinations" default:"0"`
 	Index       string `help:"With URL: a copy of the published index, so that nothing else is needed." type:"existingfile" placeholder:"FILE"`
@@ -33,9 +33,10 @@ type fsckCmd struct {
 func (*fsckCmd) Help() string {
 	return `Proves that what is published is complete: that for every combination of attributes that devices can have,
 every object exists, is as long as it must be, and, with --deep, has the right bytes. With a URL it asks for
-every combination, holding nothing, one package and all of them, and needs the index only: that of the data
-folder or bucket, or a copy of it. Exits with 0 if everything is there (again), with 3 if not, with 1 if it
-could not look.
+every combination, holding nothing, each one of its packages (16 at most) and all of them, and needs the index
+only: that of the data folder or bucket, or a copy of it. The index does not tell how long a bundle is: with a
+URL, only --deep finds one that is cut or damaged. Where statements are signed, one is held against the keyring
+that is served. Exits with 0 if everything is there (again), with 3 if not, with 1 if it could not look.
 
 Examples:
   precast fsck

@@ -103,7 +103,7 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 // servers are those of the scripts, by pid; scripts that start one do not run in parallel.
 var servers = make(map[int]*serving)
 
-// stop [KILL]: end the server.
+// stop [KILL]: end the server; server.log has what it said.
 func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
 	var pid int
 	_, err := fmt.Sscan(ts.Getenv("SERVER"), &pid)
@@ -113,6 +113,7 @@ func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
 		sig = syscall.SIGKILL
 	}
 	ts.Check(servers[pid].end(sig))
+	ts.Check(os.WriteFile(ts.MkAbs("server.log"), []byte(servers[pid].stderr.String()), 0o644))
 }
 
 // fill FILE BYTES: write that many bytes, different for every file name.

@@ -60,6 +60,7 @@ func (c *buildCmd) Run(ctx context.Context, std streams) error {
 
 // build builds what has been opened.
 func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
+	c.unused(std, d)
 	log := errorLog(std)
 	observer, err := c.observer(ctx, log, d.objects, builder.Silent{})
 	if err != nil {

@@ -25,6 +25,13 @@ func (f publishFlags) edge() cdn.Places {
 	return cdn.Places{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
 }
 
+// unused says so where a server does what the flags would have this command do: somebody counts on it.
+func (f publishFlags) unused(std streams, d *data) {
+	if d.server != nil && f.edge() != (cdn.Places{}) {
+		fmt.Fprintf(std.err, "precast: --distribution and --key-value-store are not used: the server at %s publishes, and tells the CDN that it was started with\n", d.server.Endpoint().URL)
+	}
+}
+
 // observer adds the CDN, if there is one, to another observer.
 func (f publishFlags) observer(ctx context.Context, log *slog.Logger, objects builder.Objects, next builder.Observer) (builder.Observer, error) {
 	if f.edge() == (cdn.Places{}) {
@@ -107,6 +114,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
+	c.unused(std, d)
 	told := &tellsCDN{out: std.err, quiet: c.JSON}
 	opt := builder.Options{Log: errorLog(std), Observer: builder.Silent{}}
 	if c.edge() != (cdn.Places{}) && d.server == nil {

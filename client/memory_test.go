@@ -246,3 +246,24 @@ func TestKeyringsAreRemembered(t *testing.T) {
 		t.Errorf("asked for %v", asked)
 	}
 }
+
+// The first generation that a device sees may be any, within reason: whoever has stolen a key cannot put all those to
+// come out of reach.
+func TestFirstGeneration(t *testing.T) {
+	for kind := range newWorld(t).devices() {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.devices()[kind]
+			s, bundle := w.evil(1<<40 + 1)
+			said := w.signedBy(signingKey, s)
+			w.attacked(answer(w, &said, &bundle))
+			if err := d.update(); refusedBy(err) != string(client.FarGeneration) {
+				t.Errorf("%v", err)
+			}
+			s.Generation--
+			said = w.signedBy(signingKey, s)
+			mustUpdate(t, d)
+		})
+	}
+}

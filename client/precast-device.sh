@@ -38,7 +38,7 @@ url=${1%/} wanted=$2 root=$3 dir=$4
 shift 4
 
 # Limits, as in the client in Go. sh counts to 2^63 at least: 15 digits are safe.
-max_statement=262144 max_keyring=65536 max_jump=1048576 max_versions=${PRECAST_MAX_VERSIONS:-256}
+max_statement=262144 max_keyring=65536 max_jump=1048576 max_first=1099511627776 max_versions=${PRECAST_MAX_VERSIONS:-256}
 min_rate=${PRECAST_MIN_RATE:-512} rate_window=${PRECAST_RATE_WINDOW:-30}
 now=${PRECAST_NOW:-$(date -u +%Y%m%d%H%M%S)} # 14 digits
 
@@ -265,7 +265,9 @@ done <"$tmp/after_any"
 said=$(field generation "$tmp/said")
 is_number "$said" || refuse "far generation" "statement is of generation $said"
 [ "$said" -ge "$generation" ] || refuse "old generation" "statement is of generation $said, after $generation"
-[ "$generation" -eq 0 ] || [ "$said" -le $((generation + max_jump)) ] ||
+most=$((generation + max_jump))
+[ "$generation" -gt 0 ] || most=$max_first
+[ "$said" -le "$most" ] ||
 	refuse "far generation" "statement is of generation $said, too far from $generation"
 sed -n 's/^item //p' "$tmp/said" >"$tmp/items"
 # An item becomes a file: whoever signed must not choose where. Its digest, its size without leading zeros, and two

@@ -120,6 +120,58 @@ func TestReadmeIsTrue(t *testing.T) {
 	}
 }
 
+// The commands of docs/operations.md do what it says, on another folder and port, and with another generation.
+func TestOperationsIsTrue(t *testing.T) {
+	work := t.TempDir()
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(work, "data")
+	env := append(os.Environ(), "PRECAST_DATA="+data, "PATH="+filepath.Dir(path)+":"+os.Getenv("PATH"))
+	real := strings.NewReplacer("/var/lib/precast", data, " 11 ", " 1 ", " --addr :8080", "").Replace
+	sh := func(command string) string {
+		t.Helper()
+		cmd := exec.Command("sh", "-euc", real(command+" "))
+		cmd.Dir, cmd.Env = work, env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s\n%v\n%s", command, err, out)
+		}
+		return string(out)
+	}
+	sh("precast seed --size 2KiB && precast build && echo new >scoreboard && precast catalog put scoreboard scoreboard --version 2.0 --attr gamer && precast build")
+	wants := map[string]string{ // of each command, something that it says
+		"cost": "Lambda", "history": "scoreboard/prod 1.0.0 -> 2.0", "diff": "scoreboard/prod 2.0 -> 1.0.0",
+		"rollback": "generation 3 is published, with the content of generation 1, in place of 2: one conditional write",
+	}
+	for _, b := range blocks(t, "../../docs/operations.md") {
+		if b.language != "sh" {
+			continue
+		}
+		for line := range strings.Lines(b.text) {
+			line, _, _ = strings.Cut(strings.TrimSpace(line), "  #")
+			verb := strings.Fields(line)[1]
+			if verb == "serve" {
+				s, err := startServer(path, work, env, strings.Fields(real(line + " "))[2:]...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.cmd.Process.Kill()
+				continue
+			}
+			want, ok := wants[verb]
+			if out := sh(line); !ok || !strings.Contains(out, want) {
+				t.Errorf("%s\nsaid\n%s", line, out)
+			}
+			delete(wants, verb)
+		}
+	}
+	if len(wants) > 0 {
+		t.Errorf("docs/operations.md has no command for %v", wants)
+	}
+}
+
 // Flags and variables in the table of docs/operations.md are those that the command has.
 func TestOperationsTableIsTrue(t *testing.T) {
 	data, err := os.ReadFile("../../docs/operations.md")

@@ -19,8 +19,9 @@ type Schedule struct {
 	Validity time.Duration // from the beginning of the epoch
 }
 
-// DefaultSchedule: every statement is good for six days at least, seven at most. An attacker who holds a device
-// off can do so for that long before the device notices.
+// DefaultSchedule: every statement of the current epoch is good for six days at least, seven at most; one of the epoch
+// before or after, which Make signs too, for five and eight. An attacker who holds a device off can do so for that
+// long before the device notices.
 func DefaultSchedule() Schedule {
 	return Schedule{Period: 24 * time.Hour, Validity: 7 * 24 * time.Hour}
 }

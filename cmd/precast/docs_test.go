@@ -120,6 +120,43 @@ func TestReadmeIsTrue(t *testing.T) {
 	}
 }
 
+// The commands of docs/rollouts.md print what it says.
+func TestRolloutsIsTrue(t *testing.T) {
+	work := t.TempDir()
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"1.0", "2.0", "3.0"} {
+		if err := os.WriteFile(filepath.Join(work, "os-"+version+".img"), []byte(version), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ran := 0
+	for _, b := range blocks(t, "../../docs/rollouts.md") {
+		if b.language != "console" {
+			continue
+		}
+		for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
+			command, want, _ := strings.Cut(step, "\n")
+			cmd := exec.Command("sh", "-euc", command)
+			cmd.Dir, cmd.Env = work, append(os.Environ(), "PRECAST_DATA="+filepath.Join(work, "data"), "PATH="+filepath.Dir(path)+":"+os.Getenv("PATH"))
+			got, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("%s: %v", command, err)
+			}
+			pattern := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(want)), `\.\.\.`, `(?s:.*?)`)
+			if !regexp.MustCompile(`^\s*` + pattern + `\s*$`).MatchString(string(got)) {
+				t.Errorf("%s\nprinted\n%s\ndocs/rollouts.md says\n%s", command, got, want)
+			}
+			ran++
+		}
+	}
+	if ran < 7 {
+		t.Fatalf("only %d commands were found in docs/rollouts.md", ran)
+	}
+}
+
 // The commands of docs/operations.md do what it says, on another folder and port, and with another generation.
 func TestOperationsIsTrue(t *testing.T) {
 	work := t.TempDir()

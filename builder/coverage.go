@@ -74,6 +74,9 @@ func bundleBytes(set edge.Set, held edge.Mask) int64 {
 func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	c := &coverer{params: ix.Params, byPositions: make(map[string]int)}
 	dims := edge.DimensionsOf(ix)
+	for _, old := range earlier {
+		c.earlier = append(c.earlier, edge.DimensionsOf(old))
+	}
 	c.out.Combinations = dims.Count()
 	dims.Each(func(named int, s edge.Selection) bool {
 		devices, all := dims.Devices(s)
@@ -89,7 +92,7 @@ func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 			} else {
 				c.out.Variants++
 			}
-			c.device(ix, earlier, named, d)
+			c.device(ix, named, d)
 		}
 		if !all {
 			c.out.LeftOut.Mixed++
@@ -112,6 +115,7 @@ func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 
 type coverer struct {
 	params      index.Params
+	earlier     []edge.Dimensions
 	byPositions map[string]int // positions of a set -> its place in sets
 	sets        []candidate
 	out         Coverage
@@ -122,7 +126,7 @@ type candidate struct {
 	upgrades []edge.Mask
 }
 
-func (c *coverer) device(ix *index.Index, earlier []*index.Index, named int, d edge.Device) {
+func (c *coverer) device(ix *index.Index, named int, d edge.Device) {
 	set, err := edge.Resolve(ix, d)
 	if err != nil {
 		c.out.LeftOut.TooLarge++
@@ -140,14 +144,18 @@ func (c *coverer) device(ix *index.Index, earlier []*index.Index, named int, d e
 		c.sets = append(c.sets, candidate{CoveredSet: CoveredSet{Set: set, ID: set.ID(), Named: named}})
 	}
 	cand := &c.sets[at]
-	for _, old := range earlier {
-		before, err := edge.Resolve(old, d)
-		if err != nil {
-			continue
-		}
-		m := Unchanged(set, before)
-		if !m.Empty() && !m.Full(set.Len()) && !slices.Contains(cand.upgrades, m) {
-			cand.upgrades = append(cand.upgrades, m)
+	for _, old := range c.earlier {
+		// While something was rolled out, devices like this one had this or that.
+		devices, _ := old.Devices(d.Selection)
+		for _, device := range devices {
+			before, err := edge.Resolve(old.Index(), device)
+			if err != nil {
+				continue
+			}
+			m := Unchanged(set, before)
+			if !m.Empty() && !m.Full(set.Len()) && !slices.Contains(cand.upgrades, m) {
+				cand.upgrades = append(cand.upgrades, m)
+			}
 		}
 	}
 }

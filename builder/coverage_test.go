@@ -109,7 +109,7 @@ func TestBudgetsAreKept(t *testing.T) {
 			if n != cover.Bundles || bytes != cover.Bytes {
 				t.Fatalf("says %d bundles and %d bytes, has %d and %d", cover.Bundles, cover.Bytes, n, bytes)
 			}
-			if uint64(n) > params.MaxBundles || uint64(bytes) > params.MaxBytes || uint64(cover.Considered) > params.MaxCombinations {
+			if uint64(n) > params.MaxBundles || uint64(bytes) > params.MaxBytes || uint64(cover.Considered+cover.Variants) > params.MaxCombinations {
 				t.Fatalf("limits not kept: %+v", cover)
 			}
 			left := cover.LeftOut

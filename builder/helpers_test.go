@@ -85,6 +85,10 @@ func (w *world) build(opt builder.PlanOptions) {
 // put releases content.
 func (w *world) put(app, track, version string, content string, attrs ...string) catalog.Item {
 	w.t.Helper()
+	return w.release(itemOf(app, track, version, attrs...), content)
+}
+
+func itemOf(app, track, version string, attrs ...string) catalog.Item {
 	it := catalog.Item{App: app, Track: track, Version: version}
 	for _, a := range attrs {
 		if it.DeviceAttr == nil {
@@ -92,6 +96,12 @@ func (w *world) put(app, track, version string, content string, attrs ...string)
 		}
 		it.DeviceAttr[a] = true
 	}
+	return it
+}
+
+// release releases an item of this content.
+func (w *world) release(it catalog.Item, content string) catalog.Item {
+	w.t.Helper()
 	im := w.importer()
 	res, err := im.Import(context.Background(), []seed.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
 		return nopCloser{strings.NewReader(content)}, nil

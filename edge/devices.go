@@ -33,6 +33,9 @@ func (d Dimensions) Devices(s Selection) (devices []Device, all bool) {
 	return devices, all
 }
 
+// Index is what the dimensions are of.
+func (d Dimensions) Index() *index.Index { return d.table.Index }
+
 // Slot returns a slot that has this cohort among those of a selection, NoSlot for the cohort of nobody.
 func (d Dimensions) Slot(device Device) int {
 	for _, c := range d.cohorts(device.Selection) {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ import (
 	"precast/internal/awsstore"
 	"precast/internal/awsstore/standin"
 	"precast/internal/cdn"
+	"precast/internal/lambdas"
 )
 
 // front is what the tests take for AWS: the stand-in, but for viewers' requests, which go to a rig that is
@@ -307,7 +309,8 @@ func function(a *cftypes.FunctionAssociations, event cftypes.EventType) string {
 	return ""
 }
 
-// declare makes the rig's distribution the applied one. Only the origins' addresses stay the rig's.
+// declare makes the rig's distribution the applied one, and fails if that is another than the rig's own, which all
+// other tests take for it. Only the origins' addresses stay the rig's.
 func declare(ctx context.Context, cf *cloudfront.Client, c *cftypes.DistributionConfig, d *rig.Distribution) error {
 	s3, composer := d.Behaviors[0].Primary, d.Behaviors[0].Secondary
 	overrides := d.Behaviors[0].Override // of the response headers policy, which is checked in terraform/tests
@@ -318,6 +321,7 @@ func declare(ctx context.Context, cf *cloudfront.Client, c *cftypes.Distribution
 			origins[aws.ToString(o.Id)] = composer
 		}
 	}
+	own := *d
 	d.Behaviors, d.Errors = nil, make(map[int]time.Duration)
 	add := func(pattern, target, policy string, functions *cftypes.FunctionAssociations, lambdas *cftypes.LambdaFunctionAssociations) error {
 		b := rig.Behavior{Pattern: pattern, Primary: origins[target], Override: overrides,
@@ -360,7 +364,88 @@ func declare(ctx context.Context, cf *cloudfront.Client, c *cftypes.Distribution
 	for _, e := range c.CustomErrorResponses.Items {
 		d.Errors[int(aws.ToInt32(e.ErrorCode))] = time.Duration(aws.ToInt64(e.ErrorCachingMinTTL)) * time.Second
 	}
+	different := differences(own, *d)
+	for _, o := range c.Origins.Items {
+		if o.CustomOriginConfig == nil {
+			continue
+		}
+		if t := time.Duration(aws.ToInt32(o.CustomOriginConfig.OriginReadTimeout)) * time.Second; t != composer.ReadTimeout || t <= lambdas.FirstByte {
+			different = append(different, fmt.Sprintf("the composer is waited for for %s, in the rig for %s, and it may take %s to begin", t, composer.ReadTimeout, lambdas.FirstByte))
+		}
+	}
+	if len(different) > 0 {
+		return fmt.Errorf("the distribution is not the one of rig.Precast: %s", strings.Join(different, "; "))
+	}
 	return nil
+}
+
+// differences tells what is not the same in two distributions: behaviors, policies, times of errors.
+func differences(a, b rig.Distribution) (all []string) {
+	sorted := func(behaviors []rig.Behavior) []rig.Behavior {
+		behaviors = slices.Clone(behaviors)
+		for i := range behaviors {
+			b := &behaviors[i]
+			b.Cache.Headers, b.Cache.Listed, b.FailoverOn = slices.Sorted(slices.Values(b.Cache.Headers)), slices.Sorted(slices.Values(b.Cache.Listed)), slices.Sorted(slices.Values(b.FailoverOn))
+		}
+		return behaviors
+	}
+	one, two := sorted(a.Behaviors), sorted(b.Behaviors)
+	for i := range max(len(one), len(two)) {
+		if i >= len(one) || i >= len(two) {
+			all = append(all, fmt.Sprintf("%d and %d behaviors", len(one), len(two)))
+			break
+		}
+		if !reflect.DeepEqual(one[i], two[i]) {
+			all = append(all, fmt.Sprintf("behavior %+v and %+v", one[i], two[i]))
+		}
+	}
+	ttl := func(d rig.Distribution, status int) time.Duration {
+		if t, ok := d.Errors[status]; ok {
+			return t
+		}
+		return rig.ErrorTTL
+	}
+	for status := 400; status < 600; status++ {
+		if ttl(a, status) != ttl(b, status) {
+			all = append(all, fmt.Sprintf("%d is kept for %s and %s", status, ttl(a, status), ttl(b, status)))
+		}
+	}
+	return all
+}
+
+func TestDifferencesOfDistributions(t *testing.T) {
+	own := func() rig.Distribution {
+		return rig.Precast(&rig.Origin{Name: "s3"}, &rig.Origin{Name: "composer"}, nil)
+	}
+	for name, change := range map[string]func(d *rig.Distribution){
+		"a header more in the key": func(d *rig.Distribution) {
+			d.Behaviors[0].Cache.Headers = append(d.Behaviors[0].Cache.Headers, "Accept")
+		},
+		"queries":                  func(d *rig.Distribution) { d.Behaviors[1].Cache.Queries = rig.AllQueries },
+		"a maximum TTL":            func(d *rig.Distribution) { d.Behaviors[0].Cache.Max++ },
+		"no Function":              func(d *rig.Distribution) { d.Behaviors[1].Function = false },
+		"no response Function":     func(d *rig.Distribution) { d.Behaviors[0].ResponseFunction = false },
+		"no handler":               func(d *rig.Distribution) { d.Behaviors[0].OriginRequest = false },
+		"no failover":              func(d *rig.Distribution) { d.Behaviors[0].Secondary = nil },
+		"other failover":           func(d *rig.Distribution) { d.Behaviors[0].FailoverOn = d.Behaviors[0].FailoverOn[1:] },
+		"a pattern":                func(d *rig.Distribution) { d.Behaviors[0].Pattern = "/packages" },
+		"a behavior less":          func(d *rig.Distribution) { d.Behaviors = d.Behaviors[:2] },
+		"an error kept for longer": func(d *rig.Distribution) { d.Errors[503] = rig.ErrorTTL },
+		"a 404 kept for longer":    func(d *rig.Distribution) { d.Errors[404] = time.Minute },
+	} {
+		d := own()
+		change(&d)
+		if all := differences(own(), d); len(all) != 1 {
+			t.Errorf("%s: %q", name, all)
+		}
+	}
+	d := own()
+	d.Errors[404] = rig.ErrorTTL
+	slices.Reverse(d.Behaviors[0].Cache.Headers)
+	slices.Reverse(d.Behaviors[0].FailoverOn)
+	if all := differences(own(), d); len(all) != 0 {
+		t.Errorf("the same, spelled otherwise: %q", all)
+	}
 }
 
 func cachePolicy(c *cftypes.CachePolicyConfig) rig.CachePolicy {

@@ -1,5 +1,5 @@
 // Command pack builds the edge: dist/edge.zip for Lambda@Edge, dist/function.js and dist/response.js for
-// the viewer functions, without comments and white space. The same sources and settings give the same bytes.
+// the viewer functions, all JavaScript without comments and white space. The same sources and settings give the same bytes.
 //
 //	go run ./edge/cmd/pack -out dist
 //	go run ./edge/cmd/pack -out dist -bucket fleet-objects -region eu-central-1
@@ -80,6 +80,9 @@ func pack(ctx context.Context, c config, tags, out string) error {
 		data, err := os.ReadFile(filepath.Join("edge", "shim", name))
 		if err != nil {
 			return fmt.Errorf("read the shim (run this at the top of the repository): %w", err)
+		}
+		if data, err = shrink.Module(name, data); err != nil {
+			return err
 		}
 		files = append(files, lambdazip.File{Name: name, Mode: 0o644, Data: data})
 	}

@@ -1,4 +1,4 @@
-// Package shrink takes comments and white space out of the viewer functions: CloudFront counts both.
+// Package shrink takes comments and white space out of what runs at the edge: CloudFront counts both.
 package shrink
 
 import (
@@ -11,18 +11,23 @@ import (
 // CloudFront Functions knows no more than it documents; literals may be spelled otherwise (8e3, void 0). The same
 // source gives the same bytes.
 func JavaScript(name string, source []byte) ([]byte, error) {
-	result := api.Transform(string(source), api.TransformOptions{
-		Sourcefile:       name,
-		Loader:           api.LoaderJS,
-		Target:           api.ES2017, // async functions; nothing in the sources is later
-		MinifyWhitespace: true,
-		LegalComments:    api.LegalCommentsNone,
-		TreeShaking:      api.TreeShakingFalse,
-		Sourcemap:        api.SourceMapNone,
-		LogLevel:         api.LogLevelSilent,
+	return transform(name, source, api.TransformOptions{
+		Target: api.ES2017, // async functions; nothing in the sources is later
 		// {x: x} would become {x}.
 		Supported: map[string]bool{"object-extensions": false},
 	})
+}
+
+// Module does the same to a module for Node.
+func Module(name string, source []byte) ([]byte, error) {
+	return transform(name, source, api.TransformOptions{Target: api.ESNext})
+}
+
+func transform(name string, source []byte, opt api.TransformOptions) ([]byte, error) {
+	opt.Sourcefile, opt.Loader = name, api.LoaderJS
+	opt.MinifyWhitespace, opt.LegalComments = true, api.LegalCommentsNone
+	opt.TreeShaking, opt.Sourcemap, opt.LogLevel = api.TreeShakingFalse, api.SourceMapNone, api.LogLevelSilent
+	result := api.Transform(string(source), opt)
 	for _, m := range append(result.Errors, result.Warnings...) {
 		return nil, fmt.Errorf("shrink %s: %s", name, m.Text)
 	}

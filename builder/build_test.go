@@ -237,7 +237,7 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 				}
 				attrs := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"x", "Y"}), 0, 2, rapid.ID[string]).Draw(rt, "attrs")
 				content := contents.Draw(rt, "content")
-				w.release(staging(rt, itemOf(app, track, fmt.Sprintf("%d%s%x", step, track, content), attrs...)), content)
+				w.release(w.staging(rt, itemOf(app, track, fmt.Sprintf("%d%s%x", step, track, content), attrs...)), content)
 			}
 			w.build(builder.PlanOptions{})
 		}

@@ -16,8 +16,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// staging rolls a release out, some of the time, or makes what is replaced its floor.
-func staging(t *rapid.T, it catalog.Item) catalog.Item {
+// staging rolls a release out, some of the time, or gives it a floor.
+func (w *world) staging(t *rapid.T, it catalog.Item) catalog.Item {
 	if rapid.IntRange(0, 2).Draw(t, "rollout") == 0 {
 		it.Rollout = &catalog.Rollout{Percent: rapid.SampledFrom([]float64{0, 0.01, 10, 50, 99.99}).Draw(t, "percent"), Salt: rapid.SampledFrom([]string{"", "spring", "winter"}).Draw(t, "salt")}
 	}
@@ -25,8 +25,13 @@ func staging(t *rapid.T, it catalog.Item) catalog.Item {
 	case 0:
 		it.Floors = []catalog.Item{}
 	case 1:
-		md, sha := sums("floor of " + it.App)
-		it.Floors = []catalog.Item{{Version: "floor", URL: catalog.StoreURL(sha, it.App, "floor"), MD5: md, SHA256: sha, Size: int64(len("floor of " + it.App))}}
+		content := "floor of " + it.App
+		md, sha := sums(content)
+		body := builder.Body{Reader: strings.NewReader(content), Size: int64(len(content))}
+		if _, err := w.base.Objects.Put(context.Background(), layout.BinaryKey(sha, it.App, "floor"), body, builder.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		it.Floors = []catalog.Item{{Version: "floor", URL: catalog.StoreURL(sha, it.App, "floor"), MD5: md, SHA256: sha, Size: int64(len(content))}}
 	}
 	return it
 }

@@ -136,10 +136,14 @@ func newSite(t testing.TB, opt builder.Options, change ...func(*rig.Options)) *s
 	}
 	s.Rig = start(t, options)
 	// What the builder's function does after a publish; the waiting is the rig's clock's.
-	s.opt.Observer = &cdn.Invalidator{Client: invalidations{s.Rig}, Log: quiet(), Wait: func(_ context.Context, d time.Duration) error {
-		s.Advance(d)
-		return nil
-	}}
+	s.opt.Observer = &cdn.CDN{
+		Rollouts: &cdn.Rollouts{Client: s.Store, Store: s.Store.ARN(), Objects: store.Objects(), Log: quiet(), Now: time.Now,
+			Table: func(ix *index.Index) []string { return edge.TableOf(ix).Values() }},
+		Invalidator: &cdn.Invalidator{Client: invalidations{s.Rig}, Log: quiet(), Wait: func(_ context.Context, d time.Duration) error {
+			s.Advance(d)
+			return nil
+		}},
+	}
 	return s
 }
 
@@ -170,12 +174,17 @@ func (s *site) build() {
 // release puts a new version of the gamers' scoreboard into the catalog, and builds.
 func (s *site) release(version string) {
 	s.t.Helper()
-	it := catalog.Item{App: "scoreboard", Track: "prod", Version: version, DeviceAttr: map[string]bool{"gamer": true}}
+	s.put(catalog.Item{App: "scoreboard", Track: "prod", Version: version, DeviceAttr: map[string]bool{"gamer": true}})
+	s.build()
+}
+
+// put puts a release into the catalog.
+func (s *site) put(it catalog.Item) {
+	s.t.Helper()
 	open := func() (io.ReadSeekCloser, error) { return noClose{seed.Content(1, it, itemSize)}, nil }
 	if _, err := s.importer().Import(s.t.Context(), []seed.Release{{Item: it, Open: open}}, false); err != nil {
 		s.t.Fatal(err)
 	}
-	s.build()
 }
 
 type noClose struct{ io.ReadSeeker }

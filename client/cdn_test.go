@@ -63,7 +63,7 @@ func TestThroughTheCDN(t *testing.T) {
 		wantFiles(t, d, released(1))
 	}
 	// Every spelling of a selection is one statement in the cache, and so is every slot while nothing is rolled out.
-	// (What is held may tell which floors have been passed.)
+	// (Devices tell what they hold only where there are floors.)
 	hit := func(path string, header ...string) string {
 		t.Helper()
 		req, _ := http.NewRequest(http.MethodGet, cdn.URL+path, nil)

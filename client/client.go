@@ -278,6 +278,7 @@ func (c *Client) takeIntoUse(ctx context.Context, st *state, said *statement.Sig
 	}
 	st.Generation, st.SignedBy, st.Contents = said.Generation, said.Key, contents(said)
 	st.Installed, st.Unless = digests(said.Items), said.Claims.Unless
+	st.Floors = len(said.Claims.Unless)+len(said.Claims.After) > 0
 	if err := c.save(st); err != nil {
 		return Result{}, err
 	}
@@ -415,9 +416,23 @@ func (c *Client) fetchKeyring(ctx context.Context, key string) (*keyring.Keyring
 	return k, nil
 }
 
-// statement asks for the statement of the device's selection, and checks all that can be checked of it.
+// statement asks for the statement of the device's selection, and checks all that can be checked of it. What the device
+// holds matters only where there are floors: without it, all devices ask for one statement.
 func (c *Client) statement(ctx context.Context, st *state) (*statement.Signed, error) {
-	data, err := c.get(ctx, "/package", c.query(st)+"&payloadType=statement", statement.MaxBytes, c.held(st))
+	held := c.held(st)
+	if st.Floors {
+		return c.statementHolding(ctx, st, held)
+	}
+	said, err := c.statementHolding(ctx, st, nil)
+	if refused := (*Refusal)(nil); errors.As(err, &refused) && refused.Check == OtherStep && len(held) > 0 {
+		return c.statementHolding(ctx, st, held)
+	}
+	return said, err
+}
+
+// statementHolding asks for a statement as a device that says that it holds files of these digests.
+func (c *Client) statementHolding(ctx context.Context, st *state, held []string) (*statement.Signed, error) {
+	data, err := c.get(ctx, "/package", c.query(st)+"&payloadType=statement", statement.MaxBytes, held)
 	if err != nil {
 		return nil, fmt.Errorf("get statement: %w", err)
 	}

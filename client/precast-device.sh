@@ -214,20 +214,6 @@ expires=$(field expires "$dir/keyring" | digits)
 [ "$expires" -gt "$now" ] || refuse "expired keyring" "it has expired at $(field expires "$dir/keyring")"
 
 # --- statement
-held=$(sed -n '1,64p' "$tmp/held" | tr '\n' ',')
-get "$tmp/statement" "$max_statement" "/package?$query&payloadType=statement" ${held:+-H} ${held:+"If-None-Match: ${held%,}"}
-[ "$(sed -n 1p "$tmp/statement")" = "precast statement 1" ] && is_text "$tmp/statement" || refuse "malformed" "the answer is not a statement"
-value=$(sed -n '$s/^signature //p' "$tmp/statement")
-sed '$d' "$tmp/statement" >"$tmp/said"
-key=$(field key "$tmp/said")
-case $key in '' | *[!0-9a-f]*) refuse "malformed" "statement names no key" ;; esac
-! grep -qx "revoked $key" "$dir/keyring" || refuse "revoked key" "statement is signed by $key, which has been revoked"
-public=$(sed -n "s/^signing $key //p" "$dir/keyring")
-[ -n "$public" ] || refuse "unknown key" "statement is signed by $key, which is not in the keyring"
-verified "$tmp/said" "$value" "$public" || refuse "wrong signature" "statement is not what $key has signed"
-[ "$(field selection "$tmp/said")" = "$selection" ] ||
-	refuse "other selection" "statement is for $(field selection "$tmp/said"), not for $selection"
-[ "$(field expires "$tmp/said" | digits)" -gt "$now" ] || refuse "expired statement" "it has expired at $(field expires "$tmp/said")"
 # place SALT: of the device's slot, as edge.Place.
 place() {
 	sum=$(printf 'precast rollout 1 %s' "$1" | sha256sum)
@@ -240,28 +226,54 @@ place() {
 	esac
 	printf '%s\n' $(((factor * slot + 0x$(printf '%s' "$sum" | cut -c 11-18) % 10000) % 10000))
 }
-# Whether the statement is for devices such as this one.
-! grep -E '^(rollout|unless|after) ' "$tmp/said" |
-	grep -Eqv '^(rollout [a-z0-9_-]{1,32} (0|[1-9][0-9]{0,3}) (in|out)|unless [0-9a-f]{64}|after [0-9a-f]{64}( [0-9a-f]{64})*)$' ||
-	refuse "malformed" "statement does not say clearly which devices it is for"
-field rollout "$tmp/said" >"$tmp/rollouts"
-while read -r salt places verdict; do
-	side=out
-	[ -z "$slot" ] || [ "$(place "$salt")" -ge "$places" ] || side=in
-	[ "$verdict" = $side ] || refuse "other rollout" "statement is for devices on the other side of the rollout $salt to $places of 10000"
-done <"$tmp/rollouts"
-field unless "$tmp/said" >"$tmp/unless"
-while read -r sum; do
-	! grep -qx "$sum" "$tmp/held" || refuse "other step" "statement is for devices without $sum"
-done <"$tmp/unless"
-field after "$tmp/said" >"$tmp/after_any"
-while read -r sums; do
-	passed=''
-	for sum in $sums; do
-		! grep -qx "$sum" "$tmp/held" || passed=1
-	done
-	[ -n "$passed" ] || refuse "other step" "statement is for devices that have passed a floor, such as ${sums%% *}"
-done <"$tmp/after_any"
+
+# ask_statement HELD: sets step to what is wrong with it, if it is for devices before or after another floor.
+ask_statement() {
+	get "$tmp/statement" "$max_statement" "/package?$query&payloadType=statement" ${1:+-H} ${1:+"If-None-Match: $1"}
+	[ "$(sed -n 1p "$tmp/statement")" = "precast statement 1" ] && is_text "$tmp/statement" || refuse "malformed" "the answer is not a statement"
+	value=$(sed -n '$s/^signature //p' "$tmp/statement")
+	sed '$d' "$tmp/statement" >"$tmp/said"
+	key=$(field key "$tmp/said")
+	case $key in '' | *[!0-9a-f]*) refuse "malformed" "statement names no key" ;; esac
+	! grep -qx "revoked $key" "$dir/keyring" || refuse "revoked key" "statement is signed by $key, which has been revoked"
+	public=$(sed -n "s/^signing $key //p" "$dir/keyring")
+	[ -n "$public" ] || refuse "unknown key" "statement is signed by $key, which is not in the keyring"
+	verified "$tmp/said" "$value" "$public" || refuse "wrong signature" "statement is not what $key has signed"
+	[ "$(field selection "$tmp/said")" = "$selection" ] ||
+		refuse "other selection" "statement is for $(field selection "$tmp/said"), not for $selection"
+	[ "$(field expires "$tmp/said" | digits)" -gt "$now" ] || refuse "expired statement" "it has expired at $(field expires "$tmp/said")"
+	! grep -E '^(rollout|unless|after) ' "$tmp/said" |
+		grep -Eqv '^(rollout [a-z0-9_-]{1,32} (0|[1-9][0-9]{0,3}) (in|out)|unless [0-9a-f]{64}|after [0-9a-f]{64}( [0-9a-f]{64})*)$' ||
+		refuse "malformed" "statement does not say clearly which devices it is for"
+	field rollout "$tmp/said" >"$tmp/rollouts"
+	while read -r salt places verdict; do
+		side=out
+		[ -z "$slot" ] || [ "$(place "$salt")" -ge "$places" ] || side=in
+		[ "$verdict" = $side ] || refuse "other rollout" "statement is for devices on the other side of the rollout $salt to $places of 10000"
+	done <"$tmp/rollouts"
+	step=''
+	field unless "$tmp/said" >"$tmp/unless"
+	while read -r sum; do
+		! grep -qx "$sum" "$tmp/held" || step="devices without $sum"
+	done <"$tmp/unless"
+	field after "$tmp/said" >"$tmp/after_any"
+	while read -r sums; do
+		passed=''
+		for sum in $sums; do
+			! grep -qx "$sum" "$tmp/held" || passed=1
+		done
+		[ -n "$passed" ] || step="devices that have passed a floor, such as ${sums%% *}"
+	done <"$tmp/after_any"
+}
+# What the device holds matters only where there are floors: without it, all devices ask for one statement.
+held=$(sed -n '1,64p' "$tmp/held" | tr '\n' ',')
+if [ -s "$dir/state" ] && grep -qx 'floors yes' "$dir/state"; then
+	ask_statement "${held%,}"
+else
+	ask_statement ''
+	[ -z "$step" ] || [ -z "$held" ] || ask_statement "${held%,}"
+fi
+[ -z "$step" ] || refuse "other step" "statement is for $step"
 said=$(field generation "$tmp/said")
 is_number "$said" || refuse "far generation" "statement is of generation $said"
 [ "$said" -ge "$generation" ] || refuse "old generation" "statement is of generation $said, after $generation"
@@ -420,6 +432,7 @@ fi
 	printf 'selection %s\ngeneration %s\nsigned-by %s\nset set-%s\n' "$selection" "$said" "$key" "$contents"
 	sed 's/^\([^ ]*\) .*/has \1/' "$tmp/items"
 	sed 's/^/unless /' "$tmp/unless"
+	[ ! -s "$tmp/unless" ] && [ ! -s "$tmp/after_any" ] || printf 'floors yes\n'
 } >"$tmp/state"
 sync
 mv "$tmp/state" "$dir/state"

@@ -31,6 +31,8 @@ type state struct {
 	// after the floors that are in it.
 	Installed []string `json:"installed,omitempty"`
 	Unless    []string `json:"unless,omitempty"`
+	// Floors: there were some in that statement. The next one is asked for with what is held.
+	Floors bool `json:"floors,omitempty"`
 	// Slot is the one that was drawn; nil: none yet.
 	Slot *int `json:"slot,omitempty"`
 

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -44,6 +45,17 @@ func sample() statement.Statement {
 	}
 }
 
+// staged is the sample for some of the devices.
+func staged() statement.Statement {
+	s := sample()
+	s.Claims = edge.Claims{
+		Rollouts: []edge.Claim{{Share: edge.Share{Salt: "spring", Places: 500}, In: true}, {Share: edge.Share{Salt: "spring", Places: 2500}, In: true}, {Share: edge.Share{Salt: "winter", Places: 0}}},
+		Unless:   []string{strings.Repeat("a", 64), strings.Repeat("b", 64)},
+		After:    [][]string{{strings.Repeat("c", 64)}, {strings.Repeat("c", 64), strings.Repeat("d", 64)}},
+	}
+	return s
+}
+
 func sign(t testing.TB, s statement.Statement) []byte {
 	t.Helper()
 	data, err := statement.Sign(context.Background(), s, key(1))
@@ -55,19 +67,59 @@ func sign(t testing.TB, s statement.Statement) []byte {
 
 // The format is in devices: it changes only together with its first line.
 func TestGolden(t *testing.T) {
-	const name = "testdata/statement"
-	data := sign(t, sample())
-	if *update {
-		if err := os.WriteFile(name, data, 0o644); err != nil {
+	for name, s := range map[string]statement.Statement{"testdata/statement": sample(), "testdata/staged": staged()} {
+		data := sign(t, s)
+		if *update {
+			if err := os.WriteFile(name, data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(name)
+		if err != nil {
 			t.Fatal(err)
 		}
+		if !bytes.Equal(data, want) {
+			t.Errorf("got\n%s\nwant\n%s", data, want)
+		}
 	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// A statement is true of the devices that it is for, and of no others.
+func TestTrue(t *testing.T) {
+	slot := func(from, to int) int { // with a place between those in spring
+		for slot := range index.Slots {
+			if p := edge.Place("spring", slot); from <= p && p < to {
+				return slot
+			}
+		}
+		t.Fatal("no slot")
+		return 0
 	}
-	if !bytes.Equal(data, want) {
-		t.Errorf("got\n%s\nwant\n%s", data, want)
+	s := staged()
+	c, d := strings.Repeat("c", 64), strings.Repeat("d", 64)
+	for name, x := range map[string]struct {
+		slot int
+		held []string
+		want error
+	}{
+		"in both shares, after both floors": {slot(0, 500), []string{c}, nil},
+		"holding more":                      {slot(0, 500), []string{sum, d, c}, nil},
+		"in the larger share only":          {slot(500, 2500), []string{c}, statement.ErrOtherRollout},
+		"in no share":                       {slot(2500, 10000), []string{c}, statement.ErrOtherRollout},
+		"without a slot":                    {edge.NoSlot, []string{c}, statement.ErrOtherRollout},
+		"before a floor":                    {slot(0, 500), []string{d}, statement.ErrOtherStep},
+		"holding nothing":                   {slot(0, 500), nil, statement.ErrOtherStep},
+		"past the floor that it is":         {slot(0, 500), []string{c, strings.Repeat("b", 64)}, statement.ErrOtherStep},
+	} {
+		if err := s.True(x.slot, x.held); !errors.Is(err, x.want) || (err == nil) != (x.want == nil) {
+			t.Errorf("%s: %v, want %v", name, err, x.want)
+		}
+	}
+	for _, slot := range []int{edge.NoSlot, 0, 9999} {
+		whole := sample()
+		if err := whole.True(slot, nil); err != nil {
+			t.Errorf("what is for all is not for slot %d: %v", slot, err)
+		}
 	}
 }
 
@@ -80,6 +132,9 @@ func TestComesBack(t *testing.T) {
 		s.Items = rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) statement.Item {
 			return statement.Item{rapid.StringMatching(`[0-9a-f]{64}`).Draw(t, "sha256"), rapid.Int64Range(0, 1<<50).Draw(t, "size"), name.Draw(t, "app"), name.Draw(t, "version")}
 		}), 1, 20, statement.Item.FileName).Draw(rt, "items")
+		if rapid.Bool().Draw(rt, "for some") {
+			s.Claims = staged().Claims
+		}
 		data, err := statement.Sign(context.Background(), s, key(1))
 		if err != nil {
 			rt.Fatal(err)
@@ -88,7 +143,7 @@ func TestComesBack(t *testing.T) {
 		if err != nil {
 			rt.Fatalf("%v\n%s", err, data)
 		}
-		if back.Generation != s.Generation || back.Selection != s.Selection || back.Set != s.Set || !back.Expires.Equal(s.Expires) || !slices.Equal(back.Items, s.Items) {
+		if back.Generation != s.Generation || back.Selection != s.Selection || back.Set != s.Set || !back.Expires.Equal(s.Expires) || !slices.Equal(back.Items, s.Items) || !reflect.DeepEqual(back.Claims, s.Claims) {
 			rt.Fatalf("%+v comes back as %+v", s, back.Statement)
 		}
 		if err := back.Verify(key(1).Public()); err != nil {
@@ -166,6 +221,23 @@ func TestMalformed(t *testing.T) {
 	change(" os_armv8 1.1.0", " gr%C3%B6%C3%9Fe%2050%25 1.0%2Bb%205")
 	change("%C3%B6", "%c3%b6")
 	change("\nkey ", "\nkey x")
+	good = string(sign(t, staged()))
+	change("rollout spring 500 in", "rollout spring 500 maybe")
+	change("rollout spring 500 in", "rollout spring 0500 in")
+	change("rollout spring 500 in", "rollout spring 3000 in")
+	change("rollout spring 500 in", "rollout spring 10000 in")
+	change("rollout spring 500 in", "rollout Spring 500 in")
+	change("rollout spring 500 in", "rollout winter 500 in")
+	change("rollout spring 500 in", "rollout spring 500 in ")
+	change("rollout spring 500 in", "rollout spring")
+	change("unless aaaa", "unless bbbb")
+	change("unless aaaa", "unless AAAA")
+	change("unless a", "unless ")
+	change("after cccc", "after dddd")
+	change("after c", "after  c")
+	change("after c", "after ")
+	change("rollout winter 0 out\nunless", "unless "+strings.Repeat("0", 64)+"\nrollout winter 0 out\nunless")
+	good = string(sign(t, sample()))
 	bad = append(bad, "", good+"\n", good+"x\n", good[:len(good)-1], strings.ReplaceAll(good, "\n", "\r\n"), good+strings.Repeat(" ", statement.MaxBytes))
 	for _, data := range bad {
 		if _, err := statement.Parse([]byte(data)); !errors.Is(err, statement.ErrFormat) {
@@ -185,6 +257,9 @@ func TestSignRefuses(t *testing.T) {
 		"too many items":     func(s *statement.Statement) { s.Items = make([]statement.Item, edge.MaxSet+1) },
 		"sizes that overrun": func(s *statement.Statement) { s.Items[0].Size, s.Items[1].Size = 1<<62, 1<<62 },
 		"no expiry":          func(s *statement.Statement) { s.Expires = time.Time{} },
+		"unsorted rollouts":  func(s *statement.Statement) { s.Claims.Rollouts = []edge.Claim{{Share: edge.Share{Salt: "b"}}, {Share: edge.Share{Salt: "a"}}} },
+		"a digest of none":   func(s *statement.Statement) { s.Claims.Unless = []string{"x"} },
+		"after nothing":      func(s *statement.Statement) { s.Claims.After = [][]string{{}} },
 		"no canonical query": func(s *statement.Statement) { s.Selection = "cpuArch=x" },
 	} {
 		s := sample()

@@ -230,7 +230,7 @@ func TestMalformed(t *testing.T) {
 	change("rollout spring 500 in", "rollout winter 500 in")
 	change("rollout spring 500 in", "rollout spring 500 in ")
 	change("rollout spring 500 in", "rollout spring")
-	change("unless aaaa", "unless bbbb")
+	change("unless aaaa", "unless cccc")
 	change("unless aaaa", "unless AAAA")
 	change("unless a", "unless ")
 	change("after cccc", "after dddd")
@@ -257,7 +257,9 @@ func TestSignRefuses(t *testing.T) {
 		"too many items":     func(s *statement.Statement) { s.Items = make([]statement.Item, edge.MaxSet+1) },
 		"sizes that overrun": func(s *statement.Statement) { s.Items[0].Size, s.Items[1].Size = 1<<62, 1<<62 },
 		"no expiry":          func(s *statement.Statement) { s.Expires = time.Time{} },
-		"unsorted rollouts":  func(s *statement.Statement) { s.Claims.Rollouts = []edge.Claim{{Share: edge.Share{Salt: "b"}}, {Share: edge.Share{Salt: "a"}}} },
+		"unsorted rollouts": func(s *statement.Statement) {
+			s.Claims.Rollouts = []edge.Claim{{Share: edge.Share{Salt: "b"}}, {Share: edge.Share{Salt: "a"}}}
+		},
 		"a digest of none":   func(s *statement.Statement) { s.Claims.Unless = []string{"x"} },
 		"after nothing":      func(s *statement.Statement) { s.Claims.After = [][]string{{}} },
 		"no canonical query": func(s *statement.Statement) { s.Selection = "cpuArch=x" },

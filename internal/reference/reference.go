@@ -3,8 +3,12 @@
 package reference
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"precast/internal/catalog"
@@ -27,39 +31,42 @@ func Answer(items []catalog.Item, params [][2]string, held map[string]bool) (int
 	if p, ok := first["payloadtype"]; ok && p != "fullpayload" && p != "metadataonly" {
 		return 400, nil
 	}
-	matches := func(it catalog.Item) bool {
-		app, track := strings.ToLower(it.App), strings.ToLower(it.Track)
-		os, ok := first["os"]
-		if !ok {
-			os = "prod"
+	slot := -1
+	if text, ok := first["slot"]; ok {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n > 9999 {
+			return 400, nil
 		}
-		if app == "os_"+arch && track == os {
-			return true
-		}
-		for k, v := range first {
-			if v != track || k == "cpuarch" || k == "os" || k == "payloadtype" {
-				continue
-			}
-			if attr, ok := strings.CutPrefix(k, "attr"); ok {
-				for name, on := range it.DeviceAttr {
-					if on && strings.ToLower(name) == attr {
-						return true
-					}
-				}
-			} else if k == app {
-				return true
-			}
-		}
-		return false
+		slot = n
+	}
+	os, ok := first["os"]
+	if !ok {
+		os = "prod"
 	}
 	found := false
 	brought := make(map[string]bool)
 	for _, it := range items {
-		if matches(it) {
-			found = true
-			if !held[it.MD5] && !held[it.SHA256] {
-				brought[it.App+"_"+it.Version] = true
+		app, track := strings.ToLower(it.App), strings.ToLower(it.Track)
+		byName := app == "os_"+arch && track == os
+		byAttr := make(map[string]bool)
+		for k, v := range first {
+			if v != track || k == "cpuarch" || k == "os" || k == "payloadtype" || k == "slot" {
+				continue
 			}
+			if attr, ok := strings.CutPrefix(k, "attr"); ok {
+				byAttr[attr] = true
+			} else if k == app {
+				byName = true
+			}
+		}
+		release := forSlot(it, slot)
+		if release == nil || !byName && !has(release, byAttr) {
+			continue
+		}
+		step := next(it, release, held)
+		found = true
+		if !held[step.MD5] && !held[step.SHA256] {
+			brought[it.App+"_"+step.Version] = true
 		}
 	}
 	switch {
@@ -69,4 +76,62 @@ func Answer(items []catalog.Item, params [][2]string, held map[string]bool) (int
 		return 304, nil
 	}
 	return 200, slices.Sorted(maps.Keys(brought))
+}
+
+// forSlot returns the release of an item that a slot gets, -1 being none; nil if it gets nothing.
+func forSlot(it catalog.Item, slot int) *catalog.Item {
+	for release := &it; release != nil; release = release.Previous {
+		if release.Rollout == nil || release.Rollout.Percent >= 100 {
+			return release
+		}
+		salt := release.Rollout.Salt
+		if salt == "" {
+			sum := sha256.Sum256([]byte(it.App + "\x00" + release.Version))
+			salt = hex.EncodeToString(sum[:8])
+		}
+		if slot >= 0 && float64(place(salt, slot)) < release.Rollout.Percent*100-0.001 {
+			return release
+		}
+	}
+	return nil
+}
+
+// place is that of docs/rollouts.md.
+func place(salt string, slot int) int {
+	sum := sha256.Sum256([]byte("precast rollout 1 " + salt))
+	a := int(binary.BigEndian.Uint32(sum[:]))%1000*10 + []int{1, 3, 7, 9}[sum[4]%4]
+	b := int(binary.BigEndian.Uint32(sum[5:])) % 10000
+	return (a*slot + b) % 10000
+}
+
+func has(release *catalog.Item, attrs map[string]bool) bool {
+	for name, on := range release.DeviceAttr {
+		if on && attrs[strings.ToLower(name)] {
+			return true
+		}
+	}
+	return false
+}
+
+// next returns what a device gets on its way to a release of an item: that, or a floor.
+func next(it catalog.Item, to *catalog.Item, held map[string]bool) catalog.Item {
+	holds := func(r catalog.Item) bool { return held[r.MD5] || held[r.SHA256] }
+	for release := &it; ; release = release.Previous {
+		if holds(*release) {
+			return *to
+		}
+		if release.Version == to.Version {
+			break
+		}
+	}
+	passed := 0
+	for i, floor := range to.Floors {
+		if holds(floor) || slices.ContainsFunc(floor.Passed, holds) {
+			passed = i + 1
+		}
+	}
+	if passed < len(to.Floors) {
+		return to.Floors[passed]
+	}
+	return *to
 }

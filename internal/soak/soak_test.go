@@ -195,13 +195,22 @@ func (s *soak) release(ctx context.Context, r *rand.Rand) {
 		s.mu.Unlock()
 		it := &items[r.IntN(len(items))]
 		var args []string
-		if r.IntN(3) > 0 || len(items) <= 5 || strings.HasPrefix(it.App, "os_") { // another version
-			it.Version = fmt.Sprintf("%d.%d", n, r.IntN(10))
+		var err error
+		if it.Partial() && r.IntN(2) == 0 { // more of the fleet, all of it, or less
+			percent := []float64{1, 50, 99, 100}[r.IntN(4)]
+			*it = it.Clone()
+			it.Rollout.Percent = percent
+			if args = []string{"catalog", "rollout", it.App, fmt.Sprint(percent), "--track", it.Track}; percent == 100 {
+				it.Rollout, it.Previous = nil, nil
+			}
+		} else if r.IntN(3) > 0 || len(items) <= 5 || strings.HasPrefix(it.App, "os_") { // another version
+			old := it.Clone()
+			*it = catalog.Item{App: old.App, Track: old.Track, Version: fmt.Sprintf("%d.%d", n, r.IntN(10)), CPUArch: old.CPUArch, DeviceAttr: old.DeviceAttr}
 			content := make([]byte, 1+r.IntN(40<<10))
 			for k := range content {
 				content[k] = byte(r.Uint32() >> 24)
 			}
-			if err := os.WriteFile(file, content, 0o755); err != nil {
+			if err = os.WriteFile(file, content, 0o755); err != nil {
 				s.t.Error(err)
 				return
 			}
@@ -210,7 +219,22 @@ func (s *soak) release(ctx context.Context, r *rand.Rand) {
 				args = append(args, "--attr", a)
 			}
 			sum, md := sha256.Sum256(content), md5.Sum(content)
-			it.SHA256, it.MD5 = hex.EncodeToString(sum[:]), hex.EncodeToString(md[:])
+			it.SHA256, it.MD5, it.Size = hex.EncodeToString(sum[:]), hex.EncodeToString(md[:]), int64(len(content))
+			switch r.IntN(4) {
+			case 0:
+				it.Rollout = &catalog.Rollout{Percent: float64(r.IntN(100))}
+				args = append(args, "--rollout", fmt.Sprint(it.Rollout.Percent))
+			case 1:
+				it.Floors = []catalog.Item{{Version: old.Version}}
+				args = append(args, "--floor", old.Version)
+			case 2:
+				it.Floors = []catalog.Item{}
+				args = append(args, "--no-floor")
+			}
+			if *it, err = catalog.Succeed(*it, &old); err != nil {
+				s.t.Error(err)
+				return
+			}
 		} else {
 			args = []string{"catalog", "rm", it.App, "--track", it.Track}
 			key := it.Key()
@@ -246,6 +270,9 @@ func selection(r *rand.Rand) [][2]string {
 		if r.IntN(2) == 0 {
 			params = append(params, [2]string{attr, pick("prod", "prod", "beta")})
 		}
+	}
+	if r.IntN(3) > 0 {
+		params = append(params, [2]string{"slot", fmt.Sprint(r.IntN(10000))})
 	}
 	if r.IntN(4) == 0 {
 		params = append(params, [2]string{"payloadType", "metadataOnly"})
@@ -356,7 +383,9 @@ func (a *answer) read(ctx context.Context, contentType string, body []byte) erro
 func (a *answer) of(items []catalog.Item) bool {
 	said := make(map[string]string)
 	for _, it := range items {
-		said[layout.FileName(it.App, it.Version)] = it.SHA256
+		for _, step := range it.Steps() {
+			said[layout.FileName(step.App, step.Version)] = step.SHA256
+		}
 	}
 	for name, sum := range a.content {
 		if said[name] != sum {
@@ -438,7 +467,9 @@ func (s *soak) settle() {
 	last := s.catalogs[s.floor]
 	s.mu.Unlock()
 	same := func(a, b catalog.Item) bool {
-		return a.Key() == b.Key() && a.Version == b.Version && a.SHA256 == b.SHA256
+		return a.Key() == b.Key() && slices.EqualFunc(a.Steps(), b.Steps(), func(a, b catalog.Step) bool {
+			return a.Role == b.Role && a.Version == b.Version && a.SHA256 == b.SHA256 && a.Partial() == b.Partial()
+		})
 	}
 	if now := s.export(); !slices.EqualFunc(slices.SortedFunc(slices.Values(last), catalog.Compare), now, same) {
 		s.t.Fatalf("the catalog is %v, and should be %v", now, last)

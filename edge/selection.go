@@ -260,6 +260,11 @@ func (s Selection) String() string {
 	}
 	params = append(params, s.Apps...)
 	slices.SortFunc(params, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
+	return join(params)
+}
+
+// join writes parameters as they stand in canonical queries.
+func join(params []Param) string {
 	var b strings.Builder
 	for i, p := range params {
 		if i > 0 {

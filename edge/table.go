@@ -90,7 +90,7 @@ func (t *Table) add(share Share, releases []int32) bool {
 	selectors := make(map[string][]Param)
 	for _, p := range releases {
 		for _, s := range selectorsOf(t.Index, p) {
-			selectors[selectorText(s)] = s
+			selectors[join(s)] = s
 		}
 	}
 	texts := make([]string, 0, len(selectors))
@@ -152,19 +152,6 @@ func selectorsOf(ix *index.Index, p int32) [][]Param {
 		}
 	}
 	return all
-}
-
-func selectorText(s []Param) string {
-	var b strings.Builder
-	for i, p := range s {
-		if i > 0 {
-			b.WriteByte('&')
-		}
-		encode(&b, p.Name)
-		b.WriteByte('=')
-		encode(&b, p.Track)
-	}
-	return b.String()
 }
 
 // meets tells whether a selection has all of a selector.

@@ -110,25 +110,42 @@ func ClaimsOf(ix *index.Index, d Device) Claims {
 	met(ix, d.Selection, func(head int32) {
 		for i := head; i < ix.Next(head); i++ {
 			if it := &ix.Items[i]; it.Salt != "" {
-				c.Rollouts = append(c.Rollouts, Claim{Share{it.Salt, it.Share}, d.Cohort.In(it.Salt, it.Share)})
+				c.add(Claim{Share{it.Salt, it.Share}, d.Cohort.In(it.Salt, it.Share)})
 			}
 		}
 	})
-	slices.SortFunc(c.Rollouts, func(a, b Claim) int { return compareShares(a.Share, b.Share) })
-	c.Rollouts = slices.Compact(c.Rollouts)
 	each(ix, d, func(release, step int32) {
 		if step != release {
 			c.Unless = append(c.Unless, past(ix, release, step)...)
 		}
 		if older := step + 1; int(older) < len(ix.Items) && ix.Items[older].Role == index.Floor {
-			c.After = append(c.After, past(ix, release, older))
+			c.after(past(ix, release, older))
 		}
 	})
 	slices.Sort(c.Unless)
 	c.Unless = slices.Compact(c.Unless)
-	slices.SortFunc(c.After, slices.Compare)
-	c.After = slices.CompactFunc(c.After, slices.Equal)
 	return c
+}
+
+// add and after keep their short lists sorted: to sort them would bring two more sorting functions to the edge.
+func (c *Claims) add(one Claim) {
+	i := 0
+	for i < len(c.Rollouts) && compareShares(c.Rollouts[i].Share, one.Share) < 0 {
+		i++
+	}
+	if i == len(c.Rollouts) || c.Rollouts[i] != one {
+		c.Rollouts = slices.Insert(c.Rollouts, i, one)
+	}
+}
+
+func (c *Claims) after(sums []string) {
+	i := 0
+	for i < len(c.After) && slices.Compare(c.After[i], sums) < 0 {
+		i++
+	}
+	if i == len(c.After) || slices.Compare(c.After[i], sums) > 0 {
+		c.After = slices.Insert(c.After, i, sums)
+	}
 }
 
 // past returns the digests, sorted, of all that tells of a device that it has passed a floor on the way to a release.

@@ -114,6 +114,7 @@ type Set struct {
 	Generation uint64
 	ID         string
 	Expires    time.Time // of the statement
+	For        []string  // for which devices of the selection it is: see docs/trust.md; empty: for all
 	Files      []File
 }
 
@@ -314,7 +315,7 @@ func digests(items []statement.Item) []string {
 }
 
 func setOf(said *statement.Statement) Set {
-	s := Set{Generation: said.Generation, ID: said.Set, Expires: said.Expires}
+	s := Set{Generation: said.Generation, ID: said.Set, Expires: said.Expires, For: said.For()}
 	for _, it := range said.Items {
 		s.Files = append(s.Files, File{App: it.App, Version: it.Version, Name: it.FileName(), Size: it.Size, SHA256: it.SHA256})
 	}

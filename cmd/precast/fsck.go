@@ -166,7 +166,11 @@ func printChecked(w io.Writer, r *fsck.Report, seconds float64) {
 	if r.URL != "" {
 		what = "requests"
 	}
-	fmt.Fprintf(w, "generation %d: %d combinations, %d %s", r.Generation, r.Combinations, r.Objects, what)
+	variants := ""
+	if r.Variants > 0 {
+		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", r.Variants)
+	}
+	fmt.Fprintf(w, "generation %d: %d combinations%s, %d %s", r.Generation, r.Combinations, variants, r.Objects, what)
 	if r.Bytes > 0 {
 		fmt.Fprintf(w, ", %s read", bytesText(r.Bytes))
 	}

@@ -26,8 +26,8 @@ type verifyCmd struct {
 }
 
 func (*verifyCmd) Help() string {
-	return `With a URL it acts as a new device: it gets the keyring, the statement and the bundle, and checks all that
-a device checks. With a file it checks, without the network, that the statement is signed by a key of the
+	return `With a URL it acts as a new device, of the slot in the URL if there is one: it gets the keyring, the statement and
+the bundle, and checks all that a device checks. With a file it checks, without the network, that the statement is signed by a key of the
 keyring, has not expired, and says of every file in the bundle just what is there. Exits with 3 if not.
 
 Examples:
@@ -46,6 +46,7 @@ type verification struct {
 	Selection  string         `json:"selection,omitempty"`
 	Set        string         `json:"set,omitempty"`
 	Expires    time.Time      `json:"expires,omitzero"`
+	For        []string       `json:"for,omitempty"` // for which devices of the selection; see docs/trust.md
 	Files      []verifiedFile `json:"files,omitempty"`
 }
 
@@ -90,6 +91,9 @@ func (v verification) print(w io.Writer) {
 		return // the error tells
 	}
 	fmt.Fprintf(w, "verified: generation %d for %s, good until %s\n", v.Generation, v.Selection, v.Expires.Format(time.RFC3339))
+	for _, line := range v.For {
+		fmt.Fprintf(w, "only for devices of: %s\n", line)
+	}
 	for _, f := range v.Files {
 		state := "is as it must be"
 		if !f.Here {
@@ -123,7 +127,8 @@ func (c *verifyCmd) device(ctx context.Context) (verification, error) {
 	}
 	defer os.RemoveAll(dir)
 	device, err := client.New(client.Options{
-		URL: (&url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host, Path: base}).String(), Selection: u.RawQuery, Roots: roots, Dir: dir,
+		NoSlot: true, // but for the URL's
+		URL:    (&url.URL{Scheme: u.Scheme, User: u.User, Host: u.Host, Path: base}).String(), Selection: u.RawQuery, Roots: roots, Dir: dir,
 		Install: func(context.Context, client.Set) error { return nil }, // that it is called says that all is well
 	})
 	if err != nil {
@@ -133,7 +138,7 @@ func (c *verifyCmd) device(ctx context.Context) (verification, error) {
 	if err != nil {
 		return verification{}, err
 	}
-	v := verification{Verified: true, Generation: res.Generation, Selection: device.Selection(), Set: res.ID, Expires: res.Expires}
+	v := verification{Verified: true, Generation: res.Generation, Selection: device.Selection(), Set: res.ID, Expires: res.Expires, For: res.For}
 	for _, f := range res.Files {
 		v.Files = append(v.Files, fileOf(f, true))
 	}
@@ -219,7 +224,7 @@ func (c *verifyCmd) file() (verification, error) {
 			return verification{}, err
 		}
 	}
-	v := verification{Verified: true, Generation: st.Generation, Selection: st.Selection, Set: st.ID, Expires: st.Expires}
+	v := verification{Verified: true, Generation: st.Generation, Selection: st.Selection, Set: st.ID, Expires: st.Expires, For: st.For}
 	for _, f := range st.Files {
 		v.Files = append(v.Files, fileOf(f, here[f.Name]))
 	}

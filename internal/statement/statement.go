@@ -86,24 +86,34 @@ type Signed struct {
 func (s *Statement) text(key string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s\ngeneration %d\nselection %s\nset %s\nexpires %s\n", firstLine, s.Generation, s.Selection, s.Set, s.Expires.UTC().Format(time.RFC3339))
-	for _, r := range s.Claims.Rollouts {
-		verdict := "out"
-		if r.In {
-			verdict = "in"
-		}
-		fmt.Fprintf(&b, "rollout %s %d %s\n", r.Salt, r.Places, verdict)
-	}
-	for _, sum := range s.Claims.Unless {
-		fmt.Fprintf(&b, "unless %s\n", sum)
-	}
-	for _, sums := range s.Claims.After {
-		fmt.Fprintf(&b, "after %s\n", strings.Join(sums, " "))
+	for _, line := range s.For() {
+		fmt.Fprintln(&b, line)
 	}
 	for _, it := range s.Items {
 		fmt.Fprintf(&b, "item %s %d %s %s\n", it.SHA256, it.Size, edge.Escape(it.App), edge.Escape(it.Version))
 	}
 	fmt.Fprintf(&b, "key %s\n", key)
 	return b.Bytes()
+}
+
+// For says, a line each as they stand in the statement, for which devices of the selection it is; nothing if it is for
+// all of them.
+func (s *Statement) For() []string {
+	var lines []string
+	for _, r := range s.Claims.Rollouts {
+		verdict := "out"
+		if r.In {
+			verdict = "in"
+		}
+		lines = append(lines, fmt.Sprintf("rollout %s %d %s", r.Salt, r.Places, verdict))
+	}
+	for _, sum := range s.Claims.Unless {
+		lines = append(lines, "unless "+sum)
+	}
+	for _, sums := range s.Claims.After {
+		lines = append(lines, "after "+strings.Join(sums, " "))
+	}
+	return lines
 }
 
 // Sign returns the statement as bytes, signed.

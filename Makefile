@@ -41,7 +41,7 @@ AWS := ./internal/awsstore/... ./internal/kmskey ./internal/streampoll ./builder
 test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10)
 	sh internal/awsstore/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
-	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/faults ./terraform/deploy
+	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/faults ./terraform ./terraform/deploy
 
 # Lambda's runtimes besides 20 (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html).
 NODES := 22.23.3 24.21.0

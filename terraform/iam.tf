@@ -62,6 +62,14 @@ locals {
         Resource  = [for k in ["bundles/*", "manifests/*"] : "${aws_s3_bucket.store.arn}/${k}"]
         Condition = { Null = { "s3:if-none-match" = "false" } }
       },
+      ], !var.store_composed ? [] : [
+      {
+        # What somebody else has kept meanwhile: the answer has its ETag.
+        Sid      = "ReadWhatWasKept"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = [for k in ["bundles/*", "manifests/*"] : "${aws_s3_bucket.store.arn}/${k}"]
+      },
       ], var.signing_key_arn == null ? [] : [
       {
         Sid      = "SignStatements"
@@ -89,7 +97,7 @@ locals {
     {
       Sid      = "KeepLedger"
       Effect   = "Allow"
-      Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"]
+      Action   = ["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:UpdateItem"]
       Resource = [aws_dynamodb_table.ledger.arn]
     },
     {
@@ -284,10 +292,27 @@ locals {
         Resource = [aws_dynamodb_table.catalog.arn]
       },
       {
+        # What is beyond 5 GiB goes in parts, and those of an upload that fails are removed. Afterwards it is looked
+        # whether they are still there.
         Sid      = "StoreBinaries"
         Effect   = "Allow"
-        Action   = ["s3:PutObject"]
+        Action   = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"]
         Resource = ["${aws_s3_bucket.store.arn}/binaries/*"]
+      },
+      {
+        # An import waits for a sweep that may be removing binaries.
+        Sid      = "ReadTheFence"
+        Effect   = "Allow"
+        Action   = ["s3:GetObject"]
+        Resource = ["${aws_s3_bucket.store.arn}/sweep"]
+      },
+      {
+        # Most of the time there is no fence, and S3 says 403 for what is missing to who may not list
+        # (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html).
+        Sid      = "TellMissingFromForbidden"
+        Effect   = "Allow"
+        Action   = ["s3:ListBucket"]
+        Resource = [aws_s3_bucket.store.arn]
       },
     ], local.key_statements)
   }

@@ -66,7 +66,7 @@ run "roles" {
       "arn:aws:logs:eu-west-1:123456789012:log-group:g:*"           = tolist(["logs:CreateLogStream", "logs:PutLogEvents"])
       "arn:aws:sqs:eu-west-1:123456789012:jobs"                     = tolist(["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage"])
       "arn:aws:dynamodb:eu-west-1:123456789012:table/catalog"       = tolist(["dynamodb:Scan"])
-      "arn:aws:dynamodb:eu-west-1:123456789012:table/ledger"        = tolist(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"])
+      "arn:aws:dynamodb:eu-west-1:123456789012:table/ledger"        = tolist(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:UpdateItem"])
       "arn:aws:s3:::precast/*"                                      = tolist(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"])
       "arn:aws:s3:::precast"                                        = tolist(["s3:ListBucket"])
       "arn:aws:cloudfront::123456789012:distribution/EDISTRIBUTION" = tolist(["cloudfront:CreateInvalidation"])
@@ -86,8 +86,8 @@ run "roles" {
       "arn:aws:s3:::precast/index.d/*"                    = tolist(["s3:GetObject"])
       "arn:aws:s3:::precast/pieces/*"                     = tolist(["s3:GetObject"])
       "arn:aws:s3:::precast"                              = tolist(["s3:ListBucket"])
-      "arn:aws:s3:::precast/bundles/*"                    = tolist(["s3:PutObject"])
-      "arn:aws:s3:::precast/manifests/*"                  = tolist(["s3:PutObject"])
+      "arn:aws:s3:::precast/bundles/*"                    = tolist(["s3:GetObject", "s3:PutObject"])
+      "arn:aws:s3:::precast/manifests/*"                  = tolist(["s3:GetObject", "s3:PutObject"])
     }
     error_message = "composer: ${aws_iam_role_policy.composer.policy}"
   }
@@ -139,7 +139,9 @@ run "roles" {
   assert {
     condition = jsondecode(output.release_manager_policy).Statement == [
       { Sid = "ChangeTheCatalog", Effect = "Allow", Action = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Scan"], Resource = ["arn:aws:dynamodb:eu-west-1:123456789012:table/catalog"] },
-      { Sid = "StoreBinaries", Effect = "Allow", Action = ["s3:PutObject"], Resource = ["arn:aws:s3:::precast/binaries/*"] },
+      { Sid = "StoreBinaries", Effect = "Allow", Action = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], Resource = ["arn:aws:s3:::precast/binaries/*"] },
+      { Sid = "ReadTheFence", Effect = "Allow", Action = ["s3:GetObject"], Resource = ["arn:aws:s3:::precast/sweep"] },
+      { Sid = "TellMissingFromForbidden", Effect = "Allow", Action = ["s3:ListBucket"], Resource = ["arn:aws:s3:::precast"] },
     ]
     error_message = "release managers: ${output.release_manager_policy}"
   }

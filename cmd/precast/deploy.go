@@ -22,7 +22,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
-	"golang.org/x/term"
 
 	"precast/builder"
 	"precast/internal/awsstore"
@@ -297,11 +296,11 @@ func (c *deployCmd) agreed(s deploy.Summary, std streams) error {
 
 // ask asks on the terminal, and is an error unless the answer is the wanted one.
 func ask(std streams, question, want string) error {
-	if !term.IsTerminal(int(os.Stdin.Fd())) {
+	if !std.terminal {
 		return errors.New("ask: there is no terminal to ask on; give --yes")
 	}
 	fmt.Fprint(std.err, question)
-	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	line, err := bufio.NewReader(std.in).ReadString('\n')
 	if err != nil && line == "" {
 		return fmt.Errorf("ask: %w", err)
 	}
@@ -361,19 +360,37 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	if c.Seed {
 		asks = deploy.Sample(sums)
 	}
-	fmt.Fprintf(std.err, "Asking %s as devices do:\n", out.URL)
-	device := deploy.Device{URL: out.URL, Endpoint: c.Endpoint, HTTP: &http.Client{
-		// A redirect would be to HTTPS, which this asks for in the first place.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
 	// What was kept of an answer from before the first publish is kept for a minute at most.
 	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	err = device.Check(ctx, asks, std.err, func(ctx context.Context) error { return sleep(ctx, 2*time.Second) })
+	err = c.smoke(ctx, out, asks, std.err, func(ctx context.Context) error { return sleep(ctx, 2*time.Second) })
 	if wrong, ok := errors.AsType[deploy.Wrong](err); ok && c.Seed && len(items) != len(seed.SampleItems()) {
 		return generation, fmt.Errorf("%w (the catalog has more than the sample: --skip-smoke)", wrong)
 	}
 	return generation, err
+}
+
+// smoke asks the distribution as devices do, by its own host name: an alias leads to it only once somebody has made
+// a DNS record of that name, which was not to be had before. So an alias that does not is worth a warning.
+func (c *deployCmd) smoke(ctx context.Context, out deploy.Outputs, asks []deploy.Ask, w io.Writer, again func(context.Context) error) error {
+	device := deploy.Device{URL: "https://" + out.Domain, Endpoint: c.Endpoint, HTTP: &http.Client{
+		// A redirect would be to HTTPS, which this asks for in the first place.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	fmt.Fprintf(w, "Asking %s as devices do:\n", device.URL)
+	if err := device.Check(ctx, asks, w, again); err != nil {
+		return err
+	}
+	if out.URL == device.URL {
+		return nil
+	}
+	device.URL = out.URL
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := device.Once(ctx, deploy.WithoutSample()[0]); err != nil {
+		fmt.Fprintf(w, "warning: %s does not answer yet: %v\nDevices are told to ask there: have its DNS lead to %s.\n", out.URL, err, out.Domain)
+	}
+	return nil
 }
 
 // buildsAs are the builder's settings, without which it cannot be told whether it is done: other limits would

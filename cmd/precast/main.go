@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/term"
 
 	"precast/builder"
 )
@@ -84,12 +85,14 @@ func (*versionCmd) Run(std streams) error {
 // streams are what a command talks to.
 type streams struct {
 	out, err io.Writer
+	in       io.Reader
+	terminal bool // somebody is at in to be asked
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
+	os.Exit(run(ctx, os.Args[1:], streams{out: os.Stdout, err: os.Stderr, in: os.Stdin, terminal: term.IsTerminal(int(os.Stdin.Fd()))}))
 }
 
 // run parses the command line, does what it says and returns the exit code.

@@ -217,7 +217,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"inspect", "nonexistent"}, exitError},
 	} {
 		var out, errs strings.Builder
-		if got := run(context.Background(), c.args, streams{&out, &errs}); got != c.want {
+		if got := run(context.Background(), c.args, streams{out: &out, err: &errs}); got != c.want {
 			t.Errorf("precast %s: exit code %d, want %d\n%s%s", strings.Join(c.args, " "), got, c.want, &out, &errs)
 		}
 		if c.want != exitOK && errs.Len() == 0 {

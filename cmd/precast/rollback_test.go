@@ -126,7 +126,7 @@ func saysUntil(t *testing.T, ctx context.Context, text string, then func(), want
 	t.Helper()
 	var stdout strings.Builder
 	stderr := &listener{text: text, then: then}
-	if got := run(ctx, args, streams{&stdout, stderr}); got != want {
+	if got := run(ctx, args, streams{out: &stdout, err: stderr}); got != want {
 		t.Fatalf("precast %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, want, &stdout, stderr)
 	}
 	return stdout.String(), stderr.String()

@@ -114,6 +114,12 @@ func (d Device) Check(ctx context.Context, asks []Ask, out io.Writer, again func
 	return nil
 }
 
+// Once asks once.
+func (d Device) Once(ctx context.Context, a Ask) error {
+	_, err := d.check(ctx, a)
+	return err
+}
+
 func (d Device) check(ctx context.Context, a Ask) (int, error) {
 	req, err := d.request(ctx, a.Path)
 	if err != nil {

@@ -357,7 +357,7 @@ func (i *Installation) Adopt(ctx context.Context, finder Finder) ([]string, erro
 			continue // it is noted
 		}
 		if id == "" || r.Type == "aws_lambda_permission" {
-			if id, err = identifier(ctx, finder, r); err != nil {
+			if id, err = identifier(ctx, finder, i.Settings, r); err != nil {
 				return nil, fmt.Errorf("look for %s: %w", short(r.Address), err)
 			}
 		}
@@ -459,7 +459,7 @@ func (i *Installation) created() (map[string]string, error) {
 
 // identifier is what a resource is imported by: its name where that is so, else what the finder finds. Empty:
 // none, or to create it again does no harm.
-func identifier(ctx context.Context, finder Finder, r *tfjson.ResourceChange) (string, error) {
+func identifier(ctx context.Context, finder Finder, in Settings, r *tfjson.ResourceChange) (string, error) {
 	after, _ := r.Change.After.(map[string]any)
 	text := func(name string) string {
 		v, _ := after[name].(string)
@@ -470,6 +470,8 @@ func identifier(ctx context.Context, finder Finder, r *tfjson.ResourceChange) (s
 		return text("bucket"), nil
 	case "aws_dynamodb_table", "aws_iam_role", "aws_cloudwatch_log_group", "aws_cloudfront_function", "aws_cloudfront_key_value_store":
 		return text("name"), nil
+	case "aws_iam_policy":
+		return "arn:" + partition(in.Region) + ":iam::" + in.Account + ":policy/" + text("name"), nil
 	case "aws_lambda_function", "aws_lambda_function_url":
 		return text("function_name"), nil
 	case "aws_lambda_permission":
@@ -481,4 +483,16 @@ func identifier(ctx context.Context, finder Finder, r *tfjson.ResourceChange) (s
 		return finder.Find(ctx, r.Type, after)
 	}
 	return "", nil
+}
+
+// partition is the one that a region is in
+// (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html).
+func partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
 }

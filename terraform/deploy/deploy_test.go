@@ -330,6 +330,50 @@ func TestWithoutMissing(t *testing.T) {
 	}
 }
 
+// What a killed run made and did not note is found again, or to make it again does no harm: of every type in the
+// module it is known which.
+func TestIdentifier(t *testing.T) {
+	// They are written into what there is, or AWS takes the same again for the same.
+	again := []string{
+		"aws_cloudwatch_dashboard", "aws_cloudwatch_metric_alarm", "aws_iam_role_policy", "aws_s3_bucket_lifecycle_configuration",
+		"aws_s3_bucket_logging", "aws_s3_bucket_ownership_controls", "aws_s3_bucket_policy", "aws_s3_bucket_public_access_block",
+		"aws_s3_bucket_server_side_encryption_configuration", "aws_s3_bucket_versioning",
+		// CreateQueue with the same attributes (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html).
+		"aws_sqs_queue", "aws_sqs_queue_redrive_allow_policy",
+	}
+	var all []byte
+	files, err := filepath.Glob("../*.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, data...)
+	}
+	kinds := regexp.MustCompile(`(?m)^resource "(\w+)"`).FindAllSubmatch(all, -1)
+	if len(kinds) < 30 {
+		t.Fatalf("the module has %d resources", len(kinds))
+	}
+	finder := AWSFinder{CloudFront: pages{}, Lambda: pages{}}
+	for _, m := range kinds {
+		r := &tfjson.ResourceChange{Type: string(m[1]), Change: &tfjson.Change{After: map[string]any{
+			"name": "n2", "bucket": "n2", "comment": "n2", "statement_id": "n2", "function_name": "f", "event_source_arn": "n2"}}}
+		id, err := identifier(t.Context(), finder, Settings{Region: "eu-west-1", Account: "123456789012"}, r)
+		if err != nil || (id == "") != slices.Contains(again, r.Type) {
+			t.Errorf("%s: %q, %v", r.Type, id, err)
+		}
+	}
+	for region, want := range map[string]string{"eu-west-1": "arn:aws:iam::1:policy/n", "cn-north-1": "arn:aws-cn:iam::1:policy/n", "us-gov-west-1": "arn:aws-us-gov:iam::1:policy/n"} {
+		r := &tfjson.ResourceChange{Type: "aws_iam_policy", Change: &tfjson.Change{After: map[string]any{"name": "n"}}}
+		if id, err := identifier(t.Context(), finder, Settings{Region: region, Account: "1"}, r); id != want || err != nil {
+			t.Errorf("%s: %s, %v, want %s", region, id, err, want)
+		}
+	}
+}
+
 func TestExports(t *testing.T) {
 	o := Outputs{Environment: map[string]string{"B": "it's", "A": "x"}}
 	if got := strings.Join(o.Exports(), "\n"); got != "export A='x'\nexport B='it'\\''s'" {

@@ -12,7 +12,11 @@ import (
 	"testing"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/tryfunc"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"precast/edge"
 	"precast/internal/layout"
@@ -151,6 +155,78 @@ func TestVariablesAreTyped(t *testing.T) {
 		// null would go round a default.
 		if d := v.text("default"); d != "" && d != "null" && v.text("nullable") != "false" && v.name() != "verify_schedule" { // null: never
 			t.Errorf("variable %s has a default and may be null", v.name())
+		}
+	}
+}
+
+// Every variable with a validation is refused something by the tests.
+func TestEveryValidationIsTested(t *testing.T) {
+	tests := read(t, "tests/validation.tftest.hcl")
+	validated := 0
+	for _, v := range blocks(t, "variable") {
+		for _, b := range v.Body.Blocks {
+			if b.Type != "validation" {
+				continue
+			}
+			validated++
+			if !regexp.MustCompile(`expect_failures = \[[^\]]*\bvar\.` + v.name() + `\b`).MatchString(tests) {
+				t.Errorf("nothing in tests/validation.tftest.hcl expects variable %s to be refused", v.name())
+			}
+		}
+	}
+	if validated < 35 {
+		t.Errorf("%d validations", validated)
+	}
+}
+
+// Names that Lambda refuses (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html) are refused before
+// anything is made.
+func TestReservedNamesAreRefused(t *testing.T) {
+	boolean := func(params []function.Parameter, f func(args []cty.Value) bool) function.Function {
+		return function.New(&function.Spec{Params: params, Type: function.StaticReturnType(cty.Bool),
+			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return cty.BoolVal(f(args)), nil }})
+	}
+	text := function.Parameter{Name: "text", Type: cty.String}
+	eval := &hcl.EvalContext{Functions: map[string]function.Function{
+		"can": tryfunc.CanFunc, "regex": stdlib.RegexFunc, "keys": stdlib.KeysFunc, "contains": stdlib.ContainsFunc,
+		"startswith": boolean([]function.Parameter{text, text}, func(args []cty.Value) bool {
+			return strings.HasPrefix(args[0].AsString(), args[1].AsString())
+		}),
+		"alltrue": boolean([]function.Parameter{{Name: "list", Type: cty.List(cty.Bool)}}, func(args []cty.Value) bool {
+			return !slices.ContainsFunc(args[0].AsValueSlice(), cty.Value.False)
+		}),
+	}}
+	taken := func(name string) bool {
+		t.Helper()
+		eval.Variables = map[string]cty.Value{"var": cty.ObjectVal(map[string]cty.Value{
+			"function_environment": cty.MapVal(map[string]cty.Value{name: cty.StringVal("x")})})}
+		ok := true
+		for _, v := range blocks(t, "variable") {
+			for _, b := range v.Body.Blocks {
+				if v.name() != "function_environment" || b.Type != "validation" {
+					continue
+				}
+				got, diags := b.Body.Attributes["condition"].Expr.Value(eval)
+				if diags.HasErrors() {
+					t.Fatal(diags)
+				}
+				ok = ok && got.True()
+			}
+		}
+		return ok
+	}
+	for _, name := range []string{
+		"_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "AWS_LAMBDA_FUNCTION_NAME",
+		"AWS_LAMBDA_RUNTIME_API", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+		"LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "STATEMENT_PERIOD", "A-B", "1A", "A",
+	} {
+		if taken(name) {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	for _, name := range []string{"GOMEMLIMIT", "AWS_USE_FIPS_ENDPOINT", "STATEMENT_VALIDITY"} {
+		if !taken(name) {
+			t.Errorf("%s is refused", name)
 		}
 	}
 }

@@ -239,9 +239,22 @@ variable "function_environment" {
   nullable    = false
 
   validation {
-    # https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
-    condition     = alltrue([for k in keys(var.function_environment) : can(regex("^[A-Za-z][A-Za-z0-9_]+$", k)) && !contains(["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"], k) && !startswith(k, "AWS_LAMBDA_")])
+    # Names: https://docs.aws.amazon.com/lambda/latest/APIReference/API_Environment.html. Those that Lambda keeps for
+    # itself: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
+    condition = alltrue([for k in keys(var.function_environment) :
+      can(regex("^[A-Za-z][A-Za-z0-9_]+$", k)) && !startswith(k, "AWS_LAMBDA_") && !contains([
+        "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR",
+      ], k)
+    ])
     error_message = "Environment variables must have names of letters, digits and underscores that Lambda does not reserve."
+  }
+
+  validation {
+    # The edge tells by it which statement is current, and has no environment: in edge.zip it is
+    # statement.DefaultSchedule. Devices would ask for statements that the composer does not sign.
+    condition     = !contains(keys(var.function_environment), "STATEMENT_PERIOD")
+    error_message = "STATEMENT_PERIOD cannot be set: the function at the edge would go by another."
   }
 }
 

@@ -176,3 +176,23 @@ run "signing_key_arn" {
 
   expect_failures = [var.signing_key_arn]
 }
+
+run "period_that_the_edge_does_not_know" {
+  command = plan
+
+  variables {
+    function_environment = { STATEMENT_PERIOD = "1h" }
+  }
+
+  expect_failures = [var.function_environment]
+}
+
+run "name_of_lambda" {
+  command = plan
+
+  variables {
+    function_environment = { LAMBDA_TASK_ROOT = "/tmp" }
+  }
+
+  expect_failures = [var.function_environment]
+}

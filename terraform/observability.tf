@@ -64,10 +64,19 @@ locals {
       dimensions = { FunctionName = aws_lambda_function.composer.function_name }
       threshold  = 0, period = 300, periods = 1
     }
+    # A function URL says 429 then (https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html), which no
+    # rate of 5xx shows.
+    composer-throttles = {
+      says       = "The composer is at its reserved concurrency, or the account has no room for it: devices that need it get 429."
+      namespace  = "AWS/Lambda", metric = "Throttles", statistic = "Sum"
+      dimensions = { FunctionName = aws_lambda_function.composer.function_name }
+      threshold  = 0, period = 300, periods = 1
+    }
   }
 
   distribution_dimensions = { DistributionId = aws_cloudfront_distribution.cdn.id, Region = "Global" }
   request_dimensions      = { FunctionName = aws_cloudfront_function.request.name, Region = "Global" }
+  response_dimensions     = { FunctionName = aws_cloudfront_function.response.name, Region = "Global" }
 
   # CloudFront's metrics are in us-east-1
   # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/programming-cloudwatch-metrics.html).
@@ -98,15 +107,27 @@ locals {
       threshold  = 0, periods = 1
     }
     edge-function-errors = {
-      says       = "The CloudFront Function failed."
+      says       = "The CloudFront Function for requests failed."
       metric     = "FunctionExecutionErrors", statistic = "Sum"
       dimensions = local.request_dimensions
       threshold  = 0, periods = 1
     }
     edge-function-invalid = {
-      says       = "The CloudFront Function answered what CloudFront does not accept."
+      says       = "The CloudFront Function for requests answered what CloudFront does not accept."
       metric     = "FunctionValidationErrors", statistic = "Sum"
       dimensions = local.request_dimensions
+      threshold  = 0, periods = 1
+    }
+    edge-response-errors = {
+      says       = "The CloudFront Function for answers failed."
+      metric     = "FunctionExecutionErrors", statistic = "Sum"
+      dimensions = local.response_dimensions
+      threshold  = 0, periods = 1
+    }
+    edge-response-invalid = {
+      says       = "The CloudFront Function for answers made what CloudFront does not accept."
+      metric     = "FunctionValidationErrors", statistic = "Sum"
+      dimensions = local.response_dimensions
       threshold  = 0, periods = 1
     }
   }
@@ -182,6 +203,12 @@ locals {
       ]
     },
     {
+      title = "Age of the changes that the enqueuer reads (ms)", region = local.region, stat = "Maximum"
+      metrics = [
+        ["AWS/Lambda", "IteratorAge", "FunctionName", aws_lambda_function.enqueuer.function_name],
+      ]
+    },
+    {
       title = "Builder", region = local.region, stat = "Sum"
       metrics = [
         ["AWS/Lambda", "Invocations", "FunctionName", aws_lambda_function.builder.function_name],
@@ -208,6 +235,18 @@ locals {
       metrics = [
         ["AWS/CloudFront", "4xxErrorRate", "DistributionId", aws_cloudfront_distribution.cdn.id, "Region", "Global"],
         ["AWS/CloudFront", "5xxErrorRate", "DistributionId", aws_cloudfront_distribution.cdn.id, "Region", "Global"],
+      ]
+    },
+    {
+      title = "Errors of the functions at the edge", region = "us-east-1", stat = "Sum"
+      metrics = [
+        ["AWS/CloudFront", "LambdaExecutionError", "DistributionId", aws_cloudfront_distribution.cdn.id, "Region", "Global"],
+        ["AWS/CloudFront", "LambdaValidationError", "DistributionId", aws_cloudfront_distribution.cdn.id, "Region", "Global"],
+        ["AWS/CloudFront", "LambdaLimitExceededErrors", "DistributionId", aws_cloudfront_distribution.cdn.id, "Region", "Global"],
+        ["AWS/CloudFront", "FunctionExecutionErrors", "FunctionName", aws_cloudfront_function.request.name, "Region", "Global"],
+        ["AWS/CloudFront", "FunctionValidationErrors", "FunctionName", aws_cloudfront_function.request.name, "Region", "Global"],
+        ["AWS/CloudFront", "FunctionExecutionErrors", "FunctionName", aws_cloudfront_function.response.name, "Region", "Global"],
+        ["AWS/CloudFront", "FunctionValidationErrors", "FunctionName", aws_cloudfront_function.response.name, "Region", "Global"],
       ]
     },
   ]

@@ -103,6 +103,10 @@ run "tables" {
     error_message = "keys"
   }
   assert {
+    condition     = aws_dynamodb_table.catalog.billing_mode == "PAY_PER_REQUEST" && aws_dynamodb_table.ledger.billing_mode == "PAY_PER_REQUEST"
+    error_message = "billing"
+  }
+  assert {
     condition     = aws_dynamodb_table.catalog.stream_enabled && aws_dynamodb_table.catalog.stream_view_type == "NEW_AND_OLD_IMAGES"
     error_message = "stream"
   }
@@ -165,6 +169,10 @@ run "functions" {
     error_message = "builder"
   }
   assert {
+    condition     = [for f in [aws_lambda_function.enqueuer, aws_lambda_function.composer, aws_lambda_function.edge] : [f.memory_size, f.timeout]] == [[256, 30], [1769, 300], [256, 5]]
+    error_message = "memory, timeouts"
+  }
+  assert {
     condition     = sort(keys(one(aws_lambda_function.builder.environment).variables)) == tolist(["BASE_URL", "BUCKET", "CATALOG_TABLE", "DISTRIBUTION_ID", "KEY_VALUE_STORE", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
     error_message = "builder's environment"
   }
@@ -224,7 +232,11 @@ run "events" {
     error_message = "concurrency"
   }
   assert {
-    condition     = { for k, s in aws_scheduler_schedule.plan : k => one(s.target).input } == { reconcile = "{}", verify = "{\"verify\":true}" }
+    condition     = aws_lambda_event_source_mapping.changes.batch_size == 1000 && aws_lambda_event_source_mapping.jobs.batch_size == 2
+    error_message = "How many a function gets at a time."
+  }
+  assert {
+    condition     = { for k, s in aws_scheduler_schedule.plan : k => [s.schedule_expression, one(s.target).input] } == { reconcile = ["rate(15 minutes)", "{}"], verify = ["rate(1 day)", "{\"verify\":true}"] }
     error_message = "schedules"
   }
 }
@@ -296,6 +308,14 @@ run "edge" {
     error_message = "The composer's origin is not the host of its URL."
   }
   assert {
+    condition     = alltrue([for o in aws_cloudfront_distribution.cdn.origin : o.connection_attempts == 2 && o.connection_timeout == 5])
+    error_message = "How long CloudFront tries to reach an origin."
+  }
+  assert {
+    condition     = one(one([for o in aws_cloudfront_distribution.cdn.origin : o.custom_origin_config if o.origin_id == "composer"])).origin_read_timeout == 60
+    error_message = "How long CloudFront waits for the composer."
+  }
+  assert {
     condition     = one(aws_cloudfront_distribution.cdn.viewer_certificate).cloudfront_default_certificate && length(aws_cloudfront_distribution.cdn.logging_config) == 0 && aws_cloudfront_distribution.cdn.web_acl_id == null && aws_cloudfront_distribution.cdn.is_ipv6_enabled && aws_cloudfront_distribution.cdn.http_version == "http2and3"
     error_message = "distribution"
   }
@@ -321,26 +341,103 @@ run "alarms" {
   command = apply
 
   assert {
-    condition = alltrue([for name in ["dead-letters", "stream-failures", "change-to-servable", "stream-age", "oldest-job", "builder-errors", "builder-throttles"] :
-      contains(keys(aws_cloudwatch_metric_alarm.pipeline), name)
-    ])
-    error_message = "An alarm is missing."
+    condition = { for name, a in aws_cloudwatch_metric_alarm.pipeline : name =>
+      "${a.namespace} ${a.metric_name} ${a.statistic} ${jsonencode(a.dimensions)} > ${a.threshold}, ${a.evaluation_periods} x ${a.period} s"
+      } == {
+      dead-letters       = "AWS/SQS ApproximateNumberOfMessagesVisible Maximum {\"QueueName\":\"precast-dead-letters\"} > 0, 1 x 60 s"
+      stream-failures    = "AWS/SQS ApproximateNumberOfMessagesVisible Maximum {\"QueueName\":\"precast-stream-failures\"} > 0, 1 x 60 s"
+      change-to-servable = "Precast/precast ChangeToServableSeconds Maximum {\"service\":\"builder\"} > 900, 1 x 300 s"
+      stream-age         = "AWS/Lambda IteratorAge Maximum {\"FunctionName\":\"precast-enqueuer\"} > 300000, 3 x 60 s"
+      oldest-job         = "AWS/SQS ApproximateAgeOfOldestMessage Maximum {\"QueueName\":\"precast-jobs\"} > 3600, 1 x 300 s"
+      builder-errors     = "AWS/Lambda Errors Sum {\"FunctionName\":\"precast-builder\"} > 0, 1 x 300 s"
+      builder-throttles  = "AWS/Lambda Throttles Sum {\"FunctionName\":\"precast-builder\"} > 0, 3 x 300 s"
+      enqueuer-errors    = "AWS/Lambda Errors Sum {\"FunctionName\":\"precast-enqueuer\"} > 0, 1 x 300 s"
+      composer-errors    = "AWS/Lambda Errors Sum {\"FunctionName\":\"precast-composer\"} > 0, 1 x 300 s"
+      composer-throttles = "AWS/Lambda Throttles Sum {\"FunctionName\":\"precast-composer\"} > 0, 1 x 300 s"
+    }
+    error_message = "An alarm is missing, or looks elsewhere."
+  }
+  assert {
+    condition = { for name, a in aws_cloudwatch_metric_alarm.edge : name =>
+      "${a.namespace} ${a.metric_name} ${a.statistic} ${jsonencode(a.dimensions)} > ${a.threshold}, ${a.evaluation_periods} x ${a.period} s"
+      } == {
+      edge-5xx              = "AWS/CloudFront 5xxErrorRate Average {\"DistributionId\":\"EDISTRIBUTION\",\"Region\":\"Global\"} > 1, 2 x 300 s"
+      edge-lambda-errors    = "AWS/CloudFront LambdaExecutionError Sum {\"DistributionId\":\"EDISTRIBUTION\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+      edge-lambda-invalid   = "AWS/CloudFront LambdaValidationError Sum {\"DistributionId\":\"EDISTRIBUTION\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+      edge-lambda-throttles = "AWS/CloudFront LambdaLimitExceededErrors Sum {\"DistributionId\":\"EDISTRIBUTION\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+      edge-function-errors  = "AWS/CloudFront FunctionExecutionErrors Sum {\"FunctionName\":\"precast-eu-west-1-request\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+      edge-function-invalid = "AWS/CloudFront FunctionValidationErrors Sum {\"FunctionName\":\"precast-eu-west-1-request\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+      edge-response-errors  = "AWS/CloudFront FunctionExecutionErrors Sum {\"FunctionName\":\"precast-eu-west-1-response\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+      edge-response-invalid = "AWS/CloudFront FunctionValidationErrors Sum {\"FunctionName\":\"precast-eu-west-1-response\",\"Region\":\"Global\"} > 0, 1 x 300 s"
+    }
+    error_message = "An alarm of the edge is missing, or looks elsewhere."
   }
   assert {
     condition     = alltrue([for a in concat(values(aws_cloudwatch_metric_alarm.pipeline), values(aws_cloudwatch_metric_alarm.edge)) : a.treat_missing_data == "notBreaching" && a.comparison_operator == "GreaterThanThreshold"])
     error_message = "alarms"
   }
   assert {
-    condition     = aws_cloudwatch_metric_alarm.pipeline["change-to-servable"].namespace == "Precast/precast" && aws_cloudwatch_metric_alarm.pipeline["change-to-servable"].dimensions == tomap({ service = "builder" })
-    error_message = "The alarm does not look where the builder writes."
-  }
-  assert {
-    condition     = aws_cloudwatch_metric_alarm.pipeline["stream-age"].threshold == 300000
-    error_message = "IteratorAge is in milliseconds."
-  }
-  assert {
-    condition     = length(jsondecode(aws_cloudwatch_dashboard.precast.dashboard_body).widgets) == 8
-    error_message = "dashboard"
+    condition = [for w in jsondecode(aws_cloudwatch_dashboard.precast.dashboard_body).widgets :
+      concat(["${w.properties.title}, ${w.properties.region}, ${w.properties.stat}"], [for m in w.properties.metrics : join(" ", m)])
+      ] == [
+      [
+        "From a change to its publish (s), eu-west-1, Maximum",
+        "Precast/precast ChangeToServableSeconds service builder",
+      ],
+      [
+        "Publishes, rejected items, eu-west-1, Sum",
+        "Precast/precast Publishes service builder",
+        "Precast/precast ItemsRejected service builder",
+      ],
+      [
+        "Built, eu-west-1, Sum",
+        "Precast/precast BundlesPlanned service builder",
+        "Precast/precast ObjectsWritten service builder",
+      ],
+      [
+        "Jobs, eu-west-1, Maximum",
+        "AWS/SQS ApproximateNumberOfMessagesVisible QueueName precast-jobs",
+        "AWS/SQS ApproximateNumberOfMessagesNotVisible QueueName precast-jobs",
+        "AWS/SQS ApproximateNumberOfMessagesVisible QueueName precast-dead-letters",
+        "AWS/SQS ApproximateNumberOfMessagesVisible QueueName precast-stream-failures",
+      ],
+      [
+        "Age of the changes that the enqueuer reads (ms), eu-west-1, Maximum",
+        "AWS/Lambda IteratorAge FunctionName precast-enqueuer",
+      ],
+      [
+        "Builder, eu-west-1, Sum",
+        "AWS/Lambda Invocations FunctionName precast-builder",
+        "AWS/Lambda Errors FunctionName precast-builder",
+        "AWS/Lambda Throttles FunctionName precast-builder",
+      ],
+      [
+        "Composed on request, eu-west-1, Sum",
+        "AWS/Lambda Invocations FunctionName precast-composer",
+        "AWS/Lambda Errors FunctionName precast-composer",
+        "AWS/Lambda Throttles FunctionName precast-composer",
+      ],
+      [
+        "Requests, us-east-1, Sum",
+        "AWS/CloudFront Requests DistributionId EDISTRIBUTION Region Global",
+      ],
+      [
+        "Errors (%), us-east-1, Average",
+        "AWS/CloudFront 4xxErrorRate DistributionId EDISTRIBUTION Region Global",
+        "AWS/CloudFront 5xxErrorRate DistributionId EDISTRIBUTION Region Global",
+      ],
+      [
+        "Errors of the functions at the edge, us-east-1, Sum",
+        "AWS/CloudFront LambdaExecutionError DistributionId EDISTRIBUTION Region Global",
+        "AWS/CloudFront LambdaValidationError DistributionId EDISTRIBUTION Region Global",
+        "AWS/CloudFront LambdaLimitExceededErrors DistributionId EDISTRIBUTION Region Global",
+        "AWS/CloudFront FunctionExecutionErrors FunctionName precast-eu-west-1-request Region Global",
+        "AWS/CloudFront FunctionValidationErrors FunctionName precast-eu-west-1-request Region Global",
+        "AWS/CloudFront FunctionExecutionErrors FunctionName precast-eu-west-1-response Region Global",
+        "AWS/CloudFront FunctionValidationErrors FunctionName precast-eu-west-1-response Region Global",
+      ],
+    ]
+    error_message = "A graph is missing, or shows something else."
   }
 }
 

@@ -154,7 +154,7 @@ run "pipeline_options" {
     store_composed           = false
     reserved_concurrency     = { builder = 4, composer = 20 }
     reconcile_schedule       = "rate(1 hour)"
-    verify_schedule          = null
+    verify_schedule          = "cron(0 3 * * ? *)"
     build_settings           = { max_bundles = 500, retain = 0 }
     function_environment     = { GOMEMLIMIT = "1500MiB", BUCKET = "not this one" }
     metrics_namespace        = "Devices"
@@ -206,7 +206,7 @@ run "pipeline_options" {
     error_message = "event sources"
   }
   assert {
-    condition     = keys(aws_scheduler_schedule.plan) == ["reconcile"] && aws_scheduler_schedule.plan["reconcile"].schedule_expression == "rate(1 hour)"
+    condition     = { for k, s in aws_scheduler_schedule.plan : k => s.schedule_expression } == { reconcile = "rate(1 hour)", verify = "cron(0 3 * * ? *)" }
     error_message = "schedules"
   }
   assert {
@@ -221,6 +221,19 @@ run "pipeline_options" {
       aws_cloudwatch_metric_alarm.pipeline["change-to-servable"].namespace == "Devices"
     )
     error_message = "alarms"
+  }
+}
+
+run "without_verifying" {
+  command = apply
+
+  variables {
+    verify_schedule = null
+  }
+
+  assert {
+    condition     = keys(aws_scheduler_schedule.plan) == ["reconcile"]
+    error_message = "schedules"
   }
 }
 

@@ -52,16 +52,29 @@ func Defaults() Assumptions {
 	return Assumptions{EdgeSeconds: 0.01, EdgeMB: 256, HeaderBytes: 600, EdgeLogBytes: 350, BuilderMB: 1769, BytesPerS: 30e6, BundlesPerS: 20}
 }
 
-// What the module has, whatever the fleet does: terraform/observability.tf and pipeline.tf.
+// What the module has, whatever the fleet does: terraform/observability.tf and pipeline.tf, and the metrics that
+// functions write (internal/lambdas).
 const (
-	alarms     = 15
-	metrics    = 12
+	alarms     = 18
+	metrics    = 9
 	dashboards = 1
 	// Lambda polls an idle queue and an idle stream: five pollers that wait 20 seconds each
 	// (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html). Reading a stream by Lambda is free
 	// (https://aws.amazon.com/dynamodb/pricing/on-demand/).
 	idlePolls = 5 * month / 20
-	schedules = 30 * 24 // invocations: reconcile once an hour at most
+	// Of the schedules: a plan every 15 minutes, and one every day that looks every object up.
+	plans    = 30*24*4 + verifies
+	verifies = 30
+	// A plan that finds nothing to do: the enqueuer counts two queues, it and the builder take a number each; the
+	// index and those of before it are read, and the index is written with the plan's number.
+	countsPerPlan = 2
+	writesPerPlan = 2
+	getsPerPlan   = 7
+	putsPerPlan   = 1
+	// A plan that looks objects up has jobs for them: entries of the ledger that are opened, counted down and closed.
+	writesPerVerify = 4
+	putsPerVerify   = 1
+	enqueuerMB      = 256
 
 	month = 30 * 24 * 3600 // seconds
 	gb    = 1 << 30
@@ -77,10 +90,12 @@ const (
 	tableRequestsPerChange = 1
 	// Of a change besides its bundles and manifests: binary, piece, plan, index, its history.
 	putsPerChange = 5
-	// Bundles of one job (builder), and requests of a message: send, receive, delete.
-	bundlesPerJob      = 25
+	// Bundles of one job at most, and their bytes (builder), and requests of a message: send, receive, delete.
+	bundlesPerJob      = 500
+	bytesPerJob        = 256 << 20
 	requestsPerMessage = 3
-	writesPerJob       = 4 // of the ledger, transactional ones counted twice
+	writesPerJob       = 4   // of the ledger, transactional ones counted twice
+	secondsPerJob      = 0.2 // besides its work
 )
 
 // Line is one line of a bill.
@@ -145,7 +160,7 @@ func Of(f Fleet, c Catalog, a Assumptions, p Prices) (Estimate, error) {
 	b.requests(f, c, a)
 	b.changes(c, a)
 	e.Usage, b.lines = b.lines, nil
-	b.standing()
+	b.standing(c, a)
 	e.Standing = b.lines
 	for _, l := range slices.Concat(e.Usage, e.Standing) {
 		e.USD += l.USD
@@ -210,25 +225,40 @@ func (b *bill) changes(c Catalog, a Assumptions) {
 	b.add("CloudFront", "invalidations", "cloudfront.invalidation", invalidationsPerChange*c.Changes)
 	b.add("CloudFront", "KeyValueStore", "cloudfront.keyvaluestore", tableRequestsPerChange*c.Changes)
 	b.add("S3", "PUT", "s3.put", c.Changes*(putsPerChange+2*c.ChangeBundles))
-	jobs := c.Changes * (2 + c.ChangeBundles/bundlesPerJob) // a plan, a piece, bundles
+	jobs := c.Changes * (2 + bundleJobs(c.ChangeBundles, c.ChangeBytes)) // a plan, a piece, bundles
 	b.add("SQS", "jobs", "sqs.request", requestsPerMessage*jobs)
 	// The item itself in a transaction, and the ledger; a snapshot reads the whole catalog.
 	b.add("DynamoDB", "writes", "dynamodb.write", 2*c.Changes+writesPerJob*jobs)
-	b.add("DynamoDB", "reads", "dynamodb.read", c.Changes*math.Ceil(float64(c.Items)*itemBytes/4096)+jobs)
+	b.add("DynamoDB", "reads", "dynamodb.read", c.Changes*catalogReads(c)+jobs)
 	b.add("Lambda", "requests", "lambda.request", c.Changes+jobs)
-	seconds := c.Changes*((one+c.ChangeBytes)/a.BytesPerS+c.ChangeBundles/a.BundlesPerS) + 0.2*jobs
+	seconds := c.Changes*((one+c.ChangeBytes)/a.BytesPerS+c.ChangeBundles/a.BundlesPerS) + secondsPerJob*jobs
 	b.add("Lambda", "duration", "lambda.duration", seconds*a.BuilderMB/1024)
 }
 
 const itemBytes = 600 // of an item in the catalog
 
-func (b *bill) standing() {
+// bundleJobs are the jobs that bundles of so many bytes are spread over.
+func bundleJobs(bundles, bytes float64) float64 { return bundles/bundlesPerJob + bytes/bytesPerJob }
+
+func (b *bill) standing(c Catalog, a Assumptions) {
 	b.add("CloudWatch", "alarms", "cloudwatch.alarm", alarms)
 	b.add("CloudWatch", "metrics", "cloudwatch.metric", metrics)
 	b.add("CloudWatch", "dashboard", "cloudwatch.dashboard", dashboards)
-	b.add("SQS", "Lambda's idle polls", "sqs.request", idlePolls)
-	b.add("Lambda", "schedules", "lambda.request", schedules)
+	bundles, items := float64(c.Bundles), float64(c.Items)
+	jobs := verifies * bundleJobs(bundles, c.BundleBytes)
+	b.add("SQS", "Lambda's idle polls, scheduled plans", "sqs.request", idlePolls+(requestsPerMessage+countsPerPlan)*plans+requestsPerMessage*jobs)
+	b.add("Lambda", "scheduled plans", "lambda.request", 2*plans+jobs)
+	b.add("Lambda", "duration of scheduled plans", "lambda.duration", secondsPerJob*(plans*enqueuerMB+(plans+jobs)*a.BuilderMB)/1024)
+	b.add("DynamoDB", "reads of scheduled plans", "dynamodb.read", plans*catalogReads(c))
+	b.add("DynamoDB", "writes of scheduled plans", "dynamodb.write", writesPerPlan*plans+writesPerVerify*(verifies+jobs))
+	// Every bundle and manifest, every binary and piece.
+	b.add("S3", "GET and HEAD of scheduled plans", "s3.get", getsPerPlan*plans+verifies*2*(bundles+items))
+	b.add("S3", "PUT of scheduled plans", "s3.put", putsPerPlan*plans+putsPerVerify*verifies)
 }
+
+// catalogReads are the units of a snapshot: of 4 KB, consistent
+// (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html).
+func catalogReads(c Catalog) float64 { return math.Ceil(float64(c.Items) * itemBytes / 4096) }
 
 // Server is how a server answers one request at the edge, without a cache in front: an invocation of Lambda@Edge
 // that reads a table.

@@ -88,7 +88,16 @@ func (b block) literal(t *testing.T, attribute string) string {
 }
 
 func anchor(kind, name string) string {
-	return fmt.Sprintf(`<a name="%s_%s"></a> [%s](#%s\_%s)`, kind, name, name, kind, strings.ReplaceAll(name, "_", `\_`))
+	return fmt.Sprintf(`<a name="%s_%s"></a> [%s](#%s\_%s)`, kind, name, escaped(name), kind, escaped(name))
+}
+
+// escaped is text in which underscores mean nothing, but for those in code.
+func escaped(text string) string {
+	parts := strings.Split(text, "`")
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = strings.ReplaceAll(parts[i], "_", `\_`)
+	}
+	return strings.Join(parts, "`")
 }
 
 // code is an expression in a cell of a table.
@@ -99,7 +108,7 @@ func code(expr string) string {
 	return "<pre>" + strings.ReplaceAll(expr, "\n", "<br/>") + "</pre>"
 }
 
-// tables are what terraform-docs would say, in its format, of requirements, inputs and outputs.
+// tables are what terraform-docs says with .terraform-docs.yml, of requirements, inputs and outputs.
 func tables(t *testing.T) string {
 	var b strings.Builder
 	terraform := blocks(t, "terraform")[0]
@@ -115,11 +124,11 @@ func tables(t *testing.T) string {
 			value, required = code(d), "no"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n",
-			anchor("input", v.name()), v.literal(t, "description"), code(v.text("type")), value, required)
+			anchor("input", v.name()), escaped(v.literal(t, "description")), code(v.text("type")), value, required)
 	}
 	b.WriteString("\n## Outputs\n\n| Name | Description |\n|------|-------------|\n")
 	for _, o := range blocks(t, "output") {
-		fmt.Fprintf(&b, "| %s | %s |\n", anchor("output", o.name()), o.literal(t, "description"))
+		fmt.Fprintf(&b, "| %s | %s |\n", anchor("output", o.name()), escaped(o.literal(t, "description")))
 	}
 	return b.String()
 }
@@ -144,6 +153,26 @@ func TestReadmeTablesAreCurrent(t *testing.T) {
 	}
 	if got != want {
 		t.Error("the tables of README.md are not current: run make golden")
+	}
+}
+
+// .terraform-docs.yml asks for the sections that README.md has.
+func TestSectionsOfReadme(t *testing.T) {
+	var shown []string
+	_, list, ok := strings.Cut(read(t, ".terraform-docs.yml"), "  show:\n")
+	for line := range strings.Lines(list) {
+		name, more := strings.CutPrefix(line, "    - ")
+		if !more {
+			break
+		}
+		shown = append(shown, strings.TrimSpace(name))
+	}
+	var have []string
+	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(tables(t), -1) {
+		have = append(have, strings.ToLower(m[1]))
+	}
+	if !ok || !slices.Equal(shown, have) {
+		t.Errorf("it shows %v, README.md has %v", shown, have)
 	}
 }
 

@@ -38,7 +38,7 @@ test: ## all tests that need no network (needs Node 20)
 
 AWS := ./internal/awsstore/... ./internal/kmskey ./internal/streampoll ./builder/cmd
 
-test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10)
+test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10, Terraform; test-terraform checks the module)
 	sh internal/awsstore/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
 	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/faults ./terraform ./terraform/deploy

@@ -328,6 +328,9 @@ resource "aws_cloudfront_distribution" "cdn" {
     }
   }
 
+  # 403 is left as it is: S3's, of a binary that is missing, and the function URL's, if CloudFront might not invoke it.
+  # A page that calls it 404 would be for every path, and hide the latter.
+  #
   # How long errors are kept, at least; a longer max-age counts
   # (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/HTTPStatusCodes.html). 5xx are kept too,
   # no-store or not, for 10 seconds by default: not longer here than a device is asked to wait

@@ -29,6 +29,15 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// And docs/iam.md says why.
+	why := read(t, "../docs/iam.md")
+	for who, p := range policies {
+		for action := range p.Actions() {
+			if !strings.Contains(why, "`"+action+"`") {
+				t.Errorf("docs/iam.md does not say why %s may %s", who, action)
+			}
+		}
+	}
 	calls := regexp.MustCompile(`\b(s3|sqs|kms|dynamodb|dynamodbstreams|cloudfront|cloudfrontkeyvaluestore)\.(\w+)Input\{`)
 	for role, own := range lambdasOwn() {
 		out, err := exec.Command("go", "list", "-deps", "-f", `{{if .Module}}{{if eq .Module.Path "precast"}}{{range .GoFiles}}{{$.Dir}}/{{.}}

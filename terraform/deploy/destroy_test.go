@@ -188,6 +188,17 @@ func TestDeleteEdgeLogs(t *testing.T) {
 	}
 }
 
+// docs/deploy.md says in how many regions.
+func TestEdgeLogRegionsAreDocumented(t *testing.T) {
+	data, err := os.ReadFile("../../docs/deploy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("the %d regions that every account has", len(EdgeLogRegions())); !strings.Contains(string(data), want) {
+		t.Errorf("docs/deploy.md does not say %q", want)
+	}
+}
+
 // pages of CloudFront's lists, one entry each.
 type pages struct{}
 

@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -30,12 +33,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"precast/internal/awsstore"
 	"precast/internal/cdn"
+	"precast/internal/iampolicy"
+	"precast/terraform"
 	"precast/terraform/deploy"
 )
+
+// What TestDeployAWS replaces, since the stand-in does not have it: Lambda@Edge, the cache and the failover between
+// origins are the rig's, which is set up from what was applied (front). The function URL of the composer is in the
+// distribution as it was applied, but nobody invokes the deployed function by it: the rig has a composer in its own
+// process. The packed one answers in builder/cmd (TestPipeline). Every resource of the module is applied.
 
 // falseDrifts are attributes that the stand-in does not give back as they were set: Terraform would set them
 // again at every apply. On AWS there are none.
@@ -110,7 +121,13 @@ func startInstallation(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	i.front.cfg = func() aws.Config { return i.cfg.Copy() }
-	args := []string{"plan-infra", "--name", "fleet", "--dir", filepath.Join(i.dir, ".precast", "fleet"), "--packages", dist}
+	// What is off by default is on, so that every resource of the module is applied.
+	if _, err := awsstore.NewS3(i.cfg).CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String(logBucket),
+		CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: "eu-west-1"}}); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"plan-infra", "--name", "fleet", "--dir", filepath.Join(i.dir, ".precast", "fleet"), "--packages", dist,
+		"--var", "create_release_manager_policy=true", "--var", `bucket_access_logs={"bucket":"` + logBucket + `"}`}
 	if runtime.GOARCH == "amd64" {
 		args = append(args, "--var", "architecture=x86_64")
 	}
@@ -120,7 +137,35 @@ func startInstallation(t *testing.T) *installation {
 	i.dir = folder
 	has(t, errs, "building packages: go run ./builder/cmd/pack", "installation fleet in account 000000000000, eu-west-1", "changes are pending")
 	has(t, out, " to create, 0 to change, 0 to replace, 0 to delete", "  + aws_cloudfront_distribution.cdn\n")
+	for _, r := range resources(t) {
+		has(t, out, "  + "+r)
+	}
 	return i
+}
+
+const logBucket = "access-logs"
+
+// resources are the module's, by their addresses without keys.
+func resources(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	names, err := fs.Glob(terraform.Module(), "*.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		data, err := fs.ReadFile(terraform.Module(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^resource "(\w+)" "(\w+)"`).FindAllSubmatch(data, -1) {
+			all = append(all, string(m[1])+"."+string(m[2]))
+		}
+	}
+	if len(all) < 40 {
+		t.Fatalf("the module has %d resources", len(all))
+	}
+	return all
 }
 
 // The whole life of an installation: a deploy that is killed, one that fails, one that ends well; the
@@ -162,6 +207,7 @@ func TestDeployAWS(t *testing.T) {
 	t.Logf("deploy took %.1f s from its third run on, %.1f s altogether", time.Since(start).Seconds(), time.Since(began).Seconds())
 
 	outputs := i.outputs()
+	i.deployedAgain()
 	i.pipelineIs(outputs)
 	i.planIsEmpty()
 	i.standInAnswers(outputs)
@@ -232,6 +278,39 @@ func (i *installation) outputs() deploy.Outputs {
 		i.env = append(i.env, k+"="+v)
 	}
 	return o
+}
+
+// deployedAgain deploys once more, for a program to read: there is nothing to make.
+func (i *installation) deployedAgain() {
+	i.t.Helper()
+	out, errs := i.must(exitOK, "deploy", "--name", "fleet", "--packages", "dist", "--yes", "--json")
+	var d deployed
+	if err := json.Unmarshal([]byte(out), &d); err != nil {
+		i.t.Fatalf("%v\n%s\n%s", err, out, errs)
+	}
+	if d.Name != "fleet" || d.Account != "000000000000" || d.Region != "eu-west-1" || d.Folder != filepath.Join(".precast", "fleet") || d.Generation != 1 || d.Seconds <= 0 {
+		i.t.Errorf("%+v", d)
+	}
+	if p := d.Plan; p.Create+p.Replace+p.Delete+p.Import > 0 {
+		i.t.Errorf("it made something: %+v", p)
+	}
+	data, err := os.ReadFile(filepath.Join(i.dir, d.Folder, deploy.OutputsFile))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var kept map[string]json.RawMessage
+	if err := json.Unmarshal(data, &kept); err != nil {
+		i.t.Fatal(err)
+	}
+	if len(kept) < 15 || len(kept) != len(d.Outputs) {
+		i.t.Errorf("%d outputs are printed, %d kept", len(d.Outputs), len(kept))
+	}
+	for name, v := range kept {
+		var a, b any
+		if json.Unmarshal(v, &a) != nil || json.Unmarshal(d.Outputs[name], &b) != nil || !reflect.DeepEqual(a, b) {
+			i.t.Errorf("output %s: %s is printed, %s kept", name, d.Outputs[name], v)
+		}
+	}
 }
 
 // pipelineIs: what was seeded was built by the functions in the stand-in, since nothing else builds.
@@ -412,8 +491,32 @@ func (i *installation) releaseArrives(o deploy.Outputs) {
 	if err := os.WriteFile(filepath.Join(i.dir, "board"), []byte("a new scoreboard"), 0o600); err != nil {
 		i.t.Fatal(err)
 	}
+	// Whoever brings it may do what the policy says that was made for that, and nothing else.
+	var document string
+	data, err := os.ReadFile(filepath.Join(i.dir, ".precast", "fleet", deploy.OutputsFile))
+	if err == nil {
+		var all struct {
+			Policy string `json:"release_manager_policy"`
+		}
+		err = json.Unmarshal(data, &all)
+		document = all.Policy
+	}
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	policy, err := iampolicy.Parse(document)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	end := i.guarded("release-manager", policy)
 	start := time.Now()
+	env := i.env
+	i.env = append(slices.Clone(env), "AWS_ACCESS_KEY_ID=release-manager")
 	i.must(exitOK, "catalog", "put", "scoreboard", "board", "--version", "1.0.1", "--attr", "gamer")
+	i.env = env
+	if refused := end(); len(refused) > 0 {
+		i.t.Errorf("refused: %v", refused)
+	}
 	const path = "/package?cpuArch=armv8&attrGamer=prod&payloadType=metadataOnly"
 	for {
 		_, _, body := i.request(i.URL, o.Domain, path)
@@ -491,6 +594,15 @@ func (i *installation) destroyed(o deploy.Outputs) {
 		fmt.Fprintf(w, `{"Type":"User","Message":"Lambda was unable to delete arn:aws:lambda:us-east-1:000000000000:function:%s:1 because it is a replicated function. Please see our documentation for Deleting Lambda@Edge Functions and Replicas."}`, edge)
 		return true
 	}, nil)
+	// What is looked for afterwards is found as long as it is there.
+	there := i.left(logs)
+	for _, kind := range []string{"buckets", "tables", "queues", "functions in eu-west-1", "functions in us-east-1", "log groups in eu-west-1",
+		"log groups in ap-northeast-1", "event source mappings", "distributions", "CloudFront Functions", "KeyValueStores", "cache policies",
+		"response headers policies", "origin access controls", "roles", "IAM policies", "dashboards", "alarms in eu-west-1", "alarms in us-east-1", "schedules"} {
+		if len(there[kind]) == 0 {
+			i.t.Errorf("no %s are found before they are destroyed", kind)
+		}
+	}
 	start := time.Now()
 	_, errs := i.must(exitNo, "destroy", "--name", "fleet", "--yes")
 	has(i.t, errs, "bucket "+o.Bucket+" with ", "deleted aws_cloudfront_distribution.cdn", "everything is deleted but the function "+edge)
@@ -534,7 +646,9 @@ func (i *installation) left(logs func(region string) *cloudwatchlogs.Client) map
 	var names []string
 	if err == nil {
 		for _, b := range buckets.Buckets {
-			names = append(names, aws.ToString(b.Name))
+			if name := aws.ToString(b.Name); name != logBucket { // the test's own
+				names = append(names, name)
+			}
 		}
 	}
 	check("buckets", err, names)
@@ -606,32 +720,50 @@ func (i *installation) left(logs func(region string) *cloudwatchlogs.Client) map
 		}
 	}
 	check("cache policies", err, names)
-	// Roles, alarms and schedules by their plain query interfaces: their SDK modules would be here for tests only.
-	for kind, call := range map[string]string{
-		"roles":  "/?Action=ListRoles&Version=2010-05-08",
-		"alarms": "/?Action=DescribeAlarms&Version=2010-08-01",
-	} {
-		status, body := i.plain(kind, call)
-		if status != http.StatusOK || strings.Contains(body, "fleet") {
-			all[kind] = []string{fmt.Sprint(status), body}
+	headers, err := cf.ListResponseHeadersPolicies(ctx, &cloudfront.ListResponseHeadersPoliciesInput{Type: cftypes.ResponseHeadersPolicyTypeCustom})
+	names = nil
+	if err == nil && headers.ResponseHeadersPolicyList != nil {
+		for _, p := range headers.ResponseHeadersPolicyList.Items {
+			names = append(names, aws.ToString(p.ResponseHeadersPolicy.ResponseHeadersPolicyConfig.Name))
 		}
 	}
-	status, body := i.plain("scheduler", "/schedules")
-	if status != http.StatusOK || strings.Contains(body, "fleet") {
-		all["schedules"] = []string{fmt.Sprint(status), body}
+	check("response headers policies", err, names)
+	controls, err := cf.ListOriginAccessControls(ctx, &cloudfront.ListOriginAccessControlsInput{})
+	names = nil
+	if err == nil && controls.OriginAccessControlList != nil {
+		for _, c := range controls.OriginAccessControlList.Items {
+			names = append(names, aws.ToString(c.Name))
+		}
+	}
+	check("origin access controls", err, names)
+	// These by their plain query interfaces: their SDK modules would be here for tests only.
+	for kind, call := range map[string][3]string{
+		"roles":               {"iam", "us-east-1", "/?Action=ListRoles&Version=2010-05-08"},
+		"IAM policies":        {"iam", "us-east-1", "/?Action=ListPolicies&Scope=Local&Version=2010-05-08"},
+		"alarms in eu-west-1": {"monitoring", "eu-west-1", "/?Action=DescribeAlarms&Version=2010-08-01"},
+		"alarms in us-east-1": {"monitoring", "us-east-1", "/?Action=DescribeAlarms&Version=2010-08-01"},
+		"dashboards":          {"monitoring", "eu-west-1", "/?Action=ListDashboards&Version=2010-08-01"},
+		"schedules":           {"scheduler", "eu-west-1", "/schedules"},
+	} {
+		status, body := i.plain(call[0], call[1], call[2])
+		if status != http.StatusOK {
+			i.t.Errorf("list %s: %d %s", kind, status, body)
+		}
+		if strings.Contains(body, "fleet") {
+			all[kind] = []string{body}
+		}
 	}
 	return all
 }
 
 // plain makes an unsigned call, which the stand-in takes; it finds the service in the scope of the signature.
-func (i *installation) plain(kind, path string) (int, string) {
+func (i *installation) plain(service, region, path string) (int, string) {
 	i.t.Helper()
-	service := map[string]string{"roles": "iam", "alarms": "monitoring", "scheduler": "scheduler"}[kind]
 	req, err := http.NewRequestWithContext(i.t.Context(), http.MethodGet, i.Standin+path, nil)
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=test/20260101/eu-west-1/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
+	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=test/20260101/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		i.t.Fatal(err)

@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +33,7 @@ import (
 	"precast/internal/awsstore"
 	"precast/internal/awsstore/standin"
 	"precast/internal/cdn"
+	"precast/internal/iampolicy"
 	"precast/internal/lambdas"
 )
 
@@ -48,6 +51,7 @@ type front struct {
 	proxy    *httputil.ReverseProxy
 
 	mu     sync.Mutex
+	guard  *iampolicy.Guard                                  // of those who have a policy; nil: nobody has
 	before func(w http.ResponseWriter, r *http.Request) bool // answers itself: true
 	after  func(r *http.Request)
 	rig    *rig.Rig
@@ -99,7 +103,33 @@ func (f *front) intercept(before func(http.ResponseWriter, *http.Request) bool, 
 	f.before, f.after = before, after
 }
 
+// guarded makes whoever has this access key do with a policy, until the returned function is called. That says which
+// calls were refused.
+func (f *front) guarded(key string, policy iampolicy.Policy) (end func() []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	guard := &iampolicy.Guard{Next: http.HandlerFunc(f.serve), Region: "eu-west-1", Account: "000000000000", Policies: map[string]iampolicy.Policy{key: policy}}
+	f.guard = guard
+	return func() []string {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.guard = nil
+		return guard.Refused()
+	}
+}
+
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	guard := f.guard
+	f.mu.Unlock()
+	if guard != nil {
+		guard.ServeHTTP(w, r)
+		return
+	}
+	f.serve(w, r)
+}
+
+func (f *front) serve(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	proxy, before, after := f.proxy, f.before, f.after
 	f.mu.Unlock()
@@ -292,8 +322,9 @@ func publishedHandler(ctx context.Context, cfg aws.Config, c *cftypes.Distributi
 	if err != nil {
 		return err
 	}
-	if int64(len(data)) != out.Configuration.CodeSize {
-		return fmt.Errorf("the Lambda@Edge function has %d bytes of code, edge.zip %d", out.Configuration.CodeSize, len(data))
+	sum := sha256.Sum256(data)
+	if want := base64.StdEncoding.EncodeToString(sum[:]); aws.ToString(out.Configuration.CodeSha256) != want {
+		return fmt.Errorf("the Lambda@Edge function's code is %s, edge.zip %s", aws.ToString(out.Configuration.CodeSha256), want)
 	}
 	return os.WriteFile(name, data, 0o600)
 }

@@ -214,6 +214,7 @@ func TestDeployAWS(t *testing.T) {
 	tableIsRight := i.staleTable(outputs)
 	i.releaseArrives(outputs)
 	tableIsRight()
+	i.rolloutArrives(outputs)
 
 	// Nobody is there to ask.
 	_, errs = i.must(exitError, "destroy", "--name", "fleet")
@@ -528,6 +529,33 @@ func (i *installation) releaseArrives(o deploy.Outputs) {
 		}
 	}
 	i.t.Logf("from the release to a device: %.1f s", time.Since(start).Seconds())
+}
+
+// rolloutArrives rolls a release out to a quarter of the fleet, and then to all of it: the builder in the stand-in makes
+// the table, and the Function tells by it who is in. Of the salt spring, slot 7 has place 207 and slot 0 place 4066.
+func (i *installation) rolloutArrives(o deploy.Outputs) {
+	i.t.Helper()
+	gets := func(slot int) string {
+		_, _, body := i.request(i.URL, o.Domain, fmt.Sprint("/package?cpuArch=armv8&attrGamer=prod&payloadType=metadataOnly&slot=", slot))
+		var m map[string]struct{ LatestVersion string }
+		_ = json.Unmarshal(body, &m) // an error has no scoreboard
+		return m["scoreboard"].LatestVersion
+	}
+	arrives := func(slot int, version string) {
+		i.t.Helper()
+		for start := time.Now(); gets(slot) != version; {
+			if time.Since(start) > 2*time.Minute {
+				i.t.Fatalf("slot %d gets %s, not %s", slot, gets(slot), version)
+			}
+		}
+	}
+	i.must(exitOK, "catalog", "put", "scoreboard", "board", "--version", "1.0.2", "--attr", "gamer", "--rollout", "25", "--salt", "spring")
+	arrives(7, "1.0.2")
+	if got := gets(0); got != "1.0.1" {
+		i.t.Errorf("slot 0 gets %s, before its turn", got)
+	}
+	i.must(exitOK, "catalog", "rollout", "scoreboard", "100")
+	arrives(0, "1.0.2")
 }
 
 // staleTable puts a rollout into the table that nobody published, and looks whether the Function reads it: slots

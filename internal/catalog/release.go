@@ -90,22 +90,13 @@ func sameFile(a, b Item) bool {
 // has been left out of it, the other one's releases tell.
 //
 //   - A rollout without a previous release is over the release that is replaced, which may be in a rollout itself.
-//   - A floor with nothing but a version is that release of the other item.
+//   - A floor with nothing but a version is that release of the other item, after the floors of that release.
 //   - Without floors, the other item's floors stay, unless Floors is empty and not nil.
 //   - A release that is replaced after a floor has passed that floor.
 func Succeed(it Item, old *Item) (Item, error) {
 	it = it.Clone()
-	for i, f := range it.Floors {
-		if f.MD5 != "" || f.SHA256 != "" || f.URL != "" {
-			continue
-		}
-		known := old.find(f.Version)
-		if known == nil {
-			return it, fmt.Errorf("item %s: floor %q: the catalog has no such release of it: give its url, md5, sha256 and size", it.Key(), f.Version)
-		}
-		passed := slices.Concat(known.Passed, f.Passed)
-		it.Floors[i] = known.Bare().release()
-		it.Floors[i].Passed, it.Floors[i].DeviceAttr, it.Floors[i].CPUArch = passed, nil, ""
+	if err := it.complete(old); err != nil {
+		return it, err
 	}
 	if old == nil {
 		return it, nil
@@ -130,6 +121,37 @@ func Succeed(it Item, old *Item) (Item, error) {
 		it.Previous.trim(MaxReleases - 1)
 	}
 	return it, nil
+}
+
+// complete takes floors of which only the version is said from another item.
+func (it *Item) complete(old *Item) error {
+	said := it.Floors
+	named := func(version string) bool {
+		return slices.ContainsFunc(slices.Concat(it.Floors, said), func(f Item) bool { return f.Version == version })
+	}
+	if said != nil {
+		it.Floors = []Item{}
+	}
+	for _, f := range said {
+		if f.MD5 != "" || f.SHA256 != "" || f.URL != "" {
+			it.Floors = append(it.Floors, f)
+			continue
+		}
+		known := old.find(f.Version)
+		if known == nil {
+			return fmt.Errorf("item %s: floor %q: the catalog has no such release of it: give its url, md5, sha256 and size", it.Key(), f.Version)
+		}
+		// What nobody skips on the way to the floor, nobody skips on the way past it.
+		for _, older := range known.Floors {
+			if !named(older.Version) {
+				it.Floors = append(it.Floors, older.Clone())
+			}
+		}
+		floor := known.Bare().release()
+		floor.Passed, floor.DeviceAttr, floor.CPUArch = cloneAll(slices.Concat(known.Passed, f.Passed)), nil, ""
+		it.Floors = append(it.Floors, floor)
+	}
+	return nil
 }
 
 // pass notes how far those have come who hold a release that is replaced: past the newest floor that it had as well.

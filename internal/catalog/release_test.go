@@ -92,9 +92,10 @@ func TestSucceed(t *testing.T) {
 		{"floors stay, and what is replaced has passed them", of("3"), &old, "3 <1 (2)>"},
 		{"floors are taken away", of("3", noFloors), &old, "3"},
 		{"floors by their version", of("3", func(it *catalog.Item) { it.Floors = []catalog.Item{{Version: "1"}, {Version: "2"}} }), &old, "3 <1> <2>"},
+		{"a floor brings its own", of("3", func(it *catalog.Item) { it.Floors = []catalog.Item{{Version: "2"}} }), &old, "3 <1> <2>"},
 		{"a new floor, and one that stays", of("4", func(it *catalog.Item) { it.Floors = []catalog.Item{{Version: "1"}, bare("3")} }), &old, "4 <1 (2)> <3>"},
 		{"floors of the same release", of("2", floors("1.5")), &old, "2 <1.5>"},
-		{"a rollout with floors, over one with its own", of("3", rollout(10, nil), func(it *catalog.Item) { it.Floors = []catalog.Item{{Version: "2"}} }), &old, "3 10% <2> over 2 <1>"},
+		{"a rollout with floors, over one with its own", of("3", rollout(10, nil), func(it *catalog.Item) { it.Floors = []catalog.Item{{Version: "2"}} }), &old, "3 10% <1> <2> over 2 <1>"},
 		{"whoever holds one of two releases has passed", of("4"), p(of("3", rollout(10, p(of("2", floors("1")))), floors("1"))), "4 <1 (3) (2)>"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

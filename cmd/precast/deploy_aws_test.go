@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -251,6 +252,7 @@ func (i *installation) killedWhenMade(call func(*http.Request) bool) {
 		i.t.Fatal(err)
 	}
 	_ = cmd.Wait()
+	i.endOrphans()
 	select {
 	case <-killed:
 	default:
@@ -264,6 +266,24 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d discard) WriteHeader(int)             {}
+
+// endOrphans ends what a killed Terraform leaves behind: its providers go on by themselves.
+func (i *installation) endOrphans() {
+	folders, _ := filepath.Glob("/proc/[0-9]*/cwd") // none where there is no Linux
+	for _, folder := range folders {
+		cwd, err := os.Readlink(folder)
+		if err != nil || !strings.HasPrefix(cwd, i.dir+"/") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(folder)))
+		if err != nil {
+			continue
+		}
+		if process, err := os.FindProcess(pid); err == nil {
+			_ = process.Kill()
+		}
+	}
+}
 
 func (i *installation) outputs() deploy.Outputs {
 	i.t.Helper()

@@ -32,6 +32,7 @@ func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.D
 	h := w.Header()
 	h.Set("ETag", `"`+etag+`"`)
 	h.Set("Cache-Control", layout.PackageCacheControl)
+	h.Set("Vary", "If-None-Match") // it may tell which floors have been passed
 	if tag, ok := edge.SingleTag(held); ok && tag == etag {
 		w.WriteHeader(http.StatusNotModified)
 		return
@@ -42,6 +43,7 @@ func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.D
 	}
 	if err != nil {
 		h.Del("ETag")
+		h.Del("Vary")
 		s.log.ErrorContext(r.Context(), "answer device", "key", path, "error", err)
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return

@@ -47,7 +47,7 @@ func TestStatementIsServed(t *testing.T) {
 	s.signs(testKey(t, 1), func() time.Time { return now })
 	const path = "/package?attrGamer=prod&cpuArch=ARMv8&payloadType=statement"
 	a := s.get(path)
-	if a.status != 200 || a.header.Get("Content-Type") != "text/plain; charset=utf-8" || a.header.Get("Cache-Control") != layout.PackageCacheControl || a.header.Get("ETag") == "" {
+	if a.status != 200 || a.header.Get("Content-Type") != "text/plain; charset=utf-8" || a.header.Get("Cache-Control") != layout.PackageCacheControl || a.header.Get("ETag") == "" || a.header.Get("Vary") != "If-None-Match" {
 		t.Fatalf("%d %v %s", a.status, a.header, a.body)
 	}
 	st, err := statement.Parse(a.body)

@@ -124,11 +124,15 @@ func TestPlanTakesConstantMemory(t *testing.T) {
 	manifest := bytes.Repeat([]byte("x"), 1000)
 	plan := func(size int64) uint64 {
 		files := []bundle.File{{Name: "a", Piece: bundle.Piece{Raw: size, Len: size}}}
-		return allocated(func() {
-			if _, err := bundle.Compose(manifest, files); err != nil {
-				t.Fatal(err)
-			}
-		})
+		least := uint64(1 << 63) // the runtime's own goroutines allocate now and then
+		for range 20 {
+			least = min(least, allocated(func() {
+				if _, err := bundle.Compose(manifest, files); err != nil {
+					t.Fatal(err)
+				}
+			}))
+		}
+		return least
 	}
 	if small, large := plan(kib), plan(4*gib); large > small+kib {
 		t.Errorf("a binary of 4 GiB takes %d bytes, one of 1 KiB %d", large, small)

@@ -451,6 +451,7 @@ func swallowed(t *testing.T, w *world, d *goDevice, err error) bool {
 
 // drip sends a byte, lets the time pass and waits until the device goes; to whom does not mind it sends the beginning of an answer.
 func drip(w *world, what func(*http.Request) bool, pass1 func()) http.HandlerFunc {
+	w.hurried = true
 	return func(rw http.ResponseWriter, r *http.Request) {
 		if !what(r) {
 			pass(w, rw, r)

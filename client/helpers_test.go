@@ -123,6 +123,7 @@ type world struct {
 
 	under   device // who is attacked
 	patient bool   // the device does not mind how slow the attacker is
+	hurried bool   // devices in sh, whose clock is the real one, wait for seconds only
 }
 
 // shelf is an object store of the tests.

@@ -123,7 +123,11 @@ func (d *shDevice) update() error {
 	args := append(d.shell[1:], script, d.w.front, d.query, filepath.Join(d.dir, "root.pem"), work, "sh", "-c", `echo "$1" >>`+filepath.Join(d.dir, "installed"), "install")
 	cmd := exec.Command(d.shell[0], args...)
 	cmd.Dir = d.dir
-	cmd.Env = append([]string{"PRECAST_NOW=" + d.w.clock.Now().UTC().Format("20060102150405"), "PRECAST_RATE_WINDOW=6", "PRECAST_MIN_RATE=4096"}, d.env...)
+	window := "300" // a busy machine must not be taken for a slow server
+	if d.w.hurried {
+		window = "6"
+	}
+	cmd.Env = append([]string{"PRECAST_NOW=" + d.w.clock.Now().UTC().Format("20060102150405"), "PRECAST_RATE_WINDOW=" + window, "PRECAST_MIN_RATE=4096"}, d.env...)
 	if n := d.w.limits.MaxVersions; n > 0 {
 		cmd.Env = append(cmd.Env, fmt.Sprint("PRECAST_MAX_VERSIONS=", n))
 	}

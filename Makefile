@@ -38,10 +38,11 @@ test: ## all tests that need no network (needs Node 20)
 
 AWS := ./internal/awsstore/... ./internal/kmskey ./internal/streampoll ./builder/cmd
 
-test-aws: ## the AWS suites, on a stand-in that this installs below .cache/ (needs Python 3.10, Terraform; test-terraform checks the module)
+test-aws: ## the AWS suites, on a stand-in that this installs below .cache/, and test-terraform (needs Python 3.10, Terraform)
 	sh internal/awsstore/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
-	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/faults ./terraform ./terraform/deploy
+	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/cdn ./internal/faults ./terraform ./terraform/deploy
+	$(MAKE) test-terraform
 
 # Lambda's runtimes besides 20 (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html).
 NODES := 22.23.3 24.21.0
@@ -102,7 +103,6 @@ lint: ## format, vet and staticcheck, without changing anything
 ci: lint ## what continuous integration runs
 	$(GO) test -count=1 ./...
 	$(MAKE) test-aws
-	$(MAKE) test-terraform
 	$(MAKE) test-nodes
 	$(GO) test -count=1 -race $(RACE)
 	@mkdir -p $(CACHE)

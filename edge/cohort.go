@@ -107,8 +107,8 @@ func ClaimsOf(ix *index.Index, d Device) Claims {
 	if !ix.Staged() {
 		return c
 	}
-	met(ix, d.Selection, func(head int32) {
-		for i := head; i < ix.Next(head); i++ {
+	candidates(ix, d.Selection, func(release int32, _ bool) {
+		for i := ix.Head(release); i < ix.Next(release); i++ {
 			if it := &ix.Items[i]; it.Salt != "" {
 				c.add(Claim{Share{it.Salt, it.Share}, d.Cohort.In(it.Salt, it.Share)})
 			}
@@ -118,7 +118,7 @@ func ClaimsOf(ix *index.Index, d Device) Claims {
 		if step != release {
 			c.Unless = append(c.Unless, past(ix, release, step)...)
 		}
-		if older := step + 1; int(older) < len(ix.Items) && ix.Items[older].Role == index.Floor {
+		if older := step + 1; isFloor(ix, older) {
 			c.after(past(ix, release, older))
 		}
 	})

@@ -98,13 +98,13 @@ func stages(ix *index.Index, d Device) []Tags {
 	all := []stage{{}}
 	seen := make(map[int32]bool)
 	each(ix, d, func(release, _ int32) {
-		if seen[release] || int(release)+1 == len(ix.Items) || ix.Items[release+1].Role != index.Floor {
+		if seen[release] || !isFloor(ix, release+1) {
 			return
 		}
 		seen[release] = true
 		// Who holds a floor has passed it; who holds none has the oldest one to come.
 		var holds []Tags
-		for i := release + 1; int(i) < len(ix.Items) && ix.Items[i].Role == index.Floor; i++ {
+		for i := release + 1; isFloor(ix, i); i++ {
 			holds = append(holds, Tags{Hex(ix.Items[i].SHA256[:])})
 		}
 		holds = append(holds, nil)

@@ -47,47 +47,40 @@ func Resolve(ix *index.Index, d Device) (Set, error) {
 // floor that it gets first, or else the same release again. An item may come more than once.
 func each(ix *index.Index, d Device, yield func(release, step int32)) {
 	staged := ix.Staged()
-	add := func(candidates []int32, track string, byName bool) {
-		for _, i := range candidates {
-			if index.Fold(ix.Items[i].Track) != track {
-				continue
-			}
-			if !staged {
-				yield(i, i)
-				continue
-			}
-			// Attributes are those of the release that the device is to get, not of any other.
-			if release := admitted(ix, ix.Head(i), d.Cohort); release == i || byName && release >= 0 {
-				yield(release, next(ix, release, d.Held))
+	candidates(ix, d.Selection, func(i int32, byName bool) {
+		if !staged {
+			yield(i, i)
+			return
+		}
+		// Attributes are those of the release that the device is to get, not of any other.
+		if release := admitted(ix, ix.Head(i), d.Cohort); release == i || byName && release >= 0 {
+			yield(release, next(ix, release, d.Held))
+		}
+	})
+}
+
+// candidates calls yield with every release that a selection meets: the current ones of the items that it names, and
+// those, current or not, that have an attribute that it names. An item may come more than once.
+func candidates(ix *index.Index, s Selection, yield func(release int32, byName bool)) {
+	add := func(releases []int32, track string, byName bool) {
+		for _, i := range releases {
+			if index.Fold(ix.Items[i].Track) == track {
+				yield(i, byName)
 			}
 		}
 	}
-	add(ix.Apps(OSPrefix+d.Arch), d.OS, true)
-	for _, a := range d.Attrs {
+	add(ix.Apps(OSPrefix+s.Arch), s.OS, true)
+	for _, a := range s.Attrs {
 		add(ix.WithAttr(a.Name), a.Track, false)
 	}
-	for _, a := range d.Apps {
+	for _, a := range s.Apps {
 		add(ix.Apps(a.Name), a.Track, true)
 	}
 }
 
-// met calls yield with the current release of every item that a selection meets, by its name or by an attribute that
-// any of its releases has. An item may come more than once.
-func met(ix *index.Index, s Selection, yield func(head int32)) {
-	add := func(candidates []int32, track string) {
-		for _, i := range candidates {
-			if index.Fold(ix.Items[i].Track) == track {
-				yield(ix.Head(i))
-			}
-		}
-	}
-	add(ix.Apps(OSPrefix+s.Arch), s.OS)
-	for _, a := range s.Attrs {
-		add(ix.WithAttr(a.Name), a.Track)
-	}
-	for _, a := range s.Apps {
-		add(ix.Apps(a.Name), a.Track)
-	}
+// isFloor tells whether there is a floor at a position, which may be past the last release.
+func isFloor(ix *index.Index, position int32) bool {
+	return int(position) < len(ix.Items) && ix.Items[position].Role == index.Floor
 }
 
 // admitted returns the newest release of an item that a cohort gets, -1 for none.
@@ -103,7 +96,7 @@ func admitted(ix *index.Index, head int32, c Cohort) int32 {
 
 // next returns what comes next on the way to a release: itself, or a floor.
 func next(ix *index.Index, release int32, held Tags) int32 {
-	if int(release)+1 == len(ix.Items) || ix.Items[release+1].Role != index.Floor {
+	if !isFloor(ix, release+1) {
 		return release
 	}
 	for i := ix.Head(release); i <= release; i++ {
@@ -112,7 +105,7 @@ func next(ix *index.Index, release int32, held Tags) int32 {
 		}
 	}
 	step := release
-	for i := release + 1; int(i) < len(ix.Items) && ix.Items[i].Role == index.Floor; i++ {
+	for i := release + 1; isFloor(ix, i); i++ {
 		it := &ix.Items[i]
 		passed := held.holds(it.MD5, it.SHA256)
 		for _, p := range it.Passed {

@@ -222,20 +222,14 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	items, err := d.catalog().Snapshot(ctx)
+	key := catalog.Key{App: c.App, Track: c.Track}
+	it, err := d.item(ctx, key)
 	if err != nil {
 		return err
 	}
-	key := catalog.Key{App: c.App, Track: c.Track}
-	i := slices.IndexFunc(items, func(it catalog.Item) bool { return it.Key() == key })
 	switch {
-	case i < 0:
-		return no("%s is not in the catalog; precast catalog list shows what is", key)
-	case !items[i].Partial():
-		return no("%s %s is not being rolled out; precast catalog put --rollout begins that", key, items[i].Version)
-	}
-	it := items[i].Clone()
-	switch {
+	case !it.Partial():
+		return no("%s %s is not being rolled out; precast catalog put --rollout begins that", key, it.Version)
 	case c.Cancel && it.Previous == nil:
 		return no("%s %s is rolled out over nothing; precast catalog rm takes it away", key, it.Version)
 	case c.Cancel:
@@ -263,8 +257,8 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 	if c.Cancel || c.Percent != nil {
 		note = " " + d.note()
 	}
-	if lines := staged(it); len(lines) > 0 {
-		fmt.Fprintf(std.out, "%s: %s%s\n", key, lines[0], note)
+	if it.Partial() {
+		fmt.Fprintf(std.out, "%s: %s%s\n", key, staged(it)[0], note)
 		return nil
 	}
 	fmt.Fprintf(std.out, "%s: all devices get %s.%s\n", key, it.Version, note)
@@ -290,21 +284,29 @@ func (c *rmCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	items, err := d.catalog().Snapshot(ctx)
+	key := catalog.Key{App: c.App, Track: c.Track}
+	it, err := d.item(ctx, key)
 	if err != nil {
 		return err
 	}
-	key := catalog.Key{App: c.App, Track: c.Track}
-	for _, it := range items {
-		if it.Key() == key {
-			if err := d.catalog().Apply(ctx, []catalog.Change{catalog.Remove(key)}); err != nil {
-				return err
-			}
-			fmt.Fprintf(std.out, "%s %s is out of the catalog. %s\n", key, it.Version, d.note())
-			return nil
-		}
+	if err := d.catalog().Apply(ctx, []catalog.Change{catalog.Remove(key)}); err != nil {
+		return err
 	}
-	return no("%s is not in the catalog; precast catalog list shows what is", key)
+	fmt.Fprintf(std.out, "%s %s is out of the catalog. %s\n", key, it.Version, d.note())
+	return nil
+}
+
+// item returns an item of the catalog, to be changed.
+func (d *data) item(ctx context.Context, key catalog.Key) (catalog.Item, error) {
+	items, err := d.catalog().Snapshot(ctx)
+	if err != nil {
+		return catalog.Item{}, err
+	}
+	i := slices.IndexFunc(items, func(it catalog.Item) bool { return it.Key() == key })
+	if i < 0 {
+		return catalog.Item{}, no("%s is not in the catalog; precast catalog list shows what is", key)
+	}
+	return items[i].Clone(), nil
 }
 
 type listCmd struct {

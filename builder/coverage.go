@@ -66,11 +66,11 @@ func bundleBytes(set edge.Set, held edge.Mask) int64 {
 }
 
 // Cover enumerates the combinations of an index, those that name the fewest attributes first, each in the mixtures of
-// rollouts and floors that devices of it can be in, and spends the limits of its Params on: the full bundle of every distinct set; then, for every set,
-// the upgrade paths from the retained earlier indexes (the items that a device of the same
-// combination already held then); then every other subset of the small sets. What does not fit is
-// passed over and smaller ones after it may still fit. Time and memory are bounded by the limits,
-// not by the number of combinations.
+// rollouts and floors that devices of it can be in. It spends the limits of its Params on: the full bundle of every
+// distinct set; then, for every set, the upgrade paths from the retained earlier indexes (the items that a device of
+// the same combination already held then); then every other subset of the small sets. What does not fit is passed over
+// and smaller ones after it may still fit. Time and memory are bounded by the limits, not by the number of
+// combinations.
 func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	c := &coverer{params: ix.Params, byPositions: make(map[string]int)}
 	dims := edge.DimensionsOf(ix)
@@ -80,6 +80,7 @@ func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	c.out.Combinations = dims.Count()
 	dims.Each(func(named int, s edge.Selection) bool {
 		devices, all := dims.Devices(s)
+		before := c.before(s)
 		for i, d := range devices {
 			if uint64(c.out.Considered+c.out.Variants) == ix.Params.MaxCombinations {
 				if i > 0 {
@@ -92,7 +93,7 @@ func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 			} else {
 				c.out.Variants++
 			}
-			c.device(ix, named, d)
+			c.device(ix, named, d, before)
 		}
 		if !all {
 			c.out.LeftOut.Mixed++
@@ -126,7 +127,22 @@ type candidate struct {
 	upgrades []edge.Mask
 }
 
-func (c *coverer) device(ix *index.Index, named int, d edge.Device) {
+// before returns what devices of a selection got from the earlier indexes. While something was rolled out, they had this
+// or that.
+func (c *coverer) before(s edge.Selection) []edge.Set {
+	var sets []edge.Set
+	for _, old := range c.earlier {
+		devices, _ := old.Devices(s)
+		for _, device := range devices {
+			if set, err := edge.Resolve(old.Index(), device); err == nil {
+				sets = append(sets, set)
+			}
+		}
+	}
+	return sets
+}
+
+func (c *coverer) device(ix *index.Index, named int, d edge.Device, before []edge.Set) {
 	set, err := edge.Resolve(ix, d)
 	if err != nil {
 		c.out.LeftOut.TooLarge++
@@ -144,18 +160,10 @@ func (c *coverer) device(ix *index.Index, named int, d edge.Device) {
 		c.sets = append(c.sets, candidate{CoveredSet: CoveredSet{Set: set, ID: set.ID(), Named: named}})
 	}
 	cand := &c.sets[at]
-	for _, old := range c.earlier {
-		// While something was rolled out, devices like this one had this or that.
-		devices, _ := old.Devices(d.Selection)
-		for _, device := range devices {
-			before, err := edge.Resolve(old.Index(), device)
-			if err != nil {
-				continue
-			}
-			m := Unchanged(set, before)
-			if !m.Empty() && !m.Full(set.Len()) && !slices.Contains(cand.upgrades, m) {
-				cand.upgrades = append(cand.upgrades, m)
-			}
+	for _, old := range before {
+		m := Unchanged(set, old)
+		if !m.Empty() && !m.Full(set.Len()) && !slices.Contains(cand.upgrades, m) {
+			cand.upgrades = append(cand.upgrades, m)
 		}
 	}
 }

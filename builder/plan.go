@@ -52,7 +52,7 @@ type Report struct {
 	Items        int         `json:"items"`
 	Combinations float64     `json:"combinations"`
 	Considered   int         `json:"considered"`
-	Variants     int         `json:"variants"` // of those, in other rollouts or before other floors
+	Variants     int         `json:"variants"` // looked at beside those: in other rollouts, or before other floors
 	Matching     int         `json:"matching"`
 	Sets         int         `json:"sets"`
 	Bundles      int         `json:"bundles"` // covered, built or not; as many manifests

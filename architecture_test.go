@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-const module = "precast"
+const module = "github.com/precast-ota/precast"
 
 // goPackage is what go list tells of a package.
 type goPackage struct {

@@ -1,4 +1,4 @@
-module precast
+module github.com/precast-ota/precast
 
 go 1.26.0
 

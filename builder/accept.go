@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"precast/internal/catalog"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // accept turns catalog items into index items. It fills in the plan's rejections, and its pieces:

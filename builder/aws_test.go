@@ -13,10 +13,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // The core's suites on S3, DynamoDB and SQS, as the AWS stand-in plays them.

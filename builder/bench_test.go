@@ -12,12 +12,12 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/layout"
-	"precast/internal/manifest"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // cpu is the processor time that this process has used, user and system.

@@ -11,11 +11,11 @@ import (
 
 	"pgregory.net/rapid"
 
-	"precast/builder"
-	"precast/internal/bundle"
-	"precast/internal/catalog"
-	"precast/internal/layout"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 func TestBuildOfTheSample(t *testing.T) {

@@ -16,9 +16,9 @@ import (
 	"sync"
 	"time"
 
-	"precast/internal/bundle"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // FormatID names everything besides the items that decides object bytes and coverage. Change its

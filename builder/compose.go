@@ -8,11 +8,11 @@ import (
 	"strings"
 	"sync"
 
-	"precast/edge"
-	"precast/internal/bundle"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/manifest"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
 )
 
 // Composer makes the bundle or manifest of any set of a published index out of stored pieces. It is

@@ -6,9 +6,9 @@ import (
 	"math/bits"
 	"slices"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // DefaultParams are the limits of a plan unless the operator sets others.

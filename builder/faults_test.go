@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/lambdas"
-	"precast/internal/layout"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 var errFault = errors.New("injected fault")

@@ -9,8 +9,8 @@ import (
 	"io"
 	"time"
 
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // A Fence tells whether objects that nothing published needs are being removed right now (package gc).

@@ -15,14 +15,14 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/inspect"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/source"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/source"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // testing.TB without the parts that rapid.T lacks.

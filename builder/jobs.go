@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 // Kinds of jobs.

@@ -12,9 +12,9 @@ import (
 	"os"
 	"strings"
 
-	"precast/internal/bundle"
-	"precast/internal/catalog"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // metaMD5 is kept with a piece beside bundle's own metadata: an item is checked against a piece that

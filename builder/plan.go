@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"slices"
 
-	"precast/edge"
-	"precast/internal/catalog"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // Plan is what it takes to publish a snapshot of the catalog.

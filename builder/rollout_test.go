@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/catalog"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 
 	"pgregory.net/rapid"
 )

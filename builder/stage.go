@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // handlePlan makes a plan and sends its jobs.

@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/client"
-	"precast/internal/keyring"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // The attacks that TUF (https://theupdateframework.io/docs/security/) and Uptane

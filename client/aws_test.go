@@ -25,15 +25,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"precast/builder"
-	"precast/edge"
-	answers "precast/internal/answer"
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/kmskey"
-	"precast/internal/lambdas"
-	"precast/internal/layout"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	answers "github.com/precast-ota/precast/internal/answer"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/kmskey"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // The attacks on an installation on AWS, as the stand-in plays it: objects in S3, statements signed in KMS by the

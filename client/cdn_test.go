@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/edge/rig"
-	"precast/internal/keyring"
-	"precast/internal/lambdas"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Through the CDN, as far as it can be had on one machine: the viewer functions, the cache, the edge as

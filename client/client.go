@@ -27,11 +27,11 @@ import (
 	"sync"
 	"time"
 
-	"precast/edge"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Options are what a device is configured with.

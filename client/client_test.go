@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/client"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/signing"
 
 	"pgregory.net/rapid"
 )

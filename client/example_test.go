@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/client"
-	"precast/internal/keyring"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // updateDevice is what docs/trust.md shows.

@@ -15,8 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"precast/edge"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // get reads an answer of at most limit bytes, as a device that holds files of these digests.

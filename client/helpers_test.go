@@ -22,14 +22,14 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/client"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/manifest"
-	"precast/internal/server"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // A clock that stands still until it is moved. It is a client.Clock.

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"precast/client"
-	"precast/internal/keyring"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Whatever anybody adds to a keyring, no device remembers it: the honest one is good as soon as they have gone.

@@ -5,8 +5,8 @@ import (
 	"io"
 	"time"
 
-	"precast/internal/keyring"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Offline verifies files that came by other ways than an Update: a bundle on a memory stick, with its

@@ -14,12 +14,12 @@ import (
 	"sync"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // fileSize is that of every binary, large enough for a download to break off in the middle.

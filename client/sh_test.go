@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // shDevice is the client in sh.

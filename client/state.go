@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strconv"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/keyring"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // state is what a client remembers between updates.

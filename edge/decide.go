@@ -1,8 +1,8 @@
 package edge
 
 import (
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Status codes of a decision.

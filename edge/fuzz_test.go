@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
+	"github.com/precast-ota/precast/edge"
 )
 
 // Megabytes are in TestErrors: a fuzzer that mutates them does nothing else.

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/seed"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/seed"
 
 	"pgregory.net/rapid"
 )

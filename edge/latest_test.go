@@ -5,8 +5,8 @@ import (
 	"errors"
 	"testing"
 
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 
 	"pgregory.net/rapid"
 )

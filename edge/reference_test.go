@@ -8,8 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // An answer is what the reference says to a request.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
+	"github.com/precast-ota/precast/edge"
 
 	"pgregory.net/rapid"
 )

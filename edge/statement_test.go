@@ -5,8 +5,8 @@ import (
 	"encoding/hex"
 	"testing"
 
-	"precast/edge"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // A statement is of a generation, an epoch, the selection in its canonical form, and what that gets.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
+	"github.com/precast-ota/precast/edge"
 
 	"pgregory.net/rapid"
 )

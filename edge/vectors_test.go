@@ -11,8 +11,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

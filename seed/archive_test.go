@@ -16,8 +16,8 @@ import (
 
 	"github.com/mholt/archives"
 
-	"precast/internal/catalog"
-	"precast/seed"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/seed"
 )
 
 const sampleCatalog = `[{"app":"scoreboard","env":"prod","version":"1.0.0","deviceAttr":{"gamer":true},"file":"bin/scoreboard"}]`

@@ -15,11 +15,11 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/seed"
 )
 
 // newImporter makes an importer into an empty store.

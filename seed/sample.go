@@ -10,7 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 // SampleItems are the sample's items, without what follows from their binaries.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"precast/internal/catalog"
-	"precast/seed"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/seed"
 )
 
 // The sample's data, as its documentation lists it.

@@ -23,17 +23,17 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/catalog"
-	"precast/internal/iampolicy"
-	"precast/internal/lambdas"
-	"precast/internal/layout"
-	"precast/internal/station"
-	"precast/seed"
-	"precast/terraform"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/iampolicy"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
+	"github.com/precast-ota/precast/terraform"
 )
 
 // Everybody works with what the module allows them, and nothing more: a release manager imports, the enqueuer and

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/iampolicy"
-	"precast/terraform"
+	"github.com/precast-ota/precast/internal/iampolicy"
+	"github.com/precast-ota/precast/terraform"
 )
 
 // lambdasOwn are the actions that Lambda takes in a role's name, for event sources.
@@ -40,8 +40,8 @@ func TestRolesMayDoNothingElse(t *testing.T) {
 	}
 	calls := regexp.MustCompile(`\b(s3|sqs|kms|dynamodb|dynamodbstreams|cloudfront|cloudfrontkeyvaluestore)\.(\w+)Input\{`)
 	for role, own := range lambdasOwn() {
-		out, err := exec.Command("go", "list", "-deps", "-f", `{{if .Module}}{{if eq .Module.Path "precast"}}{{range .GoFiles}}{{$.Dir}}/{{.}}
-{{end}}{{end}}{{end}}`, "precast/builder/cmd/"+role).Output()
+		out, err := exec.Command("go", "list", "-deps", "-f", `{{if .Module}}{{if eq .Module.Path "github.com/precast-ota/precast"}}{{range .GoFiles}}{{$.Dir}}/{{.}}
+{{end}}{{end}}{{end}}`, "github.com/precast-ota/precast/builder/cmd/"+role).Output()
 		if err != nil {
 			t.Fatal(err)
 		}

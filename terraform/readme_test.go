@@ -18,8 +18,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
-	"precast/edge"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 var update = flag.Bool("update", false, "write the tables of README.md anew")

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // ChangeLog is a catalog's numbered changes. It outlives the process that reads it.

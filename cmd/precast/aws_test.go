@@ -14,10 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // onAWS starts a stand-in with an empty pipeline in it, and returns the environment in which precast works

@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/layout"
-	"precast/internal/localstore"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
 )
 
 // drain reads one answer over a kept connection and returns its length.

@@ -12,8 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"precast/internal/catalog"
-	"precast/seed"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/seed"
 )
 
 type seedCmd struct {

@@ -12,10 +12,10 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/catalog"
-	"precast/internal/cost"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/cost"
 )
 
 type costCmd struct {

@@ -9,12 +9,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
-	"precast/builder"
-	"precast/internal/admin"
-	"precast/internal/awsstore"
-	"precast/internal/catalog"
-	"precast/internal/localstore"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/admin"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // data is what a command works on: a data folder of its own, one through the server that runs on it, or a

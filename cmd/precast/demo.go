@@ -13,10 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/station"
-	"precast/internal/story"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/story"
 )
 
 type demoCmd struct {

@@ -23,11 +23,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/seed"
-	"precast/terraform"
-	"precast/terraform/deploy"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/seed"
+	"github.com/precast-ota/precast/terraform"
+	"github.com/precast-ota/precast/terraform/deploy"
 )
 
 // installationFlags name an installation, and how Terraform works on it.

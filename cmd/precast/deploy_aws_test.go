@@ -37,11 +37,11 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"precast/internal/awsstore"
-	"precast/internal/cdn"
-	"precast/internal/iampolicy"
-	"precast/terraform"
-	"precast/terraform/deploy"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/iampolicy"
+	"github.com/precast-ota/precast/terraform"
+	"github.com/precast-ota/precast/terraform/deploy"
 )
 
 // What TestDeployAWS replaces, since the stand-in does not have it: Lambda@Edge, the cache and the failover between

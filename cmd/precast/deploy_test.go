@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/terraform/deploy"
+	"github.com/precast-ota/precast/terraform/deploy"
 )
 
 // Whoever asks, and on whatever: the loss of data takes more than a yes.

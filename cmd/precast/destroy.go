@@ -11,8 +11,8 @@ import (
 	ddbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
-	"precast/internal/awsstore"
-	"precast/terraform/deploy"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/terraform/deploy"
 )
 
 type destroyCmd struct {

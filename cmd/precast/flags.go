@@ -13,9 +13,9 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/dustin/go-humanize"
 
-	"precast/builder"
-	"precast/internal/index"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // size is a number of bytes, written like 10MiB, 1.5GB or 4096.

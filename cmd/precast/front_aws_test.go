@@ -29,12 +29,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
-	"precast/edge/rig"
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/cdn"
-	"precast/internal/iampolicy"
-	"precast/internal/lambdas"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/iampolicy"
+	"github.com/precast-ota/precast/internal/lambdas"
 )
 
 // front is what the tests take for AWS: the stand-in, but for viewers' requests, which go to a rig that is

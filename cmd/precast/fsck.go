@@ -13,10 +13,10 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/fsck"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 type fsckCmd struct {

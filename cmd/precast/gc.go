@@ -8,8 +8,8 @@ import (
 	"io"
 	"time"
 
-	"precast/internal/gc"
-	"precast/internal/history"
+	"github.com/precast-ota/precast/internal/gc"
+	"github.com/precast-ota/precast/internal/history"
 )
 
 type gcCmd struct {

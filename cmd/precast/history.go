@@ -10,9 +10,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"precast/builder"
-	"precast/internal/history"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 type historyCmd struct {

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"precast/edge"
-	"precast/internal/inspect"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/inspect"
 )
 
 type inspectCmd struct {

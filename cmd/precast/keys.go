@@ -8,10 +8,10 @@ import (
 	"os"
 	"time"
 
-	"precast/internal/keyfolder"
-	"precast/internal/keyring"
-	"precast/internal/signing"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/keyfolder"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 type keysCmd struct {

@@ -15,7 +15,7 @@ import (
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Exit codes, as documented by --help and docs/operations.md.

@@ -14,10 +14,10 @@ import (
 	"syscall"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/inspect"
-	"precast/internal/layout"
-	"precast/internal/localstore"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
 )
 
 // precast runs the command in a process of its own and returns its peak memory in bytes.

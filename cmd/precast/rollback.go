@@ -8,10 +8,10 @@ import (
 	"log/slog"
 	"time"
 
-	"precast/builder"
-	"precast/internal/cdn"
-	"precast/internal/history"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // publishFlags are those of the commands that publish.

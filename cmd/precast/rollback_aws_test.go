@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Going back, proving and cleaning up against AWS's stand-in: the same words as with a data folder.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/cdn"
 )
 
 // cloud is a CloudFront that notes what it is asked.

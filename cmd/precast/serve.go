@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"precast/internal/admin"
-	"precast/internal/server"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/admin"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 type serveCmd struct {

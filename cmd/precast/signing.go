@@ -5,8 +5,8 @@ import (
 	"os"
 	"time"
 
-	"precast/internal/statement"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // signingFlags say how statements are signed.

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 type statusCmd struct {

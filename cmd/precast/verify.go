@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"precast/client"
-	"precast/internal/keyring"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 type verifyCmd struct {

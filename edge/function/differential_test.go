@@ -18,9 +18,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"precast/edge"
-	"precast/edge/nodeproc"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/edge/nodeproc"
+	"github.com/precast-ota/precast/internal/index"
 
 	"pgregory.net/rapid"
 )

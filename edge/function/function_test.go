@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"precast/edge/function"
-	"precast/edge/function/shrink"
+	"github.com/precast-ota/precast/edge/function"
+	"github.com/precast-ota/precast/edge/function/shrink"
 )
 
 // maxSize is what CloudFront takes

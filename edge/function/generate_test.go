@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 
 	"pgregory.net/rapid"
 )

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
+	"github.com/precast-ota/precast/edge"
 
 	"pgregory.net/rapid"
 )

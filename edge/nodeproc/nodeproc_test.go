@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"precast/edge/nodeproc"
+	"github.com/precast-ota/precast/edge/nodeproc"
 )
 
 // answers is a script that squares numbers, throws at 13 and leaves quietly at 14.

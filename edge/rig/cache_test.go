@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/edge/rig"
+	"github.com/precast-ota/precast/edge/rig"
 )
 
 // origin answers with what the test sets, and counts.

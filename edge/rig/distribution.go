@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"precast/edge"
+	"github.com/precast-ota/precast/edge"
 )
 
 // Distribution is what Terraform declares of a CloudFront distribution.

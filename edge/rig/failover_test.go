@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/edge/rig"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 func custom(t *testing.T, h http.Handler) *rig.Origin {

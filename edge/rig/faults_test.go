@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/edge"
-	"precast/edge/rig"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 func decode(t testing.TB, body []byte, into any) {

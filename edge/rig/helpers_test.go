@@ -20,9 +20,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/edge/rig"
-	"precast/internal/localstore"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/localstore"
 )
 
 // passing are edge functions that change nothing.

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"precast/edge/function"
+	"github.com/precast-ota/precast/edge/function"
 )
 
 //go:embed host.mjs

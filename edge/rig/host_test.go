@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge/rig"
+	"github.com/precast-ota/precast/edge/rig"
 )
 
 // Who has no Node.js is told.

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
-	"precast/edge/rig"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Whatever is asked, S3 is never sent a query or a key that is none of the layout's, nobody sees what is

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/edge/rig"
-	"precast/internal/cdn"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/cdn"
 )
 
 const gamer = "/package?cpuArch=armv8&attrGamer=prod"

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/edge/rig"
+	"github.com/precast-ota/precast/edge/rig"
 )
 
 // broken tells which rule an answer's trace names.

@@ -16,18 +16,18 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/edge/rig"
-	"precast/internal/catalog"
-	"precast/internal/cdn"
-	"precast/internal/index"
-	"precast/internal/inspect"
-	"precast/internal/localstore"
-	"precast/internal/manifest"
-	"precast/internal/server"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // site is the sample, built, behind the rig with the real edge functions and, beside it, the server's own

@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore/types"
 
-	"precast/edge/rig"
+	"github.com/precast-ota/precast/edge/rig"
 )
 
 const storeARN = "arn:aws:cloudfront::111122223333:key-value-store/x"

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge/rig"
-	"precast/internal/lambdazip"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/lambdazip"
 )
 
 // trapping stands in front of the packaged entry point: a device of the kind "trap" has the Go instance die

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"precast/internal/cdn"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Watch invalidates as the builder's function does after a publish, for objects that another process builds:

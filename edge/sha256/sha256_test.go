@@ -4,7 +4,7 @@ import (
 	stdlib "crypto/sha256"
 	"testing"
 
-	"precast/edge/sha256"
+	"github.com/precast-ota/precast/edge/sha256"
 
 	"pgregory.net/rapid"
 )

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // packaged packs the edge as `make edge` does, unpacks it, and returns the zip's size and the folder.

@@ -5,8 +5,8 @@ package main
 import (
 	"unsafe"
 
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // The shim writes a request's fields, one after the other, into the memory at buf, and reads the answer

@@ -10,10 +10,10 @@ import (
 	"net/http"
 	"strings"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/history"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // Client talks to a running server. It is a builder.Catalog and a builder.CatalogWriter.

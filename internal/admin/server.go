@@ -7,10 +7,10 @@ import (
 	"errors"
 	"net/http"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/history"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // maxRequest bounds a request: a catalog of 100,000 items is about 30 MB.

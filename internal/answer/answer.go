@@ -5,7 +5,7 @@ import (
 	"io"
 	"net/http"
 
-	"precast/edge"
+	"github.com/precast-ota/precast/edge"
 )
 
 // Write sends a response.

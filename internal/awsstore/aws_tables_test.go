@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 func wantItems(t *testing.T, c *Catalog, want int, version string) {

@@ -14,9 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
-	"precast/builder"
-	"precast/internal/awsstore/standin"
-	"precast/internal/storetest"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/storetest"
 )
 
 // clients lead to the stand-in, which all tests share.

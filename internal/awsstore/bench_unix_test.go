@@ -16,8 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // cpuTime is what this process has used so far, all of its threads.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/config"
 
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // cleanEnvironment hides the AWS settings of whoever runs the tests.

@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // An object may grow between the answer that a range is beyond its end and the look at its size.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Only what is known not to exist is ErrNotExist.

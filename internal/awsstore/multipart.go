@@ -11,7 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 const abortAfter = 30 * time.Second

@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go/middleware"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // outageError is an error that every other request would meet as well.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 var sha = strings.Repeat("0", 64)

@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Limits of SQS

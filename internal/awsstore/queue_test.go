@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 func TestSendRefuses(t *testing.T) {

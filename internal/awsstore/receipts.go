@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // forgetAfter is how long an expired receipt is remembered: longer than anybody goes on working on a

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/bundle"
 )
 
 // releases is a bundle's worth of binaries, compressed.

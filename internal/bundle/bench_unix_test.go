@@ -13,7 +13,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // cpuTime is what this process has used so far, all of its threads.

@@ -26,7 +26,7 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // FormatID names everything besides the manifest, the names and the binaries that decides the bytes

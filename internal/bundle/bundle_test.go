@@ -18,8 +18,8 @@ import (
 	"github.com/minio/crc64nvme"
 	"pgregory.net/rapid"
 
-	"precast/internal/bundle"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

@@ -13,7 +13,7 @@ import (
 	"github.com/minio/crc64nvme"
 	"pgregory.net/rapid"
 
-	"precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/bundle"
 )
 
 func TestPieceDescribesItsBytes(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"precast/internal/bundle"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // What ParseMeta accepts, Meta writes in the same way, and Compose takes.

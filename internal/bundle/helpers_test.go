@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"precast/internal/bundle"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // tb is what testing.TB and *rapid.T have in common.

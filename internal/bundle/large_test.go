@@ -12,8 +12,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
-	"precast/internal/bundle"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // A binary of more than 8 GiB does not fit in USTAR, and makes the length in the gzip trailer wrap.

@@ -7,7 +7,7 @@ import (
 	"runtime"
 	"testing"
 
-	"precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/bundle"
 )
 
 const (

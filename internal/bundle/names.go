@@ -7,7 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // maxName is the limit of common file systems on one name, in bytes.

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/bundle"
 )
 
 func genPiece() *rapid.Generator[bundle.Piece] {

@@ -15,7 +15,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/bundle"
 )
 
 // small is a bundle with pieces of several kinds.

@@ -18,7 +18,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/mholt/archives"
 
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // reader is a program or library that devices, or people, may open a bundle with.

@@ -10,9 +10,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Longest names, in bytes. App and version together are a file name, which most filesystems limit to

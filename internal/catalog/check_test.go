@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 var (

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 
 	"pgregory.net/rapid"
 )

@@ -7,7 +7,7 @@ import (
 	"math"
 	"slices"
 
-	"precast/internal/index"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // Limits of one item. A device's request looks at all of an item's releases.

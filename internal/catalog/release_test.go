@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/catalog"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/index"
 
 	"pgregory.net/rapid"
 )

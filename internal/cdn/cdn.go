@@ -10,10 +10,10 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/awsstore"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // CDN is a builder.Observer that brings a distribution to what has been published: first the table, which

@@ -14,11 +14,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/cdn"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // The table in a KeyValueStore of AWS's stand-in, by the SDK's own clients.

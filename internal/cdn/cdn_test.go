@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/cdn"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // watched is a CDN over a world and a client, and what it logs.

@@ -9,7 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Paths are what a publish makes stale: objects are immutable, answers to /package are not.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 
-	"precast/builder"
-	"precast/internal/cdn"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/cdn"
 )
 
 // client takes invalidations.

@@ -16,8 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore/types"
 	smithyendpoints "github.com/aws/smithy-go/endpoints"
 
-	"precast/builder"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // KeyValues is the part of the CloudFront KeyValueStore client that is used. An update is done whole or not

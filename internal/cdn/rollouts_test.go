@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/cdn"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/storetest"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/storetest"
 )
 
 // world is a published index, and a store that the table is kept in.

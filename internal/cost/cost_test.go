@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"precast/internal/cost"
+	"github.com/precast-ota/precast/internal/cost"
 )
 
 func current(t testing.TB) cost.Prices {

@@ -14,13 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/lambdas"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
-	"precast/terraform"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
+	"github.com/precast-ota/precast/terraform"
 )
 
 // tally is a number of calls, by their kind. The builder makes them at the same time.

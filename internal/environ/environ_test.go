@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/internal/environ"
+	"github.com/precast-ota/precast/internal/environ"
 )
 
 func TestReader(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // cloud is a stand-in for AWS with a pipeline's places in it.

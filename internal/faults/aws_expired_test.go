@@ -13,7 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // For a while the credentials that the process is given have expired, as when what renews them has stopped.

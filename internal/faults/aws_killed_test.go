@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // site is where a process of its own finds a pipeline.

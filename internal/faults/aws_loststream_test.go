@@ -20,7 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	streamtypes "github.com/aws/aws-sdk-go-v2/service/dynamodbstreams/types"
 
-	"precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/lambdas"
 )
 
 // forgetful is a stream that has forgotten records, as a table's does 24 hours after they were written: they are

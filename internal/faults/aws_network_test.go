@@ -14,7 +14,7 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // network is a toxiproxy before a cloud, on two lines: one to the queue, one to everything else.

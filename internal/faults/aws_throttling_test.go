@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Services, as a request names them.

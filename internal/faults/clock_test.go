@@ -11,9 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"precast/builder"
-	"precast/internal/layout"
-	"precast/internal/localstore"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
 )
 
 // jumping is a clock that is set now and then.

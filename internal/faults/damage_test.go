@@ -11,13 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/fsck"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/reference"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/reference"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // damages are what happens to files.

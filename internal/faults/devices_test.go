@@ -17,12 +17,12 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/internal/inspect"
-	"precast/internal/manifest"
-	"precast/internal/reference"
-	"precast/internal/server"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/reference"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // errBrokenOff: a device did not get all that was announced. It knows, and asks again.

@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/internal/catalog"
-	"precast/internal/localstore"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // envInside is set within the namespace, to the program under test.
@@ -34,7 +34,7 @@ func TestDiskFull(t *testing.T) {
 		return
 	}
 	program = filepath.Join(t.TempDir(), "precast")
-	if out, err := exec.Command("go", "build", "-o", program, "precast/cmd/precast").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, "github.com/precast-ota/precast/cmd/precast").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	inNamespace(t, program)

@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // crash kills this process at its nth write: when it has been done, or when half of its bytes have been read.

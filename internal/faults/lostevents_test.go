@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"precast/internal/localstore"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // deaf is a trigger that hears of nothing.

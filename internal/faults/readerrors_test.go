@@ -12,9 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/localstore"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/localstore"
 )
 
 // disk is one whose reads fail at random, while it is bad: nothing is read, or some of it and then no more.

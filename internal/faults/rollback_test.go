@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/fsck"
-	"precast/internal/history"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // playRollback rolls a data folder back. arg is the crash, and the generation to go back to.

@@ -22,15 +22,15 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/faults/suite"
-	"precast/internal/fsck"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/faults/suite"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // counted says, for the table of docs/reliability.md, how many cases a test has played. It must be the same in every

@@ -14,9 +14,9 @@ import (
 	"maps"
 	"slices"
 
-	"precast/edge"
-	"precast/internal/layout"
-	"precast/internal/manifest"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
 )
 
 // disagreement is what is wrong with a bundle.

@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/manifest"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
 )
 
 // Device asks a server or CDN what devices ask: for every combination of attributes of an index, holding

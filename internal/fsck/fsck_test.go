@@ -21,16 +21,16 @@ import (
 
 	"pgregory.net/rapid"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/fsck"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/server"
-	"precast/internal/source"
-	"precast/internal/station"
-	"precast/internal/storetest"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/source"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/storetest"
+	"github.com/precast-ota/precast/seed"
 )
 
 // world is a published sample.

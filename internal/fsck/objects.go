@@ -15,11 +15,11 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/bundle"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // What follows for devices.

@@ -12,11 +12,11 @@ import (
 	"os"
 	"slices"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/bundle"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Repairer rewrites what a check found missing or damaged, as far as it can be made again: a piece from

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"time"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // signed holds one statement, where there are any, against the keyring that is served and against the index: what

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/fsck"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // swept removes records between their being listed and read, as a sweep beside the check does.

@@ -10,13 +10,13 @@ import (
 	"testing"
 	"time"
 
-	"precast/edge"
-	"precast/internal/fsck"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/server"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Keyrings and statements belong here: a check takes none of them for a stranger, and counts them for nothing else.

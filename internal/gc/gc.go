@@ -9,10 +9,10 @@ import (
 	"log/slog"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/history"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Deleter removes objects.

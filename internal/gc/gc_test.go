@@ -14,14 +14,14 @@ import (
 
 	"pgregory.net/rapid"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/fsck"
-	"precast/internal/gc"
-	"precast/internal/history"
-	"precast/internal/layout"
-	"precast/internal/storetest"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/gc"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/storetest"
+	"github.com/precast-ota/precast/seed"
 )
 
 // shelf is a store with one generation for every release, with a clock that a test moves.

@@ -15,15 +15,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/fsck"
-	"precast/internal/gc"
-	"precast/internal/history"
-	"precast/internal/layout"
-	"precast/internal/source"
-	"precast/internal/storetest"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/gc"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/source"
+	"github.com/precast-ota/precast/internal/storetest"
+	"github.com/precast-ota/precast/seed"
 )
 
 // A scheduler lets one call to the store happen at a time, and decides which. Everything runs in a

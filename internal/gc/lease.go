@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // lease is a fence that this sweep has put up.

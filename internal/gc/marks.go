@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/catalog"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // marks is what is needed. It only grows: read again, it adds what has come to be needed.

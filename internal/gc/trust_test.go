@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/fsck"
-	"precast/internal/gc"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/fsck"
+	"github.com/precast-ota/precast/internal/gc"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Keyrings are nobody's leftovers: a device with an old root key walks from version to version, however old they are.

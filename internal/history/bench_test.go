@@ -8,12 +8,12 @@ import (
 	"sync"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/history"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // conditional counts writes, and those of them that are conditional on what they replace.

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/index"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
 )
 
 // Diff is who would get what, before and after.

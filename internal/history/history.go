@@ -13,10 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Near is how many generations before the published one are never given up (package gc): to those a

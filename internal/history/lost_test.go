@@ -3,9 +3,9 @@ package history_test
 import (
 	"testing"
 
-	"precast/builder"
-	"precast/internal/history"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // An index that is lost takes its generation with it: no number stands for two contents, whether the lost one was a

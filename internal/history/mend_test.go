@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"testing"
 
-	"precast/internal/history"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 // Sets too large for all their subsets: devices that took what is rolled back need bundles that were never

@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/history"
-	"precast/internal/layout"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 func TestRollbackIsOneWrite(t *testing.T) {

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/history"
-	"precast/internal/index"
-	"precast/internal/source"
-	"precast/internal/station"
-	"precast/internal/storetest"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/source"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/storetest"
+	"github.com/precast-ota/precast/seed"
 )
 
 // world is a station over drivers in memory.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/iampolicy"
+	"github.com/precast-ota/precast/internal/iampolicy"
 )
 
 const document = `{"Version": "2012-10-17", "Statement": [

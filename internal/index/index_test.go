@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/index"
+	"github.com/precast-ota/precast/internal/index"
 
 	"pgregory.net/rapid"
 )

@@ -18,8 +18,8 @@ import (
 
 	"github.com/mholt/archives"
 
-	"precast/internal/layout"
-	"precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
 )
 
 // Report is what a bundle holds.

@@ -16,12 +16,12 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
-	"precast/internal/bundle"
-	"precast/internal/index"
-	"precast/internal/inspect"
-	"precast/internal/layout"
-	"precast/internal/manifest"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/bundle"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
 )
 
 // file is one file of an archive.

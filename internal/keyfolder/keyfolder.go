@@ -19,10 +19,10 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // Folder is a folder of keys.

@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/keyfolder"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/keyfolder"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 500, time.UTC)

@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // Limits of a keyring.

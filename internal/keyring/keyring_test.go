@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"precast/internal/keyring"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/signing"
 
 	"pgregory.net/rapid"
 )

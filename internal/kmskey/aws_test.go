@@ -12,9 +12,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
-	"precast/internal/awsstore/standin"
-	"precast/internal/kmskey"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/kmskey"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // Against the AWS stand-in, which has Ed25519 keys: go test -tags aws, after internal/awsstore/standin/install.sh.

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // API is what the package needs of *kms.Client: kms:GetPublicKey and kms:Sign on one key.

@@ -11,8 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
-	"precast/internal/kmskey"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/kmskey"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 const arn = "arn:aws:kms:eu-west-1:123456789012:key/1"

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/answer"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/answer"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Composer answers requests, with the device's selection, cohort and held tags in edge.SelectionHeader,

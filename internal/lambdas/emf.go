@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Metrics writes what a builder does as CloudWatch embedded metrics: lines of the function's log that

@@ -12,7 +12,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Enqueuer turns a batch of the catalog's change stream into one plan job. A scheduled event, which

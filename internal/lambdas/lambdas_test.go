@@ -17,14 +17,14 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/catalog"
-	"precast/internal/lambdas"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 var quiet = slog.New(slog.DiscardHandler)

@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/answer"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/answer"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // serveStatement answers for a statement, under the path that edge.Decision.Object gives it. Statements are

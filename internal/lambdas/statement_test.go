@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/catalog"
-	"precast/internal/lambdas"
-	"precast/internal/layout"
-	"precast/internal/signing"
-	"precast/internal/statement"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/seed"
 )
 
 func TestComposerSignsStatements(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"golang.org/x/sync/errgroup"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Worker does the jobs of an SQS batch.

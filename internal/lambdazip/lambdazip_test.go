@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"testing"
 
-	"precast/internal/lambdazip"
+	"github.com/precast-ota/precast/internal/lambdazip"
 )
 
 func TestEncode(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/edge"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
 
 	"pgregory.net/rapid"
 )

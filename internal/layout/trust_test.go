@@ -3,7 +3,7 @@ package layout_test
 import (
 	"testing"
 
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/internal/layout"
 
 	"pgregory.net/rapid"
 )

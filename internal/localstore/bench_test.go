@@ -11,8 +11,8 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 const benchSize = 20 << 20

@@ -9,7 +9,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 var (

@@ -10,7 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 // Change is an entry of the change log.

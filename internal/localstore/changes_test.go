@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 func applyVersions(t *testing.T, c *Catalog, versions ...int) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/storetest"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/storetest"
 )
 
 func openTemp(t *testing.T, opt Options) *Store {

@@ -7,7 +7,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // bury makes a message a dead letter.

@@ -16,9 +16,9 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // playWorker does everything that a store can do, and prints what was acknowledged, until it is

@@ -10,7 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 var (

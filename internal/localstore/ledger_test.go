@@ -8,7 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Entries that nobody closes are forgotten in time, but not before 24 hours.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"syscall"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // List implements builder.Objects. It holds one folder's names in memory at a time, and those of the

@@ -8,7 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // A message is spread over buckets, so that its body is written once however often it is received.

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"sync"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 const (

@@ -13,8 +13,8 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 func bodyOf(s string) builder.Body {

@@ -1,6 +1,6 @@
 package localstore
 
-import "precast/builder"
+import "github.com/precast-ota/precast/builder"
 
 var (
 	_ builder.Objects       = (*Objects)(nil)

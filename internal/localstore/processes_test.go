@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // playPut competes for absent keys, and says which it won.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Put implements builder.Objects.

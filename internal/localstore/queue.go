@@ -8,7 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 const (

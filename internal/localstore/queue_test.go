@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 func send(t *testing.T, q *Queue, bodies ...string) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // errMismatch: an object's file is not what its sidecar describes, so something else wrote to it.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // noContext is for what is not the test's own call.

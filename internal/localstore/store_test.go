@@ -11,9 +11,9 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 func playOpen(dir, _ string) error {

@@ -18,9 +18,9 @@ import (
 	"slices"
 	"strings"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Status codes of an entry.

@@ -17,11 +17,11 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/manifest"
-	"precast/seed"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/seed"
 
 	"pgregory.net/rapid"
 )

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 // Answer returns the status and the names of the files that are brought. params are the query's, decoded, in

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"time"
 
-	"precast/builder"
-	"precast/internal/keyring"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // KeyWatch holds the key that signs statements here against the published keyring: where devices will not believe it,

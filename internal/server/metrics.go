@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Metrics are what /metrics shows. It observes a builder too.

@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Published holds the published index and keeps it fresh. Whatever happens to the stored one, the

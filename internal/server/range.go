@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // rangeReader makes an object seekable by asking the store for ranges. Seeking costs nothing: only a

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/answer"
-	"precast/internal/layout"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/answer"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Server answers devices. Make one with New.

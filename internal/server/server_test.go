@@ -20,16 +20,16 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/inspect"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/manifest"
-	"precast/internal/reference"
-	"precast/internal/server"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/reference"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 // site is a data folder that has been built, and a server over it.

@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"strings"
 
-	"precast/builder"
-	"precast/edge"
-	"precast/internal/answer"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/answer"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // Statements has the server answer for statements. It must not be called once requests are served.

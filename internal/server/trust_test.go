@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/keyring"
-	"precast/internal/layout"
-	"precast/internal/server"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/keyring"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/server"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 func testKey(t testing.TB, seed byte) signing.PrivateKey {

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/signing"
 
 	"pgregory.net/rapid"
 )

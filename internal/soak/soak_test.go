@@ -33,11 +33,11 @@ import (
 	"testing"
 	"time"
 
-	"precast/internal/catalog"
-	"precast/internal/inspect"
-	"precast/internal/layout"
-	"precast/internal/manifest"
-	"precast/internal/reference"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/reference"
 )
 
 var duration = flag.Duration("soak", 4*time.Second, "how long devices poll and the catalog changes")
@@ -69,7 +69,7 @@ type soak struct {
 func TestSoak(t *testing.T) {
 	s := &soak{t: t, data: t.TempDir(), answers: make(map[int]int)}
 	s.path = filepath.Join(t.TempDir(), "precast")
-	if out, err := exec.Command("go", "build", "-o", s.path, "precast/cmd/precast").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", s.path, "github.com/precast-ota/precast/cmd/precast").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	s.run("seed", "--data", s.data, "--size", "20KiB")

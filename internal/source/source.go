@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"precast/builder"
-	"precast/internal/catalog"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
 )
 
 // Sources opens the URLs of catalog items: store: (the object store itself), http:, https:, file: if it may,

@@ -15,11 +15,11 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
-	"precast/internal/localstore"
-	"precast/internal/source"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/source"
 )
 
 func read(t *testing.T, s *source.Sources, address string) (string, error) {

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"precast/edge"
-	"precast/internal/layout"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // Schedule says how long statements are good for. Time is cut into epochs, so that whoever signs makes the same

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/edge"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 )
 
 // gated signs when it is let.

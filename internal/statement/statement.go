@@ -30,10 +30,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // MaxBytes bounds a statement: 256 items of at most 860 bytes, and a selection of 8 KiB; or fewer items with many floors.

@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"precast/edge"
-	"precast/internal/index"
-	"precast/internal/layout"
-	"precast/internal/signing"
-	"precast/internal/statement"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/statement"
 
 	"pgregory.net/rapid"
 )

@@ -5,10 +5,10 @@ import (
 	"net/http"
 	"time"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/source"
-	"precast/internal/streampoll"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/source"
+	"github.com/precast-ota/precast/internal/streampoll"
 )
 
 // Places name what a pipeline on AWS stands on. What is empty is not opened.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Event is one thing that a builder did; exactly one field is set.

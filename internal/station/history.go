@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"precast/builder"
-	"precast/internal/history"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/history"
 )
 
 // RolledBack is what a rollback did.

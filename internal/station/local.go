@@ -6,10 +6,10 @@ import (
 	"net/http"
 	"time"
 
-	"precast/builder"
-	"precast/builder/trigger"
-	"precast/internal/localstore"
-	"precast/internal/source"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/builder/trigger"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/source"
 )
 
 // Local returns the drivers of an open data folder.

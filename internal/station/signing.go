@@ -8,9 +8,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
-	"precast/internal/awsstore"
-	"precast/internal/kmskey"
-	"precast/internal/signing"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/kmskey"
+	"github.com/precast-ota/precast/internal/signing"
 )
 
 // SigningKey opens a key by where it is: file:PATH or env:NAME, a private key in PEM, or kms:KEY, the ARN, ID

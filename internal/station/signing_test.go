@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/signing"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 func TestSigningKey(t *testing.T) {

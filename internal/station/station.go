@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Drivers are all that a station stands on.

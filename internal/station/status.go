@@ -8,11 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/history"
-	"precast/internal/index"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Status tells how far what is published is behind the catalog.

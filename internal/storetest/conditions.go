@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 func (o objects) wantRefused(t *testing.T, key string, b []byte, opt builder.PutOptions) {

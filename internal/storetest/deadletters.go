@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // DeadQueue is a queue with its dead letters.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // DeletingObjects are objects that can be removed: see package gc.

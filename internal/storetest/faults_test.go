@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // envFault names the fault that this process is to run its suite on.

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // Ledger checks a driver of builder.Ledger. Each call of open returns an empty ledger.

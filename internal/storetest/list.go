@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"precast/builder"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // wantKeys checks that got is want, sorted.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/minio/crc64nvme"
 
-	"precast/builder"
-	"precast/internal/catalog"
-	"precast/internal/layout"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/layout"
 )
 
 // Memory is a set of drivers in memory that keep the contract: for tests of what stands on drivers, and

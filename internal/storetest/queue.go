@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // QueueOptions say how the queue under test was set up.

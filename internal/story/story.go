@@ -18,10 +18,10 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"precast/internal/catalog"
-	"precast/internal/inspect"
-	"precast/internal/manifest"
-	"precast/seed"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/seed"
 )
 
 // Story is what Play needs.

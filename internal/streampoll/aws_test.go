@@ -17,10 +17,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
-	"precast/internal/awsstore"
-	"precast/internal/awsstore/standin"
-	"precast/internal/catalog"
-	"precast/internal/streampoll"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/awsstore/standin"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/streampoll"
 )
 
 // site is a catalog, a ledger and a queue in the AWS stand-in.

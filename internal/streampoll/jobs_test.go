@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // plan is a plan that was asked for.

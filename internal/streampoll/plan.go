@@ -7,7 +7,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams/types"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 // pending is the plan that is to be asked for.

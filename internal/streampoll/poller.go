@@ -19,7 +19,7 @@ import (
 	"slices"
 	"time"
 
-	"precast/builder"
+	"github.com/precast-ota/precast/builder"
 )
 
 const (

@@ -17,7 +17,7 @@ import (
 
 	tfjson "github.com/hashicorp/terraform-json"
 
-	"precast/terraform"
+	"github.com/precast-ota/precast/terraform"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

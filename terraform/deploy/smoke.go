@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/inspect"
 )
 
 // Device asks a distribution as devices do.

@@ -11,13 +11,13 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/cdn"
-	"precast/internal/environ"
-	"precast/internal/index"
-	"precast/internal/lambdas"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/environ"
+	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 func main() {

@@ -13,12 +13,12 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-lambda-go/lambdaurl"
 
-	"precast/builder"
-	"precast/internal/awsstore"
-	"precast/internal/environ"
-	"precast/internal/lambdas"
-	"precast/internal/statement"
-	"precast/internal/station"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/awsstore"
+	"github.com/precast-ota/precast/internal/environ"
+	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/station"
 )
 
 func main() {

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"precast/internal/lambdazip"
+	"github.com/precast-ota/precast/internal/lambdazip"
 )
 
 func main() {

@@ -16,10 +16,10 @@ import (
 	"os/signal"
 	"path/filepath"
 
-	"precast/edge/function"
-	"precast/edge/function/shrink"
-	"precast/internal/cdn"
-	"precast/internal/lambdazip"
+	"github.com/precast-ota/precast/edge/function"
+	"github.com/precast-ota/precast/edge/function/shrink"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/lambdazip"
 )
 
 // config is what edge/shim reads from config.json. What is empty comes with the origin's custom headers,

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"precast/internal/faults/suite"
+	"github.com/precast-ota/precast/internal/faults/suite"
 )
 
 const root = "../../.."
@@ -273,15 +273,15 @@ func TestListsAreCovered(t *testing.T) {
 func TestTable(t *testing.T) {
 	run := make(suite.Run)
 	const events = `# something that the go command says
-{"Action":"run","Package":"precast/internal/faults","Test":"TestThrottlingAWS"}
-{"Action":"attr","Package":"precast/internal/faults","Test":"TestThrottlingAWS","Key":"cases","Value":"7 | 8"}
-{"Action":"attr","Package":"precast/internal/faults","Test":"TestThrottlingAWS","Key":"other","Value":"9"}
-{"Action":"pass","Package":"precast/internal/faults","Test":"TestThrottlingAWS","Elapsed":1.5}
-{"Action":"fail","Package":"precast/client","Test":"TestAttacks/rollback:_the_answers_of_the_generation_before","Elapsed":1}
-{"Action":"skip","Package":"precast/internal/soak","Test":"TestSoak"}
-{"Action":"pass","Package":"precast/internal/soak"}
+{"Action":"run","Package":"github.com/precast-ota/precast/internal/faults","Test":"TestThrottlingAWS"}
+{"Action":"attr","Package":"github.com/precast-ota/precast/internal/faults","Test":"TestThrottlingAWS","Key":"cases","Value":"7 | 8"}
+{"Action":"attr","Package":"github.com/precast-ota/precast/internal/faults","Test":"TestThrottlingAWS","Key":"other","Value":"9"}
+{"Action":"pass","Package":"github.com/precast-ota/precast/internal/faults","Test":"TestThrottlingAWS","Elapsed":1.5}
+{"Action":"fail","Package":"github.com/precast-ota/precast/client","Test":"TestAttacks/rollback:_the_answers_of_the_generation_before","Elapsed":1}
+{"Action":"skip","Package":"github.com/precast-ota/precast/internal/soak","Test":"TestSoak"}
+{"Action":"pass","Package":"github.com/precast-ota/precast/internal/soak"}
 `
-	if err := run.Read("precast", strings.NewReader(events)); err != nil {
+	if err := run.Read("github.com/precast-ota/precast", strings.NewReader(events)); err != nil {
 		t.Fatal(err)
 	}
 	doc, err := suite.Replace("before\n<!-- table: begin -->\nwhat was there\n<!-- table: end -->\nafter\n", run.Table())
@@ -309,7 +309,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%q has no place for a table", bad)
 		}
 	}
-	if err := run.Read("precast", strings.NewReader("{broken\n")); err == nil {
+	if err := run.Read("github.com/precast-ota/precast", strings.NewReader("{broken\n")); err == nil {
 		t.Error("no error of a broken run")
 	}
 }

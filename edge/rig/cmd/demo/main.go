@@ -18,14 +18,14 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 
-	"precast/builder"
-	"precast/edge/rig"
-	"precast/internal/catalog"
-	"precast/internal/cdn"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/internal/story"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/story"
+	"github.com/precast-ota/precast/seed"
 )
 
 const usage = `Plays the story of precast demo through a stand-in for CloudFront: function.js, response.js and edge.zip run in Node.js, in

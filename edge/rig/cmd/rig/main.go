@@ -13,11 +13,11 @@ import (
 	"syscall"
 	"time"
 
-	"precast/builder"
-	"precast/edge/rig"
-	"precast/internal/localstore"
-	"precast/internal/station"
-	"precast/seed"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/seed"
 )
 
 const usage = `Serves devices through a stand-in for CloudFront: function.js and edge.zip run in Node.js, in front of an

@@ -11,7 +11,7 @@ import (
 	"os"
 	"strings"
 
-	"precast/internal/faults/suite"
+	"github.com/precast-ota/precast/internal/faults/suite"
 )
 
 func main() {
@@ -33,7 +33,7 @@ func main() {
 func write(doc string, files []string) error {
 	run := make(suite.Run)
 	if len(files) == 0 {
-		if err := run.Read("precast", os.Stdin); err != nil {
+		if err := run.Read("github.com/precast-ota/precast", os.Stdin); err != nil {
 			return err
 		}
 	}
@@ -65,5 +65,5 @@ func read(run suite.Run, name string) error {
 		return err
 	}
 	defer f.Close()
-	return run.Read("precast", io.Reader(f))
+	return run.Read("github.com/precast-ota/precast", io.Reader(f))
 }

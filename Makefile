@@ -36,12 +36,12 @@ demo-edge: edge ## the same story through a stand-in for CloudFront with the rea
 test: ## all tests that need no network (needs Node 20)
 	$(GO) test ./...
 
-AWS := ./internal/awsstore/... ./internal/kmskey ./internal/streampoll ./builder/cmd
+AWS := ./internal/store/aws/... ./internal/trust/kmskey ./internal/run/streampoll ./builder/cmd
 
 test-aws: ## the AWS suites, on a stand-in that this installs below .cache/, and test-terraform (needs Python 3.10, Terraform)
-	sh internal/awsstore/standin/install.sh
+	sh internal/test/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
-	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/cdn ./internal/faults ./terraform ./terraform/deploy
+	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/run/cdn ./internal/test/faults ./terraform ./terraform/deploy
 	$(MAKE) test-terraform
 
 # Lambda's runtimes besides 20 (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html).
@@ -56,8 +56,8 @@ test-nodes: ## the edge on the other Node versions that Lambda has; npm installs
 test-terraform: ## the Terraform module: format, validity, tests with mocked providers, checkov (needs Terraform, Python)
 	sh terraform/checks.sh
 
-RACE := ./client ./internal/statement ./edge/nodeproc ./edge/rig ./builder/... ./internal/server ./internal/station ./internal/admin ./internal/localstore ./internal/bundle \
-	./internal/lambdas ./internal/streampoll ./internal/history ./internal/fsck ./internal/gc ./cmd/precast
+RACE := ./client ./internal/trust/statement ./edge/nodeproc ./edge/rig ./builder/... ./internal/run/server ./internal/run/pipeline ./internal/run/admin ./internal/store/local ./internal/format/bundle \
+	./internal/run/lambdas ./internal/run/streampoll ./internal/operate/history ./internal/operate/fsck ./internal/operate/gc ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector
 	$(GO) test -race $(RACE)
@@ -72,14 +72,14 @@ fuzz: ## run every fuzz target for FUZZ (30s) each, that of the viewer function 
 	done
 
 soak: ## devices poll while the catalog changes at random, for SOAK (5m); every answer is checked
-	$(GO) test -count=1 -v -timeout 0 -run Soak ./internal/soak -soak $(SOAK)
+	$(GO) test -count=1 -v -timeout 0 -run Soak ./internal/test/soak -soak $(SOAK)
 
 # Everything runs, whatever fails: the table says it.
 reliability: ## the fault and attack suites, on this machine and the AWS stand-in; writes the table of docs/reliability.md
-	sh internal/awsstore/standin/install.sh
+	sh internal/test/standin/install.sh
 	@mkdir -p $(CACHE)
-	$(GO) test -json -count=1 -p 1 -timeout 60m -tags aws $$($(GO) run ./internal/faults/cmd/table -args) > $(CACHE)/reliability.json || true
-	$(GO) run ./internal/faults/cmd/table -doc docs/reliability.md $(CACHE)/reliability.json
+	$(GO) test -json -count=1 -p 1 -timeout 60m -tags aws $$($(GO) run ./internal/test/faults/cmd/table -args) > $(CACHE)/reliability.json || true
+	$(GO) run ./internal/test/faults/cmd/table -doc docs/reliability.md $(CACHE)/reliability.json
 
 bench: ## benchmarks: ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

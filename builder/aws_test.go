@@ -14,9 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/awsstore/standin"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/test/standin"
 )
 
 // The core's suites on S3, DynamoDB and SQS, as the AWS stand-in plays them.
@@ -32,7 +32,7 @@ func TestDeliveryTortureOnAWS(t *testing.T) {
 
 // A job that cannot be done becomes a dead letter; when the cause is gone, the redrive finishes the build.
 func TestDeadLetterAndRedriveOnAWS(t *testing.T) {
-	w := onAWS(t)(t, builder.Options{}, func(*station.Drivers) {})
+	w := onAWS(t)(t, builder.Options{}, func(*pipeline.Drivers) {})
 	ctx := t.Context()
 	w.put("os_a", "prod", "1", "operating system")
 	broken := w.drivers
@@ -74,7 +74,7 @@ func (brokenObjects) Put(context.Context, string, builder.Body, builder.PutOptio
 }
 
 // onAWS starts a stand-in for a test; every world gets places of its own in it.
-func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*station.Drivers)) *world {
+func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*pipeline.Drivers)) *world {
 	t.Helper()
 	os.Unsetenv("AWS_CA_BUNDLE")
 	server, err := standin.Start(t.Context(), standin.Options{Services: []string{"s3", "dynamodb", "sqs"}})
@@ -88,7 +88,7 @@ func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*station.Drivers
 		t.Fatal(err)
 	}
 	var worlds atomic.Int64
-	return func(t *testing.T, opt builder.Options, wrap func(*station.Drivers)) *world {
+	return func(t *testing.T, opt builder.Options, wrap func(*pipeline.Drivers)) *world {
 		t.Helper()
 		n := worlds.Add(1)
 		names := awsstore.Names{Bucket: fmt.Sprint("bucket-", n), CatalogTable: fmt.Sprint("catalog-", n),
@@ -97,7 +97,7 @@ func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*station.Drivers
 		if err != nil {
 			t.Fatal(err)
 		}
-		drivers, err := station.AWS(clients, station.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable,
+		drivers, err := pipeline.AWS(clients, pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable,
 			LedgerTable: names.LedgerTable, QueueURL: places.QueueURL, DeadLettersURL: places.DeadLetterURL})
 		if err != nil {
 			t.Fatal(err)

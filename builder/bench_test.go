@@ -14,9 +14,9 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/manifest"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/format/manifest"
+	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -101,7 +101,7 @@ func BenchmarkWorkers(b *testing.B) {
 			w := newWorld(b, filepath.Join(dir, "data"), builder.Options{PartBytes: 4 << 20, Concurrency: 1})
 			w.seed(64 << 10)
 			w.put("extra", "prod", "1", "one more attribute", "extra")
-			s := station.New(w.drivers, station.Config{Builder: w.opt, Workers: workers})
+			s := pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: workers})
 			start := time.Now()
 			if err := s.Build(context.Background(), builder.PlanOptions{}, true, nil); err != nil {
 				b.Fatal(err)

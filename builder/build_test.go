@@ -12,10 +12,10 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/bundle"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/bundle"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
 func TestBuildOfTheSample(t *testing.T) {
@@ -148,7 +148,7 @@ func TestABinaryThatIsNotWhatTheCatalogSays(t *testing.T) {
 			if keys := sortedKeys(w.objects(layout.PiecePrefix)); len(keys) != 2 {
 				t.Fatalf("pieces %v: want those of the two good binaries", keys)
 			}
-			st, err := w.station().Status(context.Background())
+			st, err := w.pipeline().Status(context.Background())
 			must(t, err)
 			if st.UpToDate && len(st.Rejected) == 0 || st.Dead != 0 {
 				t.Fatalf("status %+v: want the rejection, and no dead letter", st)
@@ -249,10 +249,10 @@ func TestABurstOfWritesMakesAFewPlans(t *testing.T) {
 	w := newWorld(t, t.TempDir(), builder.Options{})
 	defer w.close()
 	w.put("tool", "prod", "0", "content", "x")
-	s := station.New(w.drivers, station.Config{Builder: w.opt, Workers: 2, Window: 200 * time.Millisecond})
+	s := pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 200 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	published := make(chan struct{}, 10_000)
-	unsubscribe := s.Subscribe(func(ev station.Event) {
+	unsubscribe := s.Subscribe(func(ev pipeline.Event) {
 		if ev.Published != nil {
 			published <- struct{}{}
 		}
@@ -276,7 +276,7 @@ func TestABurstOfWritesMakesAFewPlans(t *testing.T) {
 		select {
 		case <-published:
 		case err := <-ended:
-			t.Fatalf("the station ended: %v", err)
+			t.Fatalf("the pipeline ended: %v", err)
 		}
 		ix, _, err := builder.ReadIndex(ctx, w.base.Objects)
 		must(t, err)

@@ -16,9 +16,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/precast-ota/precast/internal/bundle"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/bundle"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // FormatID names everything besides the items that decides object bytes and coverage. Change its

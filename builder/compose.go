@@ -9,10 +9,10 @@ import (
 	"sync"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/bundle"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/manifest"
+	"github.com/precast-ota/precast/internal/format/bundle"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/format/manifest"
 )
 
 // Composer makes the bundle or manifest of any set of a published index out of stored pieces. It is

@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // DefaultParams are the limits of a plan unless the operator sets others.

@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
 var errFault = errors.New("injected fault")
@@ -50,7 +50,7 @@ func (g *gate) do(op func() error) error {
 }
 
 // install puts the gate before every operation that writes.
-func (g *gate) install(d *station.Drivers) {
+func (g *gate) install(d *pipeline.Drivers) {
 	d.Objects = faultyObjects{d.Objects, g}
 	d.Queue = faultyQueue{d.Queue, g}
 	d.Ledger = faultyLedger{d.Ledger, g}
@@ -315,17 +315,17 @@ func (k *killing) Put(ctx context.Context, key string, body builder.Body, opt bu
 }
 
 func TestDeliveryTorture(t *testing.T) {
-	deliveryTorture(t, 20, func(t *testing.T, opt builder.Options, wrap func(*station.Drivers)) *world {
+	deliveryTorture(t, 20, func(t *testing.T, opt builder.Options, wrap func(*pipeline.Drivers)) *world {
 		return newWorld(t, t.TempDir(), opt, wrap)
 	})
 }
 
-func deliveryTorture(t *testing.T, seeds uint64, open func(*testing.T, builder.Options, func(*station.Drivers)) *world) {
+func deliveryTorture(t *testing.T, seeds uint64, open func(*testing.T, builder.Options, func(*pipeline.Drivers)) *world) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			q := &torn{rand: rand.New(rand.NewPCG(seed, 2))}
-			w := open(t, builder.Options{PartBytes: 60}, func(d *station.Drivers) {
+			w := open(t, builder.Options{PartBytes: 60}, func(d *pipeline.Drivers) {
 				d.Queue = q
 				d.Objects = &killing{Objects: d.Objects, rand: rand.New(rand.NewPCG(seed, 3))}
 			})

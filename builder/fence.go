@@ -9,8 +9,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // A Fence tells whether objects that nothing published needs are being removed right now (package gc).

@@ -16,12 +16,12 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/inspect"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/source"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/inspect"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/store/local"
+	"github.com/precast-ota/precast/internal/store/source"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -32,11 +32,11 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// world is a set of drivers with a station over it.
+// world is a set of drivers with a pipeline over it.
 type world struct {
 	t       fataler
-	base    station.Drivers // what is really there
-	drivers station.Drivers // what the builders see: base, or faulty wrappings of it
+	base    pipeline.Drivers // what is really there
+	drivers pipeline.Drivers // what the builders see: base, or faulty wrappings of it
 	opt     builder.Options
 	events  *recorder
 	wait    time.Duration // how long to look for a message before there is none
@@ -44,19 +44,19 @@ type world struct {
 }
 
 // newWorld opens a data folder; wrap may replace drivers by faulty ones.
-func newWorld(t fataler, dir string, opt builder.Options, wrap ...func(*station.Drivers)) *world {
+func newWorld(t fataler, dir string, opt builder.Options, wrap ...func(*pipeline.Drivers)) *world {
 	t.Helper()
-	store, err := localstore.Open(dir, localstore.Options{})
+	store, err := local.Open(dir, local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := worldOf(t, station.Local(store), opt, wrap...)
+	w := worldOf(t, pipeline.Local(store), opt, wrap...)
 	w.close = func() { store.Close() }
 	return w
 }
 
 // worldOf makes a world of any drivers.
-func worldOf(t fataler, base station.Drivers, opt builder.Options, wrap ...func(*station.Drivers)) *world {
+func worldOf(t fataler, base pipeline.Drivers, opt builder.Options, wrap ...func(*pipeline.Drivers)) *world {
 	w := &world{t: t, base: base, drivers: base, opt: opt, events: &recorder{}, close: func() {}}
 	for _, f := range wrap {
 		f(&w.drivers)
@@ -68,8 +68,8 @@ func worldOf(t fataler, base station.Drivers, opt builder.Options, wrap ...func(
 	return w
 }
 
-func (w *world) station() *station.Station {
-	return station.New(w.drivers, station.Config{Builder: w.opt, Workers: 2})
+func (w *world) pipeline() *pipeline.Station {
+	return pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2})
 }
 
 // build builds to the end.
@@ -77,7 +77,7 @@ func (w *world) build(opt builder.PlanOptions) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := w.station().Build(ctx, opt, true, nil); err != nil {
+	if err := w.pipeline().Build(ctx, opt, true, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -331,8 +331,8 @@ func (m memorySources) Open(_ context.Context, url string) (io.ReadCloser, error
 }
 
 // withSources adds a scheme "http" that reads from m.
-func withSources(m memorySources) func(*station.Drivers) {
-	return func(d *station.Drivers) {
+func withSources(m memorySources) func(*pipeline.Drivers) {
+	return func(d *pipeline.Drivers) {
 		d.Sources = &source.Sources{Objects: d.Objects, Other: map[string]builder.Sources{"http": m}}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 // Kinds of jobs.

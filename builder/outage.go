@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // ErrOutage: what a driver stands on fails, whoever asks and for whatever: a service that is out of reach or

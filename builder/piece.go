@@ -12,9 +12,9 @@ import (
 	"os"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/bundle"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/bundle"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // metaMD5 is kept with a piece beside bundle's own metadata: an item is checked against a piece that

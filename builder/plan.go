@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // Plan is what it takes to publish a snapshot of the catalog.

@@ -6,8 +6,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // Errors that every driver returns (wrapped) for the cases below, so that the core can tell a

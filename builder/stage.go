@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // handlePlan makes a plan and sends its jobs.

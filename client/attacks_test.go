@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/client"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/trust/keyring"
 )
 
 // The attacks that TUF (https://theupdateframework.io/docs/security/) and Uptane

@@ -27,13 +27,13 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	answers "github.com/precast-ota/precast/internal/answer"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/awsstore/standin"
-	"github.com/precast-ota/precast/internal/kmskey"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/format/layout"
+	answers "github.com/precast-ota/precast/internal/run/answer"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/test/standin"
+	"github.com/precast-ota/precast/internal/trust/kmskey"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // The attacks on an installation on AWS, as the stand-in plays it: objects in S3, statements signed in KMS by the

@@ -12,10 +12,10 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/signing"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/signing"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Through the CDN, as far as it can be had on one machine: the viewer functions, the cache, the edge as

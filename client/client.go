@@ -28,10 +28,10 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/signing"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/signing"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Options are what a device is configured with.

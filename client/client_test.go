@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/client"
-	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/trust/signing"
 
 	"pgregory.net/rapid"
 )

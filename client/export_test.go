@@ -1,6 +1,6 @@
 package client
 
-import "github.com/precast-ota/precast/internal/statement"
+import "github.com/precast-ota/precast/internal/trust/statement"
 
 // LeaveOut makes a client not check something.
 func LeaveOut(c *Client, checks ...Check) {

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // get reads an answer of at most limit bytes, as a device that holds files of these digests.

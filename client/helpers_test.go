@@ -24,12 +24,12 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/client"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/manifest"
-	"github.com/precast-ota/precast/internal/server"
-	"github.com/precast-ota/precast/internal/signing"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/format/manifest"
+	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/signing"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // A clock that stands still until it is moved. It is a client.Clock.

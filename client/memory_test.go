@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/client"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/signing"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/signing"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Whatever anybody adds to a keyring, no device remembers it: the honest one is good as soon as they have gone.

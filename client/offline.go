@@ -5,8 +5,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Offline verifies files that came by other ways than an Update: a bundle on a memory stick, with its

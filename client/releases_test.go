@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -92,7 +92,7 @@ func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, err
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	store, err := localstore.Open(dir, localstore.Options{})
+	store, err := local.Open(dir, local.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, err
 	return all, nil
 }
 
-func build(store *localstore.Store, release int, of func(int, catalog.Item) catalog.Item) error {
+func build(store *local.Store, release int, of func(int, catalog.Item) catalog.Item) error {
 	ctx := context.Background()
 	var releases []seed.Release
 	for _, it := range apps {
@@ -131,7 +131,7 @@ func build(store *localstore.Store, release int, of func(int, catalog.Item) cata
 	}
 	params := builder.DefaultParams()
 	params.MaxBundles = 1 // the others are composed when they are asked for
-	st := station.New(station.Local(store), station.Config{Builder: builder.Options{Params: params}})
+	st := pipeline.New(pipeline.Local(store), pipeline.Config{Builder: builder.Options{Params: params}})
 	return st.Build(ctx, builder.PlanOptions{}, true, nil)
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/precast-ota/precast/client"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
 // Devices of the staged world, by the place of their slot in the rollout to a quarter of the fleet: 207, 4066 and none.

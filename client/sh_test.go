@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
 // shDevice is the client in sh.

@@ -12,9 +12,9 @@ import (
 	"strconv"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // state is what a client remembers between updates.

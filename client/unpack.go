@@ -13,9 +13,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/manifest"
-	"github.com/precast-ota/precast/internal/statement"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/format/manifest"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // unpackFile takes the files out of a downloaded bundle. They get their names only after all of the bundle has

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // BenchmarkDecide10000 answers a device from an index of 10,000 items; its set has 28 of them.

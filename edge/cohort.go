@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // NoSlot is the slot of a device that sends none. Such devices are the last to get a release: when its rollout

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // Dimensions are all that devices can vary in, as far as an index can tell them apart: the

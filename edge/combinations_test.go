@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 
 	"pgregory.net/rapid"
 )

@@ -1,8 +1,8 @@
 package edge
 
 import (
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // Status codes of a decision.

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // maxDevices bounds how many devices of one selection are told apart; the others get what is composed on request.

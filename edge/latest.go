@@ -1,6 +1,6 @@
 package edge
 
-import "github.com/precast-ota/precast/internal/index"
+import "github.com/precast-ota/precast/internal/format/index"
 
 // Latest holds the newest good index that it was offered. Its zero value holds none.
 type Latest struct{ ix *index.Index }

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // An answer is what the reference says to a request.

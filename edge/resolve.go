@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // MaxSet is how many items one selection may get.

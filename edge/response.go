@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // Names of the request headers between the CDN's viewer function, its origin handler and the composer.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // A statement is of a generation, an epoch, the selection in its canonical form, and what that gets.

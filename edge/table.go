@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // Limits of a table. It is kept in a KeyValueStore, whose values are 1 KB at most, and is read at every request with a

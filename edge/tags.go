@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // Limits of If-None-Match. The header budget of a whole request at CloudFront is 20,480 bytes

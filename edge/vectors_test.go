@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

@@ -14,7 +14,7 @@ import (
 
 	"github.com/mholt/archives"
 
-	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 // CatalogName is the catalog file in a folder or release archive.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/mholt/archives"
 
-	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/seed"
 )
 

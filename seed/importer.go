@@ -14,8 +14,8 @@ import (
 	"github.com/minio/crc64nvme"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // Objects is where binaries are stored; see builder.Objects.

@@ -16,16 +16,16 @@ import (
 	"testing/iotest"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/seed"
 )
 
 // newImporter makes an importer into an empty store.
-func newImporter(t *testing.T) (*seed.Importer, *localstore.Store) {
+func newImporter(t *testing.T) (*seed.Importer, *local.Store) {
 	t.Helper()
-	store, err := localstore.Open(t.TempDir(), localstore.Options{})
+	store, err := local.Open(t.TempDir(), local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func snapshot(t *testing.T, c seed.Catalog) []catalog.Item {
 }
 
 // stored returns the content of an item's binary.
-func stored(t *testing.T, store *localstore.Store, it catalog.Item) string {
+func stored(t *testing.T, store *local.Store, it catalog.Item) string {
 	t.Helper()
 	body, _, err := store.Objects().Get(t.Context(), layout.BinaryKey(it.SHA256, it.App, it.Version), 0, -1)
 	if err != nil {
@@ -79,7 +79,7 @@ func stored(t *testing.T, store *localstore.Store, it catalog.Item) string {
 	return string(data)
 }
 
-func keys(t *testing.T, store *localstore.Store) []string {
+func keys(t *testing.T, store *local.Store) []string {
 	t.Helper()
 	var all []string
 	if err := store.Objects().List(t.Context(), "", func(o builder.ObjectInfo) error {

@@ -10,7 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 
-	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 // SampleItems are the sample's items, without what follows from their binaries.

@@ -16,7 +16,7 @@ locals {
 
 # --- objects
 
-# See internal/layout for what is in it. Everything but the index is immutable and named by its content.
+# See internal/format/layout for what is in it. Everything but the index is immutable and named by its content.
 resource "aws_s3_bucket" "store" {
   #checkov:skip=CKV_AWS_144:replication is the choice of whoever runs it; everything but the binaries can be built again
   #checkov:skip=CKV2_AWS_62:nothing waits for events of the bucket
@@ -143,7 +143,7 @@ resource "aws_s3_bucket_policy" "store" {
 }
 
 locals {
-  # Prefixes and keys of internal/layout; readme_test.go holds them together.
+  # Prefixes and keys of internal/format/layout; readme_test.go holds them together.
   public_keys = ["bundles/*", "manifests/*", "binaries/*", "keyring", "keyring.d/*"]
 }
 
@@ -179,7 +179,7 @@ resource "aws_dynamodb_table" "catalog" {
   }
 }
 
-# How far builds are, and the numbers of plans (internal/awsstore, Ledger). Lost, it goes on above what
+# How far builds are, and the numbers of plans (internal/store/aws, Ledger). Lost, it goes on above what
 # went before: it needs no backup.
 resource "aws_dynamodb_table" "ledger" {
   #checkov:skip=CKV_AWS_119:an AWS managed key, as for the catalog

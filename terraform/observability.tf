@@ -8,7 +8,7 @@ resource "aws_cloudwatch_log_group" "function" {
 }
 
 locals {
-  # In the region of the pipeline. Metrics of our own: internal/lambdas/emf.go.
+  # In the region of the pipeline. Metrics of our own: internal/run/lambdas/emf.go.
   alarms = {
     dead-letters = {
       says       = "A job was given up. The builder's log says why; precast status --redrive tries again."

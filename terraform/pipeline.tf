@@ -24,7 +24,7 @@ resource "aws_sqs_queue" "jobs" {
   # back after seconds.
   visibility_timeout_seconds = 6 * var.builder_timeout_seconds
 
-  # Must stay 0: internal/awsstore cannot ask for a wait of 0 otherwise, and its long polls say so.
+  # Must stay 0: internal/store/aws cannot ask for a wait of 0 otherwise, and its long polls say so.
   receive_wait_time_seconds = 0
 
   redrive_policy = jsonencode({

@@ -25,13 +25,13 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/awsstore/standin"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/iampolicy"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/test/iampolicy"
+	"github.com/precast-ota/precast/internal/test/standin"
 	"github.com/precast-ota/precast/seed"
 	"github.com/precast-ota/precast/terraform"
 )
@@ -76,16 +76,16 @@ func TestRolesOnAWS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drivers := func(who string, p station.Places) station.Drivers {
+	drivers := func(who string, p pipeline.Places) pipeline.Drivers {
 		t.Helper()
-		d, err := station.AWS(clients(who), p)
+		d, err := pipeline.AWS(clients(who), p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
 
-	manager := drivers("release-manager", station.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
+	manager := drivers("release-manager", pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
 	im := &seed.Importer{Objects: manager.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
@@ -104,14 +104,14 @@ func TestRolesOnAWS(t *testing.T) {
 	imported("prod", "beta")
 	imported("prod") // it removes an item, and finds a binary that is there
 
-	e := drivers("enqueuer", station.Places{LedgerTable: names.LedgerTable, QueueURL: set.QueueURL, DeadLettersURL: set.DeadLetterURL})
+	e := drivers("enqueuer", pipeline.Places{LedgerTable: names.LedgerTable, QueueURL: set.QueueURL, DeadLettersURL: set.DeadLetterURL})
 	enqueuer := &lambdas.Enqueuer{Ledger: e.Ledger, Queue: e.Queue, Depth: e.DeadLetters.Depth, Log: log,
 		Metrics: &lambdas.Metrics{Out: io.Discard, Now: time.Now, Namespace: "test", Service: "enqueuer"}}
 	if _, err := enqueuer.Handle(ctx, json.RawMessage(`{"verify": true}`)); err != nil {
 		t.Errorf("enqueue: %v", err)
 	}
 
-	c := drivers("composer", station.Places{Bucket: names.Bucket})
+	c := drivers("composer", pipeline.Places{Bucket: names.Bucket})
 	composer := &lambdas.Composer{Objects: c.Objects, Composer: builder.NewComposer(c.Objects), Store: true, Log: log}
 	composed := func(key, selection string, want int) (etag string) {
 		t.Helper()
@@ -126,7 +126,7 @@ func TestRolesOnAWS(t *testing.T) {
 	}
 	composed("bundles/"+strings.Repeat("0", 64)+"/0.tar.gz", "cpuarch=armv8", http.StatusServiceUnavailable) // nothing is published
 
-	b := drivers("builder", station.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
+	b := drivers("builder", pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
 	worker := &lambdas.Worker{Builder: builder.New(b.Ports, builder.Options{Params: builder.DefaultParams(), Log: log}), Queue: b.Queue, Log: log}
 	work := func() (failed int) {
 		t.Helper()
@@ -193,8 +193,8 @@ func notDone() map[string][]string {
 		// Reading the stream is Lambda's business.
 		"enqueuer": {"dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"},
 		"builder": {
-			"cloudfront-keyvaluestore:DescribeKeyValueStore", "cloudfront-keyvaluestore:ListKeys", "cloudfront-keyvaluestore:UpdateKeys", // internal/cdn
-			"cloudfront:CreateInvalidation", // internal/cdn
+			"cloudfront-keyvaluestore:DescribeKeyValueStore", "cloudfront-keyvaluestore:ListKeys", "cloudfront-keyvaluestore:UpdateKeys", // internal/run/cdn
+			"cloudfront:CreateInvalidation", // internal/run/cdn
 			"s3:AbortMultipartUpload",
 			"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", // Lambda's business as well
 		},

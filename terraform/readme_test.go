@@ -19,7 +19,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 var update = flag.Bool("update", false, "write the tables of README.md anew")
@@ -334,7 +334,7 @@ func TestModuleAgreesWithTheCode(t *testing.T) {
 		{"ledger.go", `attrID\s+= "(\w+)"`, "aws_dynamodb_table.ledger", "hash_key = %q"},
 		{"ledger.go", `attrExpires\s+= "(\w+)"`, "aws_dynamodb_table.ledger", "attribute_name = %q"},
 	} {
-		m := regexp.MustCompile(c.pattern).FindStringSubmatch(read(t, "../internal/awsstore/"+c.file))
+		m := regexp.MustCompile(c.pattern).FindStringSubmatch(read(t, "../internal/store/aws/"+c.file))
 		if m == nil {
 			t.Fatalf("%s: nothing matches %s", c.file, c.pattern)
 		}
@@ -399,7 +399,7 @@ func TestFunctionsGetTheirEnvironment(t *testing.T) {
 
 // Alarms and graphs look at metrics that there are.
 func TestMetricsAreWritten(t *testing.T) {
-	emf := read(t, "../internal/lambdas/emf.go")
+	emf := read(t, "../internal/run/lambdas/emf.go")
 	ours := regexp.MustCompile(`local\.metrics_namespace, (?:metric = )?"(\w+)"`).FindAllStringSubmatch(read(t, "observability.tf"), -1)
 	if len(ours) < 6 {
 		t.Fatalf("%d metrics of our own", len(ours))

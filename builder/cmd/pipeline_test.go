@@ -1,7 +1,7 @@
 //go:build aws
 
 // Package cmd_test deploys the packed functions in the AWS stand-in and watches the pipeline work:
-// go test -tags aws, after internal/awsstore/standin/install.sh.
+// go test -tags aws, after internal/test/standin/install.sh.
 package cmd_test
 
 import (
@@ -32,13 +32,13 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/awsstore/standin"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/store/local"
+	"github.com/precast-ota/precast/internal/test/standin"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -54,19 +54,19 @@ func zips(t *testing.T) string {
 	return dir
 }
 
-// pipeline is one deployment.
-type pipeline struct {
+// deployment is one deployment.
+type deployment struct {
 	t       *testing.T
 	clients *awsstore.Clients
 	lambda  *lambda.Client
 	url     string
 	names   awsstore.Names
 	places  awsstore.Places
-	drivers station.Drivers
+	drivers pipeline.Drivers
 	zips    string // folder of the packed functions
 }
 
-func deploy(t *testing.T) *pipeline {
+func deploy(t *testing.T) *deployment {
 	t.Helper()
 	os.Unsetenv("AWS_CA_BUNDLE")
 	ctx := t.Context()
@@ -79,7 +79,7 @@ func deploy(t *testing.T) *pipeline {
 		config.WithBaseEndpoint(server.URL), config.WithRegion("us-east-1"),
 		config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider("test", "test", "")),
 	}
-	p := &pipeline{t: t, url: server.URL, names: awsstore.Names{
+	p := &deployment{t: t, url: server.URL, names: awsstore.Names{
 		Bucket: "packages", CatalogTable: "catalog", LedgerTable: "ledger", Queue: "jobs", DeadLetters: "dead"}}
 	if p.clients, err = awsstore.Connect(ctx, opts...); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func deploy(t *testing.T) *pipeline {
 	if p.places, err = awsstore.Setup(ctx, p.clients, p.names); err != nil {
 		t.Fatal(err)
 	}
-	if p.drivers, err = station.AWS(p.clients, station.Places{Bucket: p.names.Bucket, CatalogTable: p.names.CatalogTable,
+	if p.drivers, err = pipeline.AWS(p.clients, pipeline.Places{Bucket: p.names.Bucket, CatalogTable: p.names.CatalogTable,
 		LedgerTable: p.names.LedgerTable, QueueURL: p.places.QueueURL, DeadLettersURL: p.places.DeadLetterURL}); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func deploy(t *testing.T) *pipeline {
 }
 
 // function creates a function and maps an event source to it.
-func (p *pipeline) function(name, dir, source string, mapping *lambda.CreateEventSourceMappingInput) {
+func (p *deployment) function(name, dir, source string, mapping *lambda.CreateEventSourceMappingInput) {
 	p.t.Helper()
 	p.create(name, dir)
 	mapping.FunctionName, mapping.EventSourceArn, mapping.Enabled = &name, &source, aws.Bool(true)
@@ -116,7 +116,7 @@ func (p *pipeline) function(name, dir, source string, mapping *lambda.CreateEven
 }
 
 // create creates a function from its zip.
-func (p *pipeline) create(name, dir string) {
+func (p *deployment) create(name, dir string) {
 	p.t.Helper()
 	zip, err := os.ReadFile(filepath.Join(dir, name+"-"+runtime.GOARCH+".zip"))
 	if err != nil {
@@ -137,7 +137,7 @@ func (p *pipeline) create(name, dir string) {
 }
 
 // await waits until the published index satisfies ok, and returns how long that took.
-func (p *pipeline) await(what string, ok func(*index.Index) bool) time.Duration {
+func (p *deployment) await(what string, ok func(*index.Index) bool) time.Duration {
 	p.t.Helper()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
@@ -180,10 +180,10 @@ func stored(t *testing.T, objects builder.Objects) map[string]string {
 	return all
 }
 
-// embedded builds a catalog in a data folder of its own, reading the binaries from the pipeline's store.
-func (p *pipeline) embedded(items []catalog.Item, binaries map[string]string) map[string]string {
+// embedded builds a catalog in a data folder of its own, reading the binaries from the deployment's store.
+func (p *deployment) embedded(items []catalog.Item, binaries map[string]string) map[string]string {
 	p.t.Helper()
-	store, err := localstore.Open(p.t.TempDir(), localstore.Options{})
+	store, err := local.Open(p.t.TempDir(), local.Options{})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -200,14 +200,14 @@ func (p *pipeline) embedded(items []catalog.Item, binaries map[string]string) ma
 			p.t.Fatal(err)
 		}
 	}
-	if err := station.New(station.Local(store), station.Config{}).Build(p.t.Context(), builder.PlanOptions{}, true, nil); err != nil {
+	if err := pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(p.t.Context(), builder.PlanOptions{}, true, nil); err != nil {
 		p.t.Fatal(err)
 	}
 	return stored(p.t, store.Objects())
 }
 
 // modified returns when each object was last written.
-func (p *pipeline) modified() map[string]time.Time {
+func (p *deployment) modified() map[string]time.Time {
 	p.t.Helper()
 	all := make(map[string]time.Time)
 	pages := s3.NewListObjectsV2Paginator(p.clients.S3, &s3.ListObjectsV2Input{Bucket: &p.names.Bucket})
@@ -296,7 +296,7 @@ func TestPipeline(t *testing.T) {
 // composed asks the packed composer, by the event that a function URL makes of a request. The stand-in's
 // runtime API does not take streamed answers, so this is one that does, for one invocation
 // (https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
-func (p *pipeline) composed(key, query, held string) (status int, body []byte) {
+func (p *deployment) composed(key, query, held string) (status int, body []byte) {
 	p.t.Helper()
 	event, err := json.Marshal(map[string]any{
 		"version": "2.0", "rawPath": "/" + key, "rawQueryString": "",
@@ -358,7 +358,7 @@ func (p *pipeline) composed(key, query, held string) (status int, body []byte) {
 }
 
 // unzip extracts a packed function and returns the folder.
-func (p *pipeline) unzip(name string) string {
+func (p *deployment) unzip(name string) string {
 	p.t.Helper()
 	dir := p.t.TempDir()
 	z, err := zip.OpenReader(filepath.Join(p.zips, name+"-"+runtime.GOARCH+".zip"))

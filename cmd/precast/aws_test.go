@@ -15,9 +15,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/awsstore/standin"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/test/standin"
 )
 
 // onAWS starts a stand-in with an empty pipeline in it, and returns the environment in which precast works

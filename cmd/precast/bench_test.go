@@ -18,8 +18,8 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/store/local"
 )
 
 // drain reads one answer over a kept connection and returns its length.
@@ -64,7 +64,7 @@ func BenchmarkServe(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer s.end(syscall.SIGTERM)
-	objects, err := localstore.OpenObjects(dir)
+	objects, err := local.OpenObjects(dir)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
 type buildCmd struct {
@@ -73,7 +73,7 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	start := time.Now()
 	out := outcome{Rejected: []builder.Rejection{}}
 	progress := newProgress(std.err, c.JSON)
-	err = d.build(ctx, opt, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry}, func(ev station.Event) {
+	err = d.build(ctx, opt, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry}, func(ev pipeline.Event) {
 		progress.tell(ev)
 		switch {
 		case ev.Planned != nil:
@@ -86,7 +86,7 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 		}
 	})
 	progress.end()
-	var pinned *station.PinnedError
+	var pinned *pipeline.PinnedError
 	if errors.As(err, &pinned) {
 		return no("%w", err)
 	}
@@ -123,7 +123,7 @@ func newProgress(w io.Writer, quiet bool) *progress {
 	return p
 }
 
-func (p *progress) tell(ev station.Event) {
+func (p *progress) tell(ev pipeline.Event) {
 	if p.quiet {
 		return
 	}

@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/seed"
 )
 

@@ -14,8 +14,8 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/cost"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/cost"
 )
 
 type costCmd struct {
@@ -38,7 +38,7 @@ type costCmd struct {
 func (*costCmd) Help() string {
 	return `Estimates a month on AWS from the catalog: what devices ask for, what releases build, what is stored,
 and what watches over it. List prices of us-east-1; where each is from is in
-internal/cost/prices.json. Says what the same polls would cost if a server answered each of them.
+internal/operate/cost/prices.json. Says what the same polls would cost if a server answered each of them.
 
 A catalog is that of the data folder or of a pipeline on AWS; --items makes one up.
 

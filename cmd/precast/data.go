@@ -10,11 +10,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/admin"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/run/admin"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/store/local"
 )
 
 // data is what a command works on: a data folder of its own, one through the server that runs on it, or a
@@ -22,8 +22,8 @@ import (
 type data struct {
 	name    string // for people
 	objects builder.Objects
-	drivers station.Drivers // unless server is set
-	server  *admin.Client   // a server has the folder
+	drivers pipeline.Drivers // unless server is set
+	server  *admin.Client    // a server has the folder
 	close   func() error
 }
 
@@ -38,18 +38,18 @@ func (f dataFlag) open(ctx context.Context) (*data, error) {
 	if f.remote() {
 		return f.openRemote(ctx)
 	}
-	store, err := localstore.Open(f.Data, localstore.Options{})
+	store, err := local.Open(f.Data, local.Options{})
 	if err == nil {
-		return &data{name: f.Data, objects: store.Objects(), drivers: station.Local(store), close: store.Close}, nil
+		return &data{name: f.Data, objects: store.Objects(), drivers: pipeline.Local(store), close: store.Close}, nil
 	}
-	if !errors.Is(err, localstore.ErrLocked) {
+	if !errors.Is(err, local.ErrLocked) {
 		return nil, err
 	}
 	endpoint, findErr := admin.Find(f.Data)
 	if findErr != nil {
 		return nil, fmt.Errorf("%w: wait for it to end", err)
 	}
-	objects, err := localstore.OpenObjects(f.Data)
+	objects, err := local.OpenObjects(f.Data)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
 	}
 	places.SplitChanges = f.split
 	clients := awsstore.NewClients(cfg)
-	drivers, err := station.AWS(clients, places)
+	drivers, err := pipeline.AWS(clients, places)
 	if err != nil {
 		return nil, err
 	}
@@ -109,18 +109,18 @@ func (d *data) catalog() catalogAccess {
 }
 
 // build builds and publishes, here or in the server.
-func (d *data) build(ctx context.Context, opt builder.Options, plan builder.PlanOptions, observe func(station.Event)) error {
+func (d *data) build(ctx context.Context, opt builder.Options, plan builder.PlanOptions, observe func(pipeline.Event)) error {
 	if d.server != nil {
 		return d.server.Build(ctx, plan, observe)
 	}
-	return station.New(d.drivers, station.Config{Builder: opt}).Build(ctx, plan, true, observe)
+	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Build(ctx, plan, true, observe)
 }
 
-func (d *data) status(ctx context.Context, opt builder.Options) (station.Status, error) {
+func (d *data) status(ctx context.Context, opt builder.Options) (pipeline.Status, error) {
 	if d.server != nil {
 		return d.server.Status(ctx)
 	}
-	return station.New(d.drivers, station.Config{Builder: opt}).Status(ctx)
+	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Status(ctx)
 }
 
 func (d *data) redrive(ctx context.Context) (int, error) {

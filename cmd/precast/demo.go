@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/station"
-	"github.com/precast-ota/precast/internal/story"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/test/story"
 )
 
 type demoCmd struct {
@@ -117,7 +117,7 @@ func (d *demo) build(ctx context.Context) error {
 	opt := builder.Options{Log: d.log()}
 	start := time.Now()
 	written, bytes := 0, int64(0)
-	err = data.build(ctx, opt, builder.PlanOptions{}, func(ev station.Event) {
+	err = data.build(ctx, opt, builder.PlanOptions{}, func(ev pipeline.Event) {
 		if ev.Stored != nil && !ev.Stored.Existed {
 			written++
 			bytes += ev.Stored.Size

@@ -24,7 +24,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/awsstore"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/seed"
 	"github.com/precast-ota/precast/terraform"
 	"github.com/precast-ota/precast/terraform/deploy"

@@ -37,9 +37,9 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/iampolicy"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/test/iampolicy"
 	"github.com/precast-ota/precast/terraform"
 	"github.com/precast-ota/precast/terraform/deploy"
 )

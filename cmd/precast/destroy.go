@@ -11,7 +11,7 @@ import (
 	ddbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
-	"github.com/precast-ota/precast/internal/awsstore"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/terraform/deploy"
 )
 

@@ -30,11 +30,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/awsstore/standin"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/iampolicy"
-	"github.com/precast-ota/precast/internal/lambdas"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/test/iampolicy"
+	"github.com/precast-ota/precast/internal/test/standin"
 )
 
 // front is what the tests take for AWS: the stand-in, but for viewers' requests, which go to a rig that is

@@ -8,8 +8,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/precast-ota/precast/internal/gc"
-	"github.com/precast-ota/precast/internal/history"
+	"github.com/precast-ota/precast/internal/operate/gc"
+	"github.com/precast-ota/precast/internal/operate/history"
 )
 
 type gcCmd struct {

@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/operate/inspect"
 )
 
 type inspectCmd struct {

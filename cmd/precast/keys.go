@@ -8,10 +8,10 @@ import (
 	"os"
 	"time"
 
-	"github.com/precast-ota/precast/internal/keyfolder"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/signing"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/trust/keydir"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
 type keysCmd struct {
@@ -32,13 +32,13 @@ type keysFlag struct {
 // rootKeyVariable has a root key, in PEM, where it is in no file.
 const rootKeyVariable = "PRECAST_ROOT_KEY"
 
-func (f keysFlag) folder(days int) (*keyfolder.Folder, error) {
+func (f keysFlag) folder(days int) (*keydir.Folder, error) {
 	if days < 1 || days > 36500 {
 		return nil, fmt.Errorf("--days: %d is not between 1 and 36500", days)
 	}
-	folder := &keyfolder.Folder{Dir: f.Dir, Random: rand.Reader, Now: time.Now, Valid: time.Duration(days) * 24 * time.Hour}
+	folder := &keydir.Folder{Dir: f.Dir, Random: rand.Reader, Now: time.Now, Valid: time.Duration(days) * 24 * time.Hour}
 	if os.Getenv(rootKeyVariable) != "" {
-		root, err := station.SigningKey(context.Background(), "env:"+rootKeyVariable, os.LookupEnv)
+		root, err := pipeline.SigningKey(context.Background(), "env:"+rootKeyVariable, os.LookupEnv)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +62,7 @@ func (f signerFlag) open(ctx context.Context) (signing.Signer, error) {
 	if f.SigningKey == "" {
 		return nil, nil
 	}
-	return station.SigningKey(ctx, f.SigningKey, os.LookupEnv)
+	return pipeline.SigningKey(ctx, f.SigningKey, os.LookupEnv)
 }
 
 // keyringView is what the commands print as JSON.
@@ -80,7 +80,7 @@ type keyView struct {
 	File string `json:"file,omitempty"` // of the private key, if it is in the folder
 }
 
-func view(folder *keyfolder.Folder, k *keyring.Keyring) keyringView {
+func view(folder *keydir.Folder, k *keyring.Keyring) keyringView {
 	v := keyringView{Version: k.Version, Expires: k.Expires, Roots: []keyView{}, Signing: []keyView{}, Revoked: append([]string{}, k.Revoked...)}
 	there := func(name string) string {
 		if _, err := os.Stat(name); err != nil {
@@ -97,7 +97,7 @@ func view(folder *keyfolder.Folder, k *keyring.Keyring) keyringView {
 	return v
 }
 
-func (f keysFlag) print(std streams, folder *keyfolder.Folder, k *keyring.Keyring, now time.Time) error {
+func (f keysFlag) print(std streams, folder *keydir.Folder, k *keyring.Keyring, now time.Time) error {
 	v := view(folder, k)
 	if f.JSON {
 		return printJSON(std.out, v)
@@ -240,7 +240,7 @@ func (c *keysRotateCmd) Run(ctx context.Context, std streams) error {
 }
 
 // done ends commands that have made a new version.
-func (f keysFlag) done(std streams, folder *keyfolder.Folder, k *keyring.Keyring) error {
+func (f keysFlag) done(std streams, folder *keydir.Folder, k *keyring.Keyring) error {
 	if err := f.print(std, folder, k, time.Now()); err != nil {
 		return err
 	}
@@ -317,9 +317,9 @@ func (c *keysPublishCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	folder := &keyfolder.Folder{Dir: c.Dir}
+	folder := &keydir.Folder{Dir: c.Dir}
 	k, changed, err := folder.Publish(ctx, d.objects)
-	if errors.Is(err, keyfolder.ErrConflict) {
+	if errors.Is(err, keydir.ErrConflict) {
 		return no("%w", err)
 	}
 	if err != nil {

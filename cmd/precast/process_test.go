@@ -15,9 +15,9 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/inspect"
-	"github.com/precast-ota/precast/internal/layout"
-	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/inspect"
+	"github.com/precast-ota/precast/internal/store/local"
 )
 
 // precast runs the command in a process of its own and returns its peak memory in bytes.
@@ -43,7 +43,7 @@ func peak(p *os.ProcessState) int64 { return p.SysUsage().(*syscall.Rusage).Maxr
 func storedObjects(t *testing.T, dir string, prefixes ...string) map[string][32]byte {
 	t.Helper()
 	ctx := context.Background()
-	objects, err := localstore.OpenObjects(dir)
+	objects, err := local.OpenObjects(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestKilledServersFinishTheirBuild(t *testing.T) {
 		_ = cmd.Process.Signal(syscall.SIGKILL)
 		_ = cmd.Wait()
 		storedObjects(t, dir, layout.BundlePrefix)
-		objects, err := localstore.OpenObjects(dir)
+		objects, err := local.OpenObjects(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +209,7 @@ func TestMemoryDoesNotGrowWithTheBinary(t *testing.T) {
 
 func binaryPath(t *testing.T, data string) string {
 	t.Helper()
-	objects, err := localstore.OpenObjects(data)
+	objects, err := local.OpenObjects(data)
 	if err != nil {
 		t.Fatal(err)
 	}

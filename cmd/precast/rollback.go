@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/history"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
 // publishFlags are those of the commands that publish.
@@ -97,7 +97,7 @@ Examples:
 
 // rolledBack is what a rollback prints as JSON.
 type rolledBack struct {
-	station.RolledBack
+	pipeline.RolledBack
 	CDN *cdnTold `json:"cdn,omitempty"` // if this command told one
 }
 
@@ -304,23 +304,23 @@ func (c *unpinCmd) Run(ctx context.Context, std streams) error {
 }
 
 // rollback rolls back, here or in the server.
-func (d *data) rollback(ctx context.Context, opt builder.Options, r history.Request) (station.RolledBack, error) {
+func (d *data) rollback(ctx context.Context, opt builder.Options, r history.Request) (pipeline.RolledBack, error) {
 	if d.server != nil {
 		return d.server.Rollback(ctx, r)
 	}
-	return station.New(d.drivers, station.Config{Builder: opt}).Rollback(ctx, r)
+	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Rollback(ctx, r)
 }
 
 func (d *data) pin(ctx context.Context, reason string) (history.Pinned, error) {
 	if d.server != nil {
 		return d.server.Pin(ctx, reason)
 	}
-	return station.New(d.drivers, station.Config{}).Pin(ctx, reason)
+	return pipeline.New(d.drivers, pipeline.Config{}).Pin(ctx, reason)
 }
 
 func (d *data) unpin(ctx context.Context) (history.Pinned, error) {
 	if d.server != nil {
 		return d.server.Unpin(ctx)
 	}
-	return station.New(d.drivers, station.Config{}).Unpin(ctx)
+	return pipeline.New(d.drivers, pipeline.Config{}).Unpin(ctx)
 }

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
 )
 
 // Going back, proving and cleaning up against AWS's stand-in: the same words as with a data folder.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/run/cdn"
 )
 
 // cloud is a CloudFront that notes what it is asked.

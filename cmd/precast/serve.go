@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/precast-ota/precast/internal/admin"
-	"github.com/precast-ota/precast/internal/server"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/admin"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/server"
 )
 
 type serveCmd struct {
@@ -80,13 +80,13 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	if err != nil {
 		return err
 	}
-	st := station.New(d.drivers, station.Config{Builder: opt, Workers: c.Workers, Window: c.Window})
+	st := pipeline.New(d.drivers, pipeline.Config{Builder: opt, Workers: c.Workers, Window: c.Window})
 	metrics.Depth(d.drivers.DeadLetters.Depth)
 	published := server.NewPublished(d.objects, log)
 	if err := published.Refresh(ctx); err != nil {
 		log.ErrorContext(ctx, "read published index", "error", err)
 	}
-	defer st.Subscribe(func(ev station.Event) {
+	defer st.Subscribe(func(ev pipeline.Event) {
 		if ev.Published != nil {
 			published.Poke()
 		}
@@ -136,7 +136,7 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 }
 
 // announce lets other commands into the data folder's server.
-func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *station.Station, url string) (withdraw func(), err error) {
+func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *pipeline.Station, url string) (withdraw func(), err error) {
 	local, endpoint, err := admin.Listen(url)
 	if err != nil {
 		return nil, err

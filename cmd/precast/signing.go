@@ -5,8 +5,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/precast-ota/precast/internal/statement"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // signingFlags say how statements are signed.
@@ -21,7 +21,7 @@ func (f signingFlags) statements(ctx context.Context) (*statement.Maker, error) 
 	if f.SigningKey == "" {
 		return nil, nil
 	}
-	key, err := station.SigningKey(ctx, f.SigningKey, os.LookupEnv)
+	key, err := pipeline.SigningKey(ctx, f.SigningKey, os.LookupEnv)
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/client"
-	"github.com/precast-ota/precast/internal/keyring"
-	"github.com/precast-ota/precast/internal/signing"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
 type verifyCmd struct {

@@ -20,7 +20,7 @@ import (
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/edge/nodeproc"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 
 	"pgregory.net/rapid"
 )

@@ -11,7 +11,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 func custom(t *testing.T, h http.Handler) *rig.Origin {

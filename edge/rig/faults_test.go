@@ -8,7 +8,7 @@ import (
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 func decode(t testing.TB, body []byte, into any) {

@@ -22,7 +22,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/localstore"
+	"github.com/precast-ota/precast/internal/store/local"
 )
 
 // passing are edge functions that change nothing.
@@ -91,9 +91,9 @@ func start(t testing.TB, opt rig.Options) *rig.Rig {
 	return r
 }
 
-func emptyBucket(t testing.TB) *localstore.Objects {
+func emptyBucket(t testing.TB) *local.Objects {
 	t.Helper()
-	objects, err := localstore.OpenObjects(t.TempDir())
+	objects, err := local.OpenObjects(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // Whatever is asked, S3 is never sent a query or a key that is none of the layout's, nobody sees what is

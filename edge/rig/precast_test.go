@@ -17,7 +17,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/run/cdn"
 )
 
 const gamer = "/package?cpuArch=armv8&attrGamer=prod"

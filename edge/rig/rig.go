@@ -20,8 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/lambdas"
 )
 
 // Options are what a rig is made of.

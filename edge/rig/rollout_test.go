@@ -9,7 +9,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/catalog"
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 // share puts a rollout of the gamers' scoreboard, to so many percent, into the catalog, and builds.

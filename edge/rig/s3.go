@@ -17,7 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // S3 serves a builder's objects as a bucket does, addressed by path. Every request must be signed.

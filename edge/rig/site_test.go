@@ -19,14 +19,14 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/inspect"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/manifest"
-	"github.com/precast-ota/precast/internal/server"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/manifest"
+	"github.com/precast-ota/precast/internal/operate/inspect"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -35,7 +35,7 @@ import (
 type site struct {
 	*rig.Rig
 	t      testing.TB
-	store  *localstore.Store
+	store  *local.Store
 	opt    builder.Options
 	pub    *server.Published
 	direct *httptest.Server
@@ -89,7 +89,7 @@ func link(to, from string) error {
 
 func buildSample(name string, opt builder.Options) (string, error) {
 	dir := filepath.Join(scratch, name)
-	store, err := localstore.Open(dir, localstore.Options{})
+	store, err := local.Open(dir, local.Options{})
 	if err != nil {
 		return "", err
 	}
@@ -99,7 +99,7 @@ func buildSample(name string, opt builder.Options) (string, error) {
 	if _, err := im.Sample(ctx, itemSize, 1); err != nil {
 		return "", err
 	}
-	return dir, station.New(station.Local(store), station.Config{Builder: opt}).Build(ctx, builder.PlanOptions{}, true, nil)
+	return dir, pipeline.New(pipeline.Local(store), pipeline.Config{Builder: opt}).Build(ctx, builder.PlanOptions{}, true, nil)
 }
 
 // newSite serves the sample, built under opt. change may change the rig's options.
@@ -117,7 +117,7 @@ func newSite(t testing.TB, opt builder.Options, change ...func(*rig.Options)) *s
 	if err := link(data, sample); err != nil {
 		t.Fatal(err)
 	}
-	store, err := localstore.Open(data, localstore.Options{})
+	store, err := local.Open(data, local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +162,7 @@ func (s *site) importer() *seed.Importer {
 // build builds and publishes what is in the catalog. The observer has been told when it returns.
 func (s *site) build() {
 	s.t.Helper()
-	st := station.New(station.Local(s.store), station.Config{Builder: s.opt})
+	st := pipeline.New(pipeline.Local(s.store), pipeline.Config{Builder: s.opt})
 	if err := st.Build(s.t.Context(), builder.PlanOptions{}, true, nil); err != nil {
 		s.t.Fatal(err)
 	}

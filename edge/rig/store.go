@@ -11,7 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore/types"
 
-	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/run/cdn"
 )
 
 // Quotas of a key value store (cloudfront-limits.html, limits-keyvaluestores).

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/lambdazip"
+	"github.com/precast-ota/precast/internal/run/lambdazip"
 )
 
 // trapping stands in front of the packaged entry point: a device of the kind "trap" has the Go instance die

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/layout"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/cdn"
 )
 
 // Watch invalidates as the builder's function does after a publish, for objects that another process builds:

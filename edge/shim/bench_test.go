@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // packaged packs the edge as `make edge` does, unpacks it, and returns the zip's size and the folder.

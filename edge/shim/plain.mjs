@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 
 const fold = (s) => s.replace(/[A-Z]+/g, (c) => c.toLowerCase());
 
-// parseIndex reads the encoding of internal/index.
+// parseIndex reads the encoding of internal/format/index.
 export function parseIndex(b) {
   let at = 4;
   const uint = () => { let v = 0, scale = 1; for (;;) { const c = b[at++]; v += (c & 127) * scale; if (c < 128) return v; scale *= 128; } };

@@ -6,7 +6,7 @@ import (
 	"unsafe"
 
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/index"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // The shim writes a request's fields, one after the other, into the memory at buf, and reads the answer

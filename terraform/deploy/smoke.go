@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/precast-ota/precast/internal/inspect"
+	"github.com/precast-ota/precast/internal/operate/inspect"
 )
 
 // Device asks a distribution as devices do.

@@ -12,17 +12,17 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/environ"
-	"github.com/precast-ota/precast/internal/index"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
 )
 
 func main() {
 	log := lambdacontext.NewLogger()
-	handler, err := wire(context.Background(), environ.New(os.LookupEnv), log)
+	handler, err := wire(context.Background(), settings.New(os.LookupEnv), log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "builder:", err)
 		os.Exit(1)
@@ -30,8 +30,8 @@ func main() {
 	lambda.Start(handler.Handle)
 }
 
-func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.Worker, error) {
-	places := station.Places{
+func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Worker, error) {
+	places := pipeline.Places{
 		Bucket:       env.Need("BUCKET"),
 		CatalogTable: env.Need("CATALOG_TABLE"),
 		LedgerTable:  env.Need("LEDGER_TABLE"),
@@ -63,7 +63,7 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 	if err != nil {
 		return nil, err
 	}
-	d, err := station.AWS(clients, places)
+	d, err := pipeline.AWS(clients, places)
 	if err != nil {
 		return nil, err
 	}

@@ -14,16 +14,16 @@ import (
 	"github.com/aws/aws-lambda-go/lambdaurl"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/environ"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/statement"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 func main() {
 	log := lambdacontext.NewLogger()
-	handler, err := wire(context.Background(), environ.New(os.LookupEnv), log)
+	handler, err := wire(context.Background(), settings.New(os.LookupEnv), log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "composer:", err)
 		os.Exit(1)
@@ -31,7 +31,7 @@ func main() {
 	lambdaurl.Start(handler)
 }
 
-func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (http.Handler, error) {
+func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Handler, error) {
 	bucket := env.Need("BUCKET")
 	keep := env.Bool("STORE_COMPOSED", true)
 	source := env.Text("SIGNING_KEY", "")
@@ -45,14 +45,14 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (http.Hand
 	if err != nil {
 		return nil, err
 	}
-	d, err := station.AWS(clients, station.Places{Bucket: bucket})
+	d, err := pipeline.AWS(clients, pipeline.Places{Bucket: bucket})
 	if err != nil {
 		return nil, err
 	}
 	c := &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep,
 		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
 	if source != "" {
-		key, err := station.SigningKey(ctx, source, os.LookupEnv)
+		key, err := pipeline.SigningKey(ctx, source, os.LookupEnv)
 		if err != nil {
 			return nil, err
 		}

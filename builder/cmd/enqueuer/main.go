@@ -12,15 +12,15 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
-	"github.com/precast-ota/precast/internal/awsstore"
-	"github.com/precast-ota/precast/internal/environ"
-	"github.com/precast-ota/precast/internal/lambdas"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
+	awsstore "github.com/precast-ota/precast/internal/store/aws"
 )
 
 func main() {
 	log := lambdacontext.NewLogger()
-	handler, err := wire(context.Background(), environ.New(os.LookupEnv), log)
+	handler, err := wire(context.Background(), settings.New(os.LookupEnv), log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "enqueuer:", err)
 		os.Exit(1)
@@ -28,8 +28,8 @@ func main() {
 	lambda.Start(handler.Handle)
 }
 
-func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
-	places := station.Places{
+func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
+	places := pipeline.Places{
 		LedgerTable: env.Need("LEDGER_TABLE"), QueueURL: env.Need("QUEUE_URL"), DeadLettersURL: env.Text("DEAD_LETTERS_URL", ""),
 	}
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "enqueuer"}
@@ -40,7 +40,7 @@ func wire(ctx context.Context, env *environ.Reader, log *slog.Logger) (*lambdas.
 	if err != nil {
 		return nil, err
 	}
-	d, err := station.AWS(clients, places)
+	d, err := pipeline.AWS(clients, places)
 	if err != nil {
 		return nil, err
 	}

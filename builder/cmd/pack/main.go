@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/precast-ota/precast/internal/lambdazip"
+	"github.com/precast-ota/precast/internal/run/lambdazip"
 )
 
 func main() {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/precast-ota/precast/edge/function"
 	"github.com/precast-ota/precast/edge/function/shrink"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/lambdazip"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/lambdazip"
 )
 
 // config is what edge/shim reads from config.json. What is empty comes with the origin's custom headers,

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/precast-ota/precast/internal/cdn"
+	"github.com/precast-ota/precast/internal/run/cdn"
 )
 
 // An edge that looks at the index more seldom than the invalidation after a publish assumes would go on answering,

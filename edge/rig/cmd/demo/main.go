@@ -20,11 +20,11 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/catalog"
-	"github.com/precast-ota/precast/internal/cdn"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/station"
-	"github.com/precast-ota/precast/internal/story"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/store/local"
+	"github.com/precast-ota/precast/internal/test/story"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	store, err := localstore.Open(filepath.Join(dir, "data"), localstore.Options{})
+	store, err := local.Open(filepath.Join(dir, "data"), local.Options{})
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ type demo struct {
 	out       io.Writer
 	dir       string
 	size      int64
-	store     *localstore.Store
+	store     *local.Store
 	log       *slog.Logger
 	published chan builder.Published
 	rig       *rig.Rig
@@ -97,8 +97,8 @@ func (d *demo) play(ctx context.Context, dist string) error {
 	if _, err := im.Sample(ctx, d.size, rng); err != nil {
 		return err
 	}
-	st := station.New(station.Local(d.store), station.Config{Builder: builder.Options{Log: d.log}, Window: 50 * time.Millisecond})
-	defer st.Subscribe(func(ev station.Event) {
+	st := pipeline.New(pipeline.Local(d.store), pipeline.Config{Builder: builder.Options{Log: d.log}, Window: 50 * time.Millisecond})
+	defer st.Subscribe(func(ev pipeline.Event) {
 		if ev.Published != nil && ev.Published.Changed {
 			d.published <- *ev.Published
 		}
@@ -151,7 +151,7 @@ func (d *demo) release(ctx context.Context, it catalog.Item, file string) error 
 	if err := d.await(ctx); err != nil {
 		return err
 	}
-	// As internal/cdn does it.
+	// As internal/run/cdn does it.
 	first := d.rig.Invalidate(cdn.Paths)
 	d.rig.Advance(cdn.Settled)
 	second := d.rig.Invalidate(cdn.Paths)

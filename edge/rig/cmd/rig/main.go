@@ -15,8 +15,8 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
-	"github.com/precast-ota/precast/internal/localstore"
-	"github.com/precast-ota/precast/internal/station"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 			return err
 		}
 	}
-	objects, err := localstore.OpenObjects(*data)
+	objects, err := local.OpenObjects(*data)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 
 // sample builds the sample in a data folder.
 func sample(ctx context.Context, dir string) (err error) {
-	store, err := localstore.Open(dir, localstore.Options{})
+	store, err := local.Open(dir, local.Options{})
 	if err != nil {
 		return err
 	}
@@ -90,5 +90,5 @@ func sample(ctx context.Context, dir string) (err error) {
 	if _, err := im.Sample(ctx, 256<<10, 1); err != nil {
 		return err
 	}
-	return station.New(station.Local(store), station.Config{}).Build(ctx, builder.PlanOptions{}, true, nil)
+	return pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(ctx, builder.PlanOptions{}, true, nil)
 }

@@ -1,0 +1,187 @@
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
+)
+
+// marks is what is needed. It only grows: read again, it adds what has come to be needed.
+//
+// A set is needed whole, whatever the held mask: a device may hold anything, and what was composed for it
+// and kept is worth as much as what was prebuilt. It also makes what a plan needs independent of what
+// is published by the time it is.
+type marks struct {
+	keep  uint64
+	young time.Time // what was written since then stays, and what it needs
+
+	current  uint64          // generation
+	floor    uint64          // generations from here on are kept
+	sequence uint64          // published: plans up to it are done with
+	indexed  map[string]bool // indexes that are in the marks
+	sets     map[string]bool
+	binaries map[string]bool // keys
+	contents map[string]bool // SHA-256, of pieces
+	formats  map[string]bool // of indexes: they end in the encoder
+	rejects  map[string]bool // keys
+}
+
+func newMarks(keep uint64, young time.Time) *marks {
+	return &marks{
+		keep: keep, young: young, indexed: make(map[string]bool), sets: make(map[string]bool), binaries: make(map[string]bool),
+		contents: make(map[string]bool), formats: map[string]bool{builder.FormatID: true}, rejects: make(map[string]bool),
+	}
+}
+
+// read adds what is needed now: first the published index, then plans, then the catalog. Whoever moves
+// content goes the other way, from the catalog into a plan and from there into the index, so that nothing
+// slips through.
+func (m *marks) read(ctx context.Context, objects builder.Objects, items Catalog) error {
+	current, _, err := builder.ReadIndex(ctx, objects)
+	if err != nil {
+		return err
+	}
+	if current == nil {
+		return ErrNothing
+	}
+	first := m.current == 0
+	m.add(fmt.Sprintf("index %d %d", current.Generation, current.Sequence), current)
+	m.current, m.sequence = current.Generation, current.Sequence
+	if first {
+		// Later ones are never older, and what was kept stays so.
+		m.floor = 1
+		if keep := near(m.keep, current.Params.Retain); current.Generation > keep {
+			m.floor = current.Generation - keep
+		}
+	}
+	if err := m.indexes(ctx, objects, layout.HistoryPrefix, func(o builder.ObjectInfo) bool {
+		g, err := layout.HistoryGeneration(o.Key)
+		return err == nil && (g >= m.floor || !o.Modified.Before(m.young))
+	}); err != nil {
+		return err
+	}
+	if err := m.indexes(ctx, objects, layout.PlanPrefix, func(o builder.ObjectInfo) bool { return m.waiting(o.Key) }); err != nil {
+		return err
+	}
+	all, err := items.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	for _, it := range all {
+		for _, release := range it.Steps() {
+			m.rejects[builder.RejectKey(release.Item)] = true
+			if key, ok := strings.CutPrefix(release.URL, catalog.StorePrefix); ok {
+				m.binaries[key] = true
+			}
+		}
+	}
+	return nil
+}
+
+// indexes adds those below a prefix that are needed. One that cannot be read might need anything.
+func (m *marks) indexes(ctx context.Context, objects builder.Objects, prefix string, needed func(o builder.ObjectInfo) bool) error {
+	return objects.List(ctx, prefix, func(o builder.ObjectInfo) error {
+		if m.indexed[o.Key] || !needed(o) {
+			return nil
+		}
+		ix, err := readIndex(ctx, objects, o.Key)
+		if errors.Is(err, builder.ErrNotExist) {
+			return nil // another sweep
+		}
+		if err != nil {
+			return fmt.Errorf("%w: precast fsck tells more", err)
+		}
+		m.add(o.Key, ix)
+		return nil
+	})
+}
+
+func readIndex(ctx context.Context, objects builder.Objects, key string) (*index.Index, error) {
+	if g, err := layout.HistoryGeneration(key); err == nil {
+		return builder.ReadGeneration(ctx, objects, g)
+	}
+	sequence, err := layout.PlanSequence(key)
+	if err != nil {
+		return nil, err
+	}
+	return builder.ReadPlan(ctx, objects, sequence)
+}
+
+// waiting tells whether a plan may still be published.
+func (m *marks) waiting(key string) bool {
+	sequence, err := layout.PlanSequence(key)
+	return err == nil && sequence > m.sequence
+}
+
+// add marks what an index needs.
+func (m *marks) add(name string, ix *index.Index) {
+	if m.indexed[name] {
+		return
+	}
+	m.indexed[name] = true
+	m.formats[ix.Format] = true
+	for i := range ix.Items {
+		it := &ix.Items[i]
+		m.binaries[builder.BinaryKey(it)] = true
+		m.contents[edge.Hex(it.SHA256[:])] = true
+	}
+	considered := uint64(0)
+	var last []int32
+	dims := edge.DimensionsOf(ix)
+	dims.Each(func(_ int, s edge.Selection) bool {
+		devices, _ := dims.Devices(s)
+		for _, d := range devices {
+			if considered == ix.Params.MaxCombinations {
+				return false
+			}
+			considered++
+			set, err := edge.Resolve(ix, d)
+			if err == nil && set.Len() > 0 && !slices.Equal(set.Positions, last) { // neighbours are often the same
+				last = set.Positions
+				m.sets[set.ID()] = true
+			}
+		}
+		return true
+	})
+}
+
+// needs tells whether an object is needed.
+func (m *marks) needs(key string) bool {
+	prefix, rest, _ := strings.Cut(key, "/")
+	first, second, _ := strings.Cut(rest, "/")
+	switch prefix + "/" {
+	case layout.BundlePrefix, layout.ManifestPrefix:
+		return m.sets[first]
+	case layout.PiecePrefix:
+		return m.contents[first] && m.encodes(second)
+	case layout.BinaryPrefix:
+		return m.binaries[key]
+	case layout.HistoryPrefix:
+		g, err := layout.HistoryGeneration(key)
+		return err != nil || g >= m.floor || m.indexed[key]
+	case layout.PlanPrefix:
+		return m.indexed[key] || m.waiting(key)
+	case layout.RejectPrefix:
+		return m.rejects[key]
+	}
+	return true
+}
+
+// encodes tells whether a needed index is made of an encoder's pieces.
+func (m *marks) encodes(encoder string) bool {
+	for format := range m.formats {
+		if strings.HasSuffix(format, "."+encoder) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,123 @@
+package admin
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+)
+
+// maxRequest bounds a request: a catalog of 100,000 items is about 30 MB.
+const maxRequest = 256 << 20
+
+// statusRefused goes with history.ErrRefused: nothing went wrong, and the answer is no.
+const statusRefused = http.StatusUnprocessableEntity
+
+// line is one line of the answer to a build: an event, or last of all the outcome.
+type line struct {
+	pipeline.Event
+	Done   bool                  `json:"done,omitempty"`
+	Error  string                `json:"error,omitempty"`
+	Pinned *pipeline.PinnedError `json:"pinned,omitempty"` // instead of Error
+}
+
+// Handler serves the admin API of a pipeline.
+func Handler(s *pipeline.Station, token string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/catalog", func(w http.ResponseWriter, r *http.Request) {
+		items, err := s.Catalog.Snapshot(r.Context())
+		answer(w, items, err)
+	})
+	mux.HandleFunc("POST /v1/changes", func(w http.ResponseWriter, r *http.Request) {
+		var changes []catalog.Change
+		if !read(w, r, &changes) {
+			return
+		}
+		answer(w, struct{}{}, s.Writer.Apply(r.Context(), changes))
+	})
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		status, err := s.Status(r.Context())
+		answer(w, status, err)
+	})
+	mux.HandleFunc("POST /v1/redrive", func(w http.ResponseWriter, r *http.Request) {
+		n, err := s.DeadLetters.Redrive(r.Context())
+		answer(w, n, err)
+	})
+	mux.HandleFunc("POST /v1/rollback", func(w http.ResponseWriter, r *http.Request) {
+		var req history.Request
+		if read(w, r, &req) {
+			res, err := s.Rollback(r.Context(), req)
+			answer(w, res, err)
+		}
+	})
+	mux.HandleFunc("POST /v1/pin", func(w http.ResponseWriter, r *http.Request) {
+		var reason string
+		if read(w, r, &reason) {
+			p, err := s.Pin(r.Context(), reason)
+			answer(w, p, err)
+		}
+	})
+	mux.HandleFunc("POST /v1/unpin", func(w http.ResponseWriter, r *http.Request) {
+		p, err := s.Unpin(r.Context())
+		answer(w, p, err)
+	})
+	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
+		var opt builder.PlanOptions
+		if read(w, r, &opt) {
+			build(w, r.Context(), s, opt)
+		}
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+token)) != 1 {
+			http.Error(w, "wrong token", http.StatusUnauthorized)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// build streams a build's events, one JSON object a line.
+func build(w http.ResponseWriter, ctx context.Context, s *pipeline.Station, opt builder.PlanOptions) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc, flush := json.NewEncoder(w), http.NewResponseController(w)
+	err := s.Build(ctx, opt, false, func(ev pipeline.Event) {
+		_ = enc.Encode(line{Event: ev}) // a client that has gone ends ctx
+		_ = flush.Flush()
+	})
+	last := line{Done: true}
+	if !errors.As(err, &last.Pinned) && err != nil {
+		last.Error = err.Error()
+	}
+	_ = enc.Encode(last)
+}
+
+func read(w http.ResponseWriter, r *http.Request, v any) bool {
+	if err := json.NewDecoder(r.Body).Decode(v); err != nil {
+		http.Error(w, "read request: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		status := http.StatusInternalServerError
+		switch {
+		case errors.Is(err, builder.ErrPrecondition):
+			status = http.StatusConflict
+		case errors.Is(err, history.ErrRefused):
+			status = statusRefused
+		}
+		http.Error(w, err.Error(), status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client has gone, or everything is well
+}

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/trust/keyring"
+)
+
+// KeyWatch holds the key that signs statements here against the published keyring: where devices will not believe it,
+// they say so to nobody.
+type KeyWatch struct {
+	Objects builder.Objects
+	Key     string // ID
+	Now     func() time.Time
+	Log     *slog.Logger
+
+	said string // what was logged last
+}
+
+// Run looks every interval until ctx is done.
+func (k *KeyWatch) Run(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		k.Look(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Look logs what is wrong, once for as long as it stays so.
+func (k *KeyWatch) Look(ctx context.Context) {
+	err := k.check(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err == nil && k.said != "":
+		k.said = ""
+		k.Log.InfoContext(ctx, "devices believe what is signed here again", "key", k.Key)
+	case err != nil && err.Error() != k.said:
+		k.said = err.Error()
+		k.Log.ErrorContext(ctx, "devices do not believe what is signed here, or soon will not", "key", k.Key, "error", err)
+	}
+}
+
+func (k *KeyWatch) check(ctx context.Context) error {
+	data, _, err := readKeyring(ctx, k.Objects, layout.KeyringKey)
+	if errors.Is(err, builder.ErrNotExist) {
+		return errors.New("no keyring is published (precast keys publish)")
+	}
+	if err != nil {
+		return err
+	}
+	ring, err := keyring.Parse(data)
+	if err != nil {
+		return err
+	}
+	if err := ring.Serves(k.Key, k.Now()); err != nil {
+		return fmt.Errorf("keyring version %d: %w", ring.Version, err)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+// Package server answers devices over HTTP: /package from the published index, /binaries/ from the
+// object store. It is the whole way of a request in one process, without a CDN.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/answer"
+	"github.com/precast-ota/precast/internal/trust/statement"
+)
+
+// Server answers devices. Make one with New.
+type Server struct {
+	objects   builder.Objects
+	composer  *builder.Composer
+	published *Published
+	metrics   *Metrics
+	log       *slog.Logger
+
+	statements *statement.Maker // nil: nothing is signed here
+}
+
+// New makes a server of what is published in objects.
+func New(objects builder.Objects, published *Published, metrics *Metrics, log *slog.Logger) *Server {
+	return &Server{
+		objects:   objects,
+		composer:  builder.NewComposer(objects),
+		published: published,
+		metrics:   metrics,
+		log:       log,
+	}
+}
+
+// Handler returns the routes for devices, /healthz and /metrics.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/package", s.counted("package", s.servePackage))
+	mux.HandleFunc("/binaries/", s.counted("binary", s.serveBinary))
+	mux.HandleFunc("/keyring", s.counted("keyring", s.serveKeyring))
+	mux.HandleFunc("/keyring.d/", s.counted("keyring", s.serveKeyring))
+	mux.HandleFunc("/healthz", s.serveHealth)
+	mux.Handle("/metrics", s.metrics.handler())
+	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, r *http.Request) {
+		answer.Fail(w, http.StatusNotFound, "Not found: devices ask for /package?cpuArch=...")
+	}))
+	// The mux answers a path such as /binaries/../x with a redirect to the clean one; a device that
+	// sends one is broken or hostile, and is told so.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/.") {
+			answer.Fail(w, http.StatusBadRequest, "Path is not clean")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// Limits of a connection. A request of up to maxHeader bytes is read, to be refused in words.
+const (
+	maxHeader         = 2 << 20
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	// A client gets 30 seconds and then a second for every slowest bytes; whoever reads slower is cut
+	// off, and can go on with Range.
+	slowest = 8 << 10
+	grace   = 30 * time.Second
+)
+
+// HTTP returns an http.Server for a handler, with limits on what a client can hold up.
+func HTTP(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		ConnContext:       rememberConn,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
+	if !answer.ReadOnly(w, r) {
+		return
+	}
+	held := strings.Join(r.Header.Values("If-None-Match"), ",")
+	d := s.published.Table().Decide(r.URL.RawQuery, held)
+	if d.Status != edge.StatusOK {
+		answer.Write(w, d.Response())
+		return
+	}
+	if d.Selection.Payload == edge.Statement {
+		s.serveStatement(w, r, d, held)
+		return
+	}
+	s.serveAnswer(w, r, d, held)
+}
+
+// serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed.
+func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Decision, held string) {
+	kind, key := d.Object()
+	etag := layout.ETag(key)
+	headers := layout.HeadersOf(kind)
+	h := w.Header()
+	h.Set("ETag", `"`+etag+`"`)
+	h.Set("Cache-Control", layout.PackageCacheControl)
+	h.Set("Vary", "If-None-Match")
+	if tag, ok := edge.SingleTag(held); ok && tag == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	body, source, err := s.open(r.Context(), key, kind, d)
+	if r.Context().Err() != nil {
+		return // the device has gone
+	}
+	if err != nil {
+		h.Del("ETag")
+		h.Del("Vary")
+		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
+		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
+		return
+	}
+	defer body.Close()
+	s.metrics.answered(source)
+	h.Set("Content-Type", headers.ContentType)
+	if headers.ContentDisposition != "" {
+		h.Set("Content-Disposition", headers.ContentDisposition)
+	}
+	serve(w, r, body)
+}
+
+// open returns the bytes of an answer: those in the store, or else composed ones.
+func (s *Server) open(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (io.ReadSeekCloser, string, error) {
+	body, err := s.stored(ctx, key)
+	if err == nil {
+		return body, "prebuilt", nil
+	}
+	if !errors.Is(err, builder.ErrNotExist) {
+		return nil, "", err
+	}
+	answer, err := s.composer.Compose(ctx, kind, d.Set, d.Mask)
+	if err != nil {
+		return nil, "", err
+	}
+	return answer, "composed", nil
+}
+
+// stored opens an object for reading anywhere. A driver whose bodies cannot seek is read by range.
+func (s *Server) stored(ctx context.Context, key string) (io.ReadSeekCloser, error) {
+	body, info, err := s.objects.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	if seekable, ok := body.(io.ReadSeekCloser); ok {
+		return seekable, nil
+	}
+	return &rangeReader{ctx: ctx, objects: s.objects, key: key, size: info.Size, body: body}, nil
+}
+
+func (s *Server) serveBinary(w http.ResponseWriter, r *http.Request) {
+	if !answer.ReadOnly(w, r) {
+		return
+	}
+	key := strings.TrimPrefix(r.URL.Path, "/")
+	if kind, err := layout.KindOf(key); err != nil || kind != layout.Binary {
+		answer.Fail(w, http.StatusNotFound, "No such binary")
+		return
+	}
+	body, err := s.stored(r.Context(), key)
+	if errors.Is(err, builder.ErrNotExist) {
+		answer.Fail(w, http.StatusNotFound, "No such binary")
+		return
+	}
+	if err != nil {
+		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
+		answer.Fail(w, http.StatusServiceUnavailable, "The binary is not available right now")
+		return
+	}
+	defer body.Close()
+	headers := layout.HeadersOf(layout.Binary)
+	h := w.Header()
+	sum, _, _ := strings.Cut(strings.TrimPrefix(key, layout.BinaryPrefix), "/")
+	h.Set("ETag", `"`+sum+`"`)
+	h.Set("Cache-Control", headers.CacheControl)
+	h.Set("Content-Type", headers.ContentType)
+	if tag, ok := edge.SingleTag(strings.Join(r.Header.Values("If-None-Match"), ",")); ok && tag == sum {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	serve(w, r, body)
+}
+
+// serve sends a body or the range of it that is asked for. What If-None-Match means has been decided.
+func serve(w http.ResponseWriter, r *http.Request, body io.ReadSeeker) {
+	r.Header.Del("If-None-Match")
+	if size, err := body.Seek(0, io.SeekEnd); err == nil {
+		deadline := time.Now().Add(grace + time.Duration(size/slowest)*time.Second)
+		_ = http.NewResponseController(w).SetWriteDeadline(deadline) // only tests have writers that cannot
+	}
+	defer cork(r)()
+	http.ServeContent(w, r, "", time.Time{}, body)
+}
+
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if !answer.ReadOnly(w, r) {
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	ix := s.published.Index()
+	if ix == nil {
+		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNoIndex)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"status":"ok","generation":%d}`+"\n", ix.Generation)
+}

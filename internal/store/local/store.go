@@ -1,0 +1,179 @@
+package local
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bberrors "go.etcd.io/bbolt/errors"
+)
+
+// ErrLocked: another process (or another Store) has the data folder.
+var ErrLocked = errors.New("in use by another process")
+
+const (
+	dbName        = "precast.db"
+	schemaVersion = 1
+	// A process that is just ending gets this long to let go of the folder.
+	lockTimeout = 250 * time.Millisecond
+
+	defaultMaxReceives = 5
+)
+
+// Top-level buckets; those of one port are declared beside its driver.
+var (
+	bucketStore = []byte("store")
+	keySchema   = []byte("schema")
+)
+
+// Options configure a Store; the zero value is usable.
+type Options struct {
+	// Now tells the time; nil means time.Now. Long polls wait on real timers whatever it tells.
+	Now func() time.Time
+	// MaxReceives is how often a message is received before it becomes a dead letter; 0 means 5.
+	MaxReceives int
+}
+
+// Store is an open data folder.
+type Store struct {
+	db      *bbolt.DB
+	objects *Objects
+	catalog *Catalog
+	queue   *Queue
+	ledger  *Ledger
+
+	closeOnce sync.Once
+	closed    chan struct{} // closed by Close, to end the waits
+	closeErr  error
+}
+
+// Open opens the data folder dir, which it creates if missing, for this process alone. It fails with
+// ErrLocked while another has it.
+func Open(dir string, opt Options) (*Store, error) {
+	s, err := open(dir, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open data folder %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func open(dir string, opt Options) (*Store, error) {
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.MaxReceives < 0 {
+		return nil, fmt.Errorf("check options: MaxReceives is %d", opt.MaxReceives)
+	}
+	if opt.MaxReceives == 0 {
+		opt.MaxReceives = defaultMaxReceives
+	}
+	objects, err := openObjects(dir)
+	if err != nil {
+		return nil, err
+	}
+	db, err := bbolt.Open(filepath.Join(dir, dbName), 0o600, &bbolt.Options{
+		Timeout:      lockTimeout,
+		FreelistType: bbolt.FreelistMapType,
+	})
+	if errors.Is(err, bberrors.ErrTimeout) {
+		return nil, ErrLocked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dbName, err)
+	}
+	s := &Store{db: db, objects: objects, closed: make(chan struct{})}
+	if err := s.start(dir, opt); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) start(dir string, opt Options) error {
+	if err := checkSchema(s.db); err != nil {
+		return err
+	}
+	// The database file's name must survive a crash as well as its content.
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	if err := removeAbandoned(s.objects.tmp); err != nil {
+		return err
+	}
+	s.catalog = &Catalog{db: s.db, changed: newSignal(), closed: s.closed}
+	s.ledger = &Ledger{db: s.db, now: opt.Now}
+	queue, err := newQueue(s.db, opt, s.closed)
+	if err != nil {
+		return err
+	}
+	s.queue = queue
+	return nil
+}
+
+// checkSchema creates the buckets of a new database and refuses one that a later version wrote.
+func checkSchema(db *bbolt.DB) error {
+	return db.Update(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(bucketStore); b != nil {
+			v := b.Get(keySchema)
+			if len(v) != 8 {
+				return fmt.Errorf("read schema version: %d bytes, not 8", len(v))
+			}
+			if n := binary.BigEndian.Uint64(v); n != schemaVersion {
+				return fmt.Errorf("check schema version: the folder has version %d, this program knows version %d", n, schemaVersion)
+			}
+			return nil
+		}
+		for _, name := range [][]byte{
+			bucketStore, bucketItems, bucketChanges, bucketCursors,
+			bucketBodies, bucketStates, bucketVisible, bucketDead, bucketTokens,
+			bucketEntries, bucketOpened,
+		} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return fmt.Errorf("create bucket %s: %w", name, err)
+			}
+		}
+		return tx.Bucket(bucketStore).Put(keySchema, u64(schemaVersion))
+	})
+}
+
+// Objects returns the objects of the folder; they stay usable after Close.
+func (s *Store) Objects() *Objects { return s.objects }
+
+// Catalog returns the catalog with its change log.
+func (s *Store) Catalog() *Catalog { return s.catalog }
+
+// Queue returns the queue with its dead letters.
+func (s *Store) Queue() *Queue { return s.queue }
+
+// Ledger returns the ledger.
+func (s *Store) Ledger() *Ledger { return s.ledger }
+
+// Close ends all waits and lets go of the folder. Closing again does nothing.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		s.closeErr = s.db.Close()
+	})
+	if s.closeErr != nil {
+		return fmt.Errorf("close %s: %w", dbName, s.closeErr)
+	}
+	return nil
+}
+
+// errClosed ends a wait when the store closes; bbolt's own error, so that callers see one.
+var errClosed = bberrors.ErrDatabaseNotOpen
+
+// u64 is n in big-endian order: keys made of it sort by number.
+func u64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// ensure that dir exists, with mode if it is made.
+func ensureDir(dir string, mode os.FileMode) error {
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return fmt.Errorf("create folder: %w", err)
+	}
+	return nil
+}

@@ -171,7 +171,7 @@ func TestIDsFitInKeys(t *testing.T) {
 // Set IDs and piece keys name the version of the library that makes the bytes.
 func TestEncoderIDNamesThePinnedVersion(t *testing.T) {
 	t.Parallel()
-	mod, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
+	mod, err := os.ReadFile(filepath.Join("..", "..", "..", "go.mod"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,9 @@ package precast_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -80,6 +82,119 @@ func TestCoreKnowsNoDriver(t *testing.T) {
 					t.Errorf("%s depends on %s", p.ImportPath, dep)
 				}
 			}
+		}
+	}
+}
+
+// arrows are all imports that may cross from one room to another, tests aside. A package belongs to the longest row
+// that it is below. docs/architecture.md has the same table, and each room's doc.go its own row.
+var arrows = map[string][]string{
+	"builder":          {"edge", "internal/format"},
+	"builder/cmd":      {"builder", "internal/format", "internal/run", "internal/store", "internal/trust"},
+	"client":           {"edge", "internal/format", "internal/trust"},
+	"cmd/precast":      {"builder", "client", "edge", "internal/format", "internal/operate", "internal/run", "internal/store", "internal/test/story", "internal/trust", "seed", "terraform"},
+	"edge":             {"internal/format/index", "internal/format/layout"},
+	"edge/cmd":         {"edge/function", "internal/run"},
+	"edge/function":    {},
+	"edge/rig":         {"builder", "edge", "edge/function", "internal/format", "internal/run"},
+	"edge/rig/cmd":     {"builder", "edge/rig", "internal/format", "internal/run", "internal/store", "internal/test/story", "seed"},
+	"internal/format":  {"edge"},
+	"internal/operate": {"builder", "edge", "internal/format", "internal/trust"},
+	"internal/run":     {"builder", "edge", "internal/format", "internal/operate", "internal/store", "internal/trust"},
+	"internal/store":   {"builder", "internal/format"},
+	"internal/test":    {"internal/format", "internal/operate", "seed"},
+	"internal/trust":   {"builder", "edge", "internal/format"},
+	"seed":             {"builder", "internal/format"},
+	"terraform":        {"internal/operate"},
+}
+
+// roomOf returns the row that a package belongs to.
+func roomOf(pkg string) string {
+	longest := ""
+	for room := range arrows {
+		if below(pkg, module+"/"+room) && len(room) > len(longest) {
+			longest = room
+		}
+	}
+	return longest
+}
+
+// Every import that crosses from one room to another is in the table, and the table has no other.
+func TestArrows(t *testing.T) {
+	used := make(map[[2]string]bool)
+	for _, p := range list(t, nil, "./...") {
+		room := roomOf(p.ImportPath)
+		if room == "" && p.ImportPath != module {
+			t.Errorf("%s is in no room of the table", p.ImportPath)
+		}
+		for _, imported := range p.Imports {
+			if !below(imported, module) || roomOf(imported) == room {
+				continue
+			}
+			i := slices.IndexFunc(arrows[room], func(to string) bool {
+				return below(imported, module+"/"+to) && roomOf(imported) == roomOf(module+"/"+to)
+			})
+			if i < 0 {
+				t.Errorf("%s imports %s: room %s may not", p.ImportPath, imported, room)
+				continue
+			}
+			used[[2]string{room, arrows[room][i]}] = true
+		}
+	}
+	for room, targets := range arrows {
+		for _, to := range targets {
+			if !used[[2]string{room, to}] {
+				t.Errorf("no package of %s imports %s: take it off the table", room, to)
+			}
+		}
+	}
+}
+
+// What only tests need is linked into no program but the two that play the story.
+func TestTestsOnly(t *testing.T) {
+	for _, p := range list(t, nil, "./...") {
+		mayPlay := p.ImportPath == module+"/cmd/precast" || p.ImportPath == module+"/edge/rig/cmd/demo"
+		if p.Name != "main" || below(p.ImportPath, module+"/internal/test") {
+			continue
+		}
+		for _, dep := range p.Deps {
+			test := below(dep, module+"/internal/test") || below(dep, module+"/internal/store/storetest") || dep == "testing"
+			if test && !(mayPlay && dep == module+"/internal/test/story") {
+				t.Errorf("%s links %s, which is for tests", p.ImportPath, dep)
+			}
+		}
+	}
+}
+
+// The table in the documentation and the rows in the rooms' doc.go are the table above.
+func TestArrowsDocumented(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	want.WriteString("<!-- arrows -->\n\n| from | may import |\n| --- | --- |\n")
+	for _, room := range slices.Sorted(maps.Keys(arrows)) {
+		targets := "nothing"
+		if len(arrows[room]) > 0 {
+			targets = "`" + strings.Join(arrows[room], "`, `") + "`"
+		}
+		fmt.Fprintf(&want, "| `%s` | %s |\n", room, targets)
+	}
+	want.WriteString("\n<!-- /arrows -->")
+	if !strings.Contains(string(text), want.String()) {
+		t.Errorf("docs/architecture.md does not have this table:\n%s", want.String())
+	}
+	for room, targets := range arrows {
+		if !strings.HasPrefix(room, "internal/") {
+			continue
+		}
+		doc, err := os.ReadFile(room + "/doc.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "\n// It may import: " + strings.Join(targets, ", ") + ".\npackage "; !strings.Contains(string(doc), want) {
+			t.Errorf("%s/doc.go does not say: %s", room, want)
 		}
 	}
 }

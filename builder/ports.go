@@ -100,13 +100,14 @@ type Queue interface {
 	// Send enqueues messages of at most 1 MiB each. On error some of them may have been sent.
 	Send(ctx context.Context, bodies ...[]byte) error
 
-	// Receive returns up to max messages (at most 10) and hides them from other receivers for the
-	// duration hide. With none visible it waits up to wait for one, then returns an empty slice.
-	Receive(ctx context.Context, max int, hide, wait time.Duration) ([]Message, error)
+	// Receive returns up to max messages (at most 10), which are invisible to other receivers for the
+	// duration visibility (the visibility timeout). With none visible it waits up to wait for one, then
+	// returns an empty slice.
+	Receive(ctx context.Context, max int, visibility, wait time.Duration) ([]Message, error)
 
-	// Extend hides a received message for another duration from now; 0 makes it visible at once.
+	// Extend sets the visibility timeout of a received message, from now; 0 makes it visible at once.
 	// Fails with ErrNotExist if the receipt is no longer valid.
-	Extend(ctx context.Context, receipt string, hide time.Duration) error
+	Extend(ctx context.Context, receipt string, visibility time.Duration) error
 
 	// Delete acknowledges a message. Deleting with a receipt that has expired, while nobody else has
 	// received the message, deletes it; a message already gone is no error.

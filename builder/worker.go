@@ -11,8 +11,8 @@ import (
 // Worker takes jobs from the queue and does them, for as long as it runs.
 type Worker struct {
 	Builder *Builder
-	// Hide is how long a job is hidden from other workers; it is renewed while the job is being done.
-	Hide time.Duration
+	// Visibility is how long a job is hidden from other workers; it is renewed while the job is being done.
+	Visibility time.Duration
 	// Wait is how long to wait for a job at a time.
 	Wait time.Duration
 	// Concurrency is how many jobs are done at a time.
@@ -48,7 +48,7 @@ const maxOutages = 4
 // once waits for a job and does it. It tells whether that failed for reasons that the next one will have, too.
 func (w *Worker) once(ctx context.Context) (outage bool) {
 	log := w.Builder.opt.Log
-	messages, err := w.Builder.Queue.Receive(ctx, 1, w.Hide, w.Wait)
+	messages, err := w.Builder.Queue.Receive(ctx, 1, w.Visibility, w.Wait)
 	if err != nil {
 		if ctx.Err() == nil {
 			log.ErrorContext(ctx, "receive job", "error", err)
@@ -68,14 +68,14 @@ func (w *Worker) do(ctx context.Context, m Message) (outage bool) {
 	jobCtx, cancel := context.WithCancel(ctx)
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
-		tick := time.NewTicker(w.Hide / 3)
+		tick := time.NewTicker(w.Visibility / 3)
 		defer tick.Stop()
 		for {
 			select {
 			case <-jobCtx.Done():
 				return
 			case <-tick.C:
-				if err := b.Queue.Extend(jobCtx, m.Receipt, w.Hide); err != nil && jobCtx.Err() == nil {
+				if err := b.Queue.Extend(jobCtx, m.Receipt, w.Visibility); err != nil && jobCtx.Err() == nil {
 					b.opt.Log.WarnContext(ctx, "keep job hidden", "job", m.ID, "error", err)
 				}
 			}

@@ -36,10 +36,10 @@ type Trigger interface {
 
 // Config are a pipeline's settings.
 type Config struct {
-	Builder builder.Options
-	Workers int           // jobs done at a time
-	Window  time.Duration // of the trigger
-	Hide    time.Duration // see builder.Worker
+	Builder    builder.Options
+	Workers    int           // jobs done at a time
+	Window     time.Duration // of the trigger
+	Visibility time.Duration // see builder.Worker
 	// Every is how often a plan is asked for though nothing tells of a change: it mends whatever was lost, and
 	// costs next to nothing if nothing was. 0: every hour.
 	Every time.Duration
@@ -59,8 +59,8 @@ func New(d Drivers, cfg Config) *Station {
 	if cfg.Workers <= 0 {
 		cfg.Workers = 2
 	}
-	if cfg.Hide <= 0 {
-		cfg.Hide = 30 * time.Second
+	if cfg.Visibility <= 0 {
+		cfg.Visibility = 30 * time.Second
 	}
 	if cfg.Every <= 0 {
 		cfg.Every = time.Hour
@@ -116,7 +116,7 @@ const (
 )
 
 func (s *Station) work(ctx context.Context, wait time.Duration, outage func(error)) error {
-	w := &builder.Worker{Builder: s.Builder, Hide: s.cfg.Hide, Wait: wait, Concurrency: s.cfg.Workers, Outage: outage}
+	w := &builder.Worker{Builder: s.Builder, Visibility: s.cfg.Visibility, Wait: wait, Concurrency: s.cfg.Workers, Outage: outage}
 	return w.Run(ctx)
 }
 

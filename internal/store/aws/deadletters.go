@@ -18,8 +18,8 @@ import (
 
 const (
 	// While Dead collects, what it has seen is hidden, or it would see the same again and again.
-	peekHide = 30 * time.Second
-	moveHide = time.Minute
+	peekVisibility = 30 * time.Second
+	moveVisibility = time.Minute
 	// The shortest long poll: it asks all of a queue's servers.
 	deadPoll = time.Second
 	// releaseAfter bounds what is done for a caller who has gone.
@@ -54,9 +54,9 @@ func (q *Queue) peek(ctx context.Context, most int) (found []types.Message, err 
 		return nil, errNoDeadLetterURL
 	}
 	defer func() { q.release(ctx, found) }()
-	end := q.now().Add(peekHide / 2) // beyond that, the first come again
+	end := q.now().Add(peekVisibility / 2) // beyond that, the first come again
 	for len(found) < most && q.now().Before(end) {
-		more, err := q.receive(ctx, q.dead, most-len(found), seconds(peekHide), deadPoll)
+		more, err := q.receive(ctx, q.dead, most-len(found), seconds(peekVisibility), deadPoll)
 		if err != nil {
 			return found, err
 		}
@@ -91,7 +91,7 @@ func (q *Queue) Redrive(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("redrive dead letters: %w", errNoDeadLetterURL)
 	}
 	for {
-		found, err := q.receive(ctx, q.dead, maxBatch, seconds(moveHide), deadPoll)
+		found, err := q.receive(ctx, q.dead, maxBatch, seconds(moveVisibility), deadPoll)
 		if err == nil && len(found) == 0 {
 			return moved, nil
 		}

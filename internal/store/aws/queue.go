@@ -18,10 +18,10 @@ import (
 // Limits of SQS
 // (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html).
 const (
-	maxBatch   = 10      // messages of one request
-	maxMessage = 1 << 20 // bytes, and of all messages of one request together
-	maxHide    = 12 * time.Hour
-	maxPoll    = 20 * time.Second
+	maxBatch      = 10      // messages of one request
+	maxMessage    = 1 << 20 // bytes, and of all messages of one request together
+	maxVisibility = 12 * time.Hour
+	maxPoll       = 20 * time.Second
 )
 
 // QueueOptions change how a queue is used.
@@ -60,8 +60,8 @@ func NewQueue(client *sqs.Client, url string, opt QueueOptions) (*Queue, error) 
 }
 
 // Receive implements builder.Queue.
-func (q *Queue) Receive(ctx context.Context, most int, hide, wait time.Duration) ([]builder.Message, error) {
-	seconds, err := hideSeconds(hide)
+func (q *Queue) Receive(ctx context.Context, most int, visibility, wait time.Duration) ([]builder.Message, error) {
+	seconds, err := visibilitySeconds(visibility)
 	if err != nil {
 		return nil, fmt.Errorf("receive messages: %w", err)
 	}
@@ -93,10 +93,10 @@ func (q *Queue) Receive(ctx context.Context, most int, hide, wait time.Duration)
 }
 
 // receive asks a queue once.
-func (q *Queue) receive(ctx context.Context, url string, most int, hide int32, wait time.Duration) ([]types.Message, error) {
+func (q *Queue) receive(ctx context.Context, url string, most int, visibility int32, wait time.Duration) ([]types.Message, error) {
 	out, err := q.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 		QueueUrl: &url, MaxNumberOfMessages: int32(min(most, maxBatch)),
-		VisibilityTimeout: hide, WaitTimeSeconds: seconds(wait),
+		VisibilityTimeout: visibility, WaitTimeSeconds: seconds(wait),
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{
 			types.MessageSystemAttributeNameApproximateReceiveCount,
 			types.MessageSystemAttributeNameSentTimestamp,
@@ -125,25 +125,25 @@ func seconds(d time.Duration) int32 {
 	return int32(max(0, (d+time.Second-1)/time.Second))
 }
 
-func hideSeconds(hide time.Duration) (int32, error) {
-	if hide < 0 || hide > maxHide {
-		return 0, fmt.Errorf("hide them for %v: not between 0 and %v", hide, maxHide)
+func visibilitySeconds(visibility time.Duration) (int32, error) {
+	if visibility < 0 || visibility > maxVisibility {
+		return 0, fmt.Errorf("visibility timeout of %v: not between 0 and %v", visibility, maxVisibility)
 	}
-	return seconds(hide), nil
+	return seconds(visibility), nil
 }
 
 // Extend implements builder.Queue. SQS accepts a receipt that has expired, and does nothing, so a
 // receipt of this Queue is checked against the clock first; one that another process received is
 // left to SQS to judge.
-func (q *Queue) Extend(ctx context.Context, receipt string, hide time.Duration) error {
-	if err := q.extend(ctx, receipt, hide); err != nil {
+func (q *Queue) Extend(ctx context.Context, receipt string, visibility time.Duration) error {
+	if err := q.extend(ctx, receipt, visibility); err != nil {
 		return fmt.Errorf("extend message: %w", err)
 	}
 	return nil
 }
 
-func (q *Queue) extend(ctx context.Context, receipt string, hide time.Duration) error {
-	seconds, err := hideSeconds(hide)
+func (q *Queue) extend(ctx context.Context, receipt string, visibility time.Duration) error {
+	seconds, err := visibilitySeconds(visibility)
 	if err != nil {
 		return err
 	}

@@ -126,9 +126,9 @@ func TestReceiveWaitsLong(t *testing.T) {
 			t.Errorf("Receive(%v) asked with waits of %v s, want %v", test.wait, waits, test.want)
 		}
 	}
-	for _, hide := range []time.Duration{-1, maxHide + 1} {
-		if _, err := q.Receive(t.Context(), 1, hide, 0); err == nil {
-			t.Errorf("Receive hides for %v", hide)
+	for _, visibility := range []time.Duration{-1, maxVisibility + 1} {
+		if _, err := q.Receive(t.Context(), 1, visibility, 0); err == nil {
+			t.Errorf("Receive hides for %v", visibility)
 		}
 	}
 	if m, err := q.Receive(t.Context(), 0, time.Minute, time.Hour); len(m) != 0 || err != nil {

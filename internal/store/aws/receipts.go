@@ -14,7 +14,7 @@ import (
 
 // forgetAfter is how long an expired receipt is remembered: longer than anybody goes on working on a
 // message, which is hidden for 12 hours at most.
-const forgetAfter = maxHide
+const forgetAfter = maxVisibility
 
 // receipts remembers until when the messages of receipts are hidden: of those being worked on, and
 // for a while of those that were given up.

@@ -41,7 +41,7 @@ func TestCatalog(t *testing.T) {
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	clock := newFakeClock()
-	opt := storetest.QueueOptions{Clock: clock, Hide: 200 * time.Millisecond, MaxReceives: 4, Exact: true}
+	opt := storetest.QueueOptions{Clock: clock, Visibility: 200 * time.Millisecond, MaxReceives: 4, Exact: true}
 	storetest.Queue(t, func(t *testing.T) builder.Queue {
 		return openTemp(t, Options{Now: clock.Now, MaxReceives: 4}).Queue()
 	}, opt)
@@ -52,7 +52,7 @@ func TestQueue(t *testing.T) {
 
 func TestQueueInRealTime(t *testing.T) {
 	t.Parallel()
-	opt := storetest.QueueOptions{Hide: 500 * time.Millisecond, MaxReceives: 5, Exact: true}
+	opt := storetest.QueueOptions{Visibility: 500 * time.Millisecond, MaxReceives: 5, Exact: true}
 	storetest.Queue(t, func(t *testing.T) builder.Queue { return openTemp(t, Options{}).Queue() }, opt)
 }
 

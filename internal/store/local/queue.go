@@ -16,7 +16,7 @@ const (
 	maxReceive = 10
 	// Also the limit of SQS:
 	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html
-	maxHide = 12 * time.Hour
+	maxVisibility = 12 * time.Hour
 )
 
 // Queue is the embedded queue.
@@ -80,17 +80,17 @@ func (q *Queue) Send(ctx context.Context, bodies ...[]byte) error {
 }
 
 // Receive implements builder.Queue. Messages come in the order in which they became visible.
-func (q *Queue) Receive(ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
+func (q *Queue) Receive(ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
 	if max < 1 {
 		return nil, fmt.Errorf("receive message: max is %d", max)
 	}
-	if err := checkHide(hide); err != nil {
+	if err := checkVisibility(visibility); err != nil {
 		return nil, fmt.Errorf("receive message: %w", err)
 	}
 	var timeout <-chan time.Time
 	for {
 		changed := q.changed.next()
-		msgs, next, err := q.take(ctx, min(max, maxReceive), hide)
+		msgs, next, err := q.take(ctx, min(max, maxReceive), visibility)
 		if err != nil {
 			return nil, fmt.Errorf("receive message: %w", err)
 		}
@@ -137,7 +137,7 @@ func (q *Queue) await(ctx context.Context, changed <-chan struct{}, timeout <-ch
 
 // take delivers up to max visible messages, and buries those that were delivered too often. Without
 // any, next is the time until one becomes visible, negative if none will.
-func (q *Queue) take(ctx context.Context, max int, hide time.Duration) (msgs []builder.Message, next time.Duration, err error) {
+func (q *Queue) take(ctx context.Context, max int, visibility time.Duration) (msgs []builder.Message, next time.Duration, err error) {
 	// Polling an empty queue must not cost a write.
 	idle := false
 	err = view(ctx, q.db, func(tx *bbolt.Tx) error {
@@ -154,7 +154,7 @@ func (q *Queue) take(ctx context.Context, max int, hide time.Duration) (msgs []b
 			return err
 		}
 		for _, id := range ids {
-			msg, err := q.deliver(m, id, now+uint64(hide))
+			msg, err := q.deliver(m, id, now+uint64(visibility))
 			if err != nil {
 				return err
 			}
@@ -228,8 +228,8 @@ func (q *Queue) deliver(m messages, id, until uint64) (builder.Message, error) {
 }
 
 // Extend implements builder.Queue.
-func (q *Queue) Extend(ctx context.Context, receipt string, hide time.Duration) error {
-	if err := checkHide(hide); err != nil {
+func (q *Queue) Extend(ctx context.Context, receipt string, visibility time.Duration) error {
+	if err := checkVisibility(visibility); err != nil {
 		return fmt.Errorf("extend message: %w", err)
 	}
 	r, err := parseReceipt(receipt)
@@ -249,7 +249,7 @@ func (q *Queue) Extend(ctx context.Context, receipt string, hide time.Duration) 
 			return builder.ErrNotExist
 		}
 		to := from
-		to.visible = now + uint64(hide)
+		to.visible = now + uint64(visibility)
 		return m.move(r.id, from, to)
 	})
 	if err != nil {
@@ -287,9 +287,9 @@ func (q *Queue) Delete(ctx context.Context, receipt string) error {
 	return nil
 }
 
-func checkHide(hide time.Duration) error {
-	if hide < 0 || hide > maxHide {
-		return fmt.Errorf("check visibility timeout: %v is not from 0 to %v", hide, maxHide)
+func checkVisibility(visibility time.Duration) error {
+	if visibility < 0 || visibility > maxVisibility {
+		return fmt.Errorf("check visibility timeout: %v is not from 0 to %v", visibility, maxVisibility)
 	}
 	return nil
 }

@@ -21,9 +21,9 @@ func send(t *testing.T, q *Queue, bodies ...string) {
 }
 
 // receive takes one message within wait, "" if there is none.
-func receive(t *testing.T, q *Queue, hide, wait time.Duration) (body string, msg builder.Message) {
+func receive(t *testing.T, q *Queue, visibility, wait time.Duration) (body string, msg builder.Message) {
 	t.Helper()
-	msgs, err := q.Receive(t.Context(), 1, hide, wait)
+	msgs, err := q.Receive(t.Context(), 1, visibility, wait)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,9 +33,9 @@ func receive(t *testing.T, q *Queue, hide, wait time.Duration) (body string, msg
 	return string(msgs[0].Body), msgs[0]
 }
 
-func wantReceive(t *testing.T, q *Queue, hide time.Duration, body string, receives int) builder.Message {
+func wantReceive(t *testing.T, q *Queue, visibility time.Duration, body string, receives int) builder.Message {
 	t.Helper()
-	got, msg := receive(t, q, hide, 0)
+	got, msg := receive(t, q, visibility, 0)
 	if got != body || msg.Receives != receives {
 		t.Fatalf("received %q for the %d. time, want %q for the %d.", got, msg.Receives, body, receives)
 	}
@@ -275,12 +275,12 @@ func TestQueueRefuses(t *testing.T) {
 	t.Parallel()
 	q := openTemp(t, Options{}).Queue()
 	send(t, q, "a")
-	for _, hide := range []time.Duration{-1, 13 * time.Hour} {
-		if _, err := q.Receive(t.Context(), 1, hide, 0); err == nil {
-			t.Errorf("Receive accepted %v", hide)
+	for _, visibility := range []time.Duration{-1, 13 * time.Hour} {
+		if _, err := q.Receive(t.Context(), 1, visibility, 0); err == nil {
+			t.Errorf("Receive accepted %v", visibility)
 		}
-		if err := q.Extend(t.Context(), "", hide); err == nil || errors.Is(err, builder.ErrNotExist) {
-			t.Errorf("Extend(%v) = %v", hide, err)
+		if err := q.Extend(t.Context(), "", visibility); err == nil || errors.Is(err, builder.ErrNotExist) {
+			t.Errorf("Extend(%v) = %v", visibility, err)
 		}
 	}
 	if _, err := q.Receive(t.Context(), 0, 0, 0); err == nil {

@@ -44,7 +44,7 @@ type deadLetters struct {
 func (q deadLetters) kill(t *testing.T, body string) {
 	t.Helper()
 	for n := range q.MaxReceives {
-		msg := q.one(t, 100*q.Hide, body, n+1)
+		msg := q.one(t, 100*q.Visibility, body, n+1)
 		if err := q.Extend(t.Context(), msg.Receipt, 0); err != nil {
 			t.Fatalf("Extend(0): %v", err)
 		}
@@ -102,7 +102,7 @@ func (q deadLetters) none(t *testing.T) {
 	q.wantRedriven(t, 0)
 	q.send(t, "a", "b", "c")
 	q.wantDepth(t, 3, 0, 0)
-	q.receive(t, 1, 100*q.Hide)
+	q.receive(t, 1, 100*q.Visibility)
 	q.wantDepth(t, 2, 1, 0)
 	q.wantDead(t)
 }
@@ -114,7 +114,7 @@ func (q deadLetters) tooOften(t *testing.T) {
 	q.wantDead(t, "a") // looking changes nothing
 	q.wantDepth(t, 0, 0, 1)
 	q.send(t, "b")
-	q.one(t, 100*q.Hide, "b", 1)
+	q.one(t, 100*q.Visibility, "b", 1)
 	q.wantDead(t, "a")
 }
 
@@ -122,7 +122,7 @@ func (q deadLetters) tooOften(t *testing.T) {
 func (q deadLetters) expired(t *testing.T) {
 	q.send(t, "a")
 	for n := range q.MaxReceives {
-		q.one(t, q.Hide, "a", n+1)
+		q.one(t, q.Visibility, "a", n+1)
 		q.wantDead(t)
 		q.expire()
 	}
@@ -133,7 +133,7 @@ func (q deadLetters) expired(t *testing.T) {
 func (q deadLetters) deletedInTime(t *testing.T) {
 	q.send(t, "a")
 	for n := range q.MaxReceives {
-		msg := q.one(t, 100*q.Hide, "a", n+1)
+		msg := q.one(t, 100*q.Visibility, "a", n+1)
 		if n+1 < q.MaxReceives {
 			if err := q.Extend(t.Context(), msg.Receipt, 0); err != nil {
 				t.Fatalf("Extend(0): %v", err)
@@ -155,7 +155,7 @@ func (q deadLetters) redrive(t *testing.T) {
 		q.wantDead(t)
 		q.wantDepth(t, 1, 0, 0)
 	}
-	msg := q.one(t, q.Hide, "a", 1)
+	msg := q.one(t, q.Visibility, "a", 1)
 	if err := q.Delete(t.Context(), msg.Receipt); err != nil {
 		t.Fatalf("Delete: %v", err)
 	}
@@ -181,7 +181,7 @@ func (q deadLetters) several(t *testing.T) {
 	for _, b := range bodies {
 		left[b] = true
 	}
-	for _, msg := range q.receive(t, len(bodies), 100*q.Hide) {
+	for _, msg := range q.receive(t, len(bodies), 100*q.Visibility) {
 		delete(left, string(msg.Body))
 		if msg.Receives != 1 {
 			t.Errorf("a redriven message comes as %+v", msg)

@@ -502,14 +502,14 @@ func (c *testClock) Advance(d time.Duration) {
 
 func faultQueueOptions() (*testClock, QueueOptions) {
 	clock := &testClock{now: time.Unix(1e9, 0)}
-	return clock, QueueOptions{Clock: clock, Hide: 50 * time.Millisecond, Patience: 300 * time.Millisecond, MaxReceives: 3, Exact: true}
+	return clock, QueueOptions{Clock: clock, Visibility: 50 * time.Millisecond, Patience: 300 * time.Millisecond, MaxReceives: 3, Exact: true}
 }
 
 type brokenQueue struct {
 	*memQueue
 	send    func(m *memQueue, ctx context.Context, bodies ...[]byte) error
-	receive func(m *memQueue, ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error)
-	extend  func(m *memQueue, ctx context.Context, receipt string, hide time.Duration) error
+	receive func(m *memQueue, ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error)
+	extend  func(m *memQueue, ctx context.Context, receipt string, visibility time.Duration) error
 	delete  func(m *memQueue, ctx context.Context, receipt string) error
 	redrive func(m *memQueue, ctx context.Context) (int, error)
 	dead    func(m *memQueue, ctx context.Context, max int) ([]builder.Message, error)
@@ -522,18 +522,18 @@ func (b brokenQueue) Send(ctx context.Context, bodies ...[]byte) error {
 	return b.memQueue.Send(ctx, bodies...)
 }
 
-func (b brokenQueue) Receive(ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
+func (b brokenQueue) Receive(ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
 	if b.receive != nil {
-		return b.receive(b.memQueue, ctx, max, hide, wait)
+		return b.receive(b.memQueue, ctx, max, visibility, wait)
 	}
-	return b.memQueue.Receive(ctx, max, hide, wait)
+	return b.memQueue.Receive(ctx, max, visibility, wait)
 }
 
-func (b brokenQueue) Extend(ctx context.Context, receipt string, hide time.Duration) error {
+func (b brokenQueue) Extend(ctx context.Context, receipt string, visibility time.Duration) error {
 	if b.extend != nil {
-		return b.extend(b.memQueue, ctx, receipt, hide)
+		return b.extend(b.memQueue, ctx, receipt, visibility)
 	}
-	return b.memQueue.Extend(ctx, receipt, hide)
+	return b.memQueue.Extend(ctx, receipt, visibility)
 }
 
 func (b brokenQueue) Delete(ctx context.Context, receipt string) error {
@@ -579,17 +579,17 @@ func queueFaults() []fault {
 		}}
 	}
 	receive := func(change func(msg *builder.Message)) brokenQueue {
-		return brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
-			msgs, err := m.Receive(ctx, max, hide, wait)
+		return brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
+			msgs, err := m.Receive(ctx, max, visibility, wait)
 			for i := range msgs {
 				change(&msgs[i])
 			}
 			return msgs, err
 		}}
 	}
-	withHide := func(f func(hide time.Duration) time.Duration) brokenQueue {
-		return brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
-			return m.Receive(ctx, max, f(hide), wait)
+	withVisibility := func(f func(visibility time.Duration) time.Duration) brokenQueue {
+		return brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
+			return m.Receive(ctx, max, f(visibility), wait)
 		}}
 	}
 	inFlight := func(m *memQueue, receipt string) bool {
@@ -601,9 +601,9 @@ func queueFaults() []fault {
 	}
 	const n = 3 // faultQueueOptions' MaxReceives
 	return []fault{
-		broken("never redelivered", "Redelivered", withHide(func(time.Duration) time.Duration { return time.Hour })),
-		broken("not hidden", "Hidden", withHide(func(time.Duration) time.Duration { return 0 })),
-		broken("hidden for too short", "Hidden", withHide(func(hide time.Duration) time.Duration { return hide / 20 })),
+		broken("never redelivered", "Redelivered", withVisibility(func(time.Duration) time.Duration { return time.Hour })),
+		broken("not hidden", "Hidden", withVisibility(func(time.Duration) time.Duration { return 0 })),
+		broken("hidden for too short", "Hidden", withVisibility(func(visibility time.Duration) time.Duration { return visibility / 20 })),
 		broken("receives not counted", "Redelivered", receive(func(msg *builder.Message) { msg.Receives = 1 })),
 		broken("one receipt for all deliveries", "Redelivered", receive(func(msg *builder.Message) { msg.Receipt = msg.ID })),
 		broken("an ID for each delivery", "Redelivered", receive(func(msg *builder.Message) { msg.ID = msg.Receipt })),
@@ -612,22 +612,22 @@ func queueFaults() []fault {
 				msg.Body = msg.Body[:i]
 			}
 		})),
-		broken("more than ten at once", "AtMostTen", brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
-			a, err := m.Receive(ctx, max, hide, wait)
+		broken("more than ten at once", "AtMostTen", brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
+			a, err := m.Receive(ctx, max, visibility, wait)
 			if max <= 10 || err != nil {
 				return a, err
 			}
-			b, err := m.Receive(ctx, max-10, hide, 0)
+			b, err := m.Receive(ctx, max-10, visibility, 0)
 			return append(a, b...), err
 		}}),
-		broken("max ignored", "AtMostTen", brokenQueue{receive: func(m *memQueue, ctx context.Context, _ int, hide, wait time.Duration) ([]builder.Message, error) {
-			return m.Receive(ctx, 10, hide, wait)
+		broken("max ignored", "AtMostTen", brokenQueue{receive: func(m *memQueue, ctx context.Context, _ int, visibility, wait time.Duration) ([]builder.Message, error) {
+			return m.Receive(ctx, 10, visibility, wait)
 		}}),
-		broken("does not wait", "Empty", brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, hide, _ time.Duration) ([]builder.Message, error) {
-			return m.Receive(ctx, max, hide, 0)
+		broken("does not wait", "Empty", brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, visibility, _ time.Duration) ([]builder.Message, error) {
+			return m.Receive(ctx, max, visibility, 0)
 		}}),
-		broken("waits on though cancelled", "Cancelled", brokenQueue{receive: func(m *memQueue, _ context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
-			return m.Receive(context.Background(), max, hide, wait)
+		broken("waits on though cancelled", "Cancelled", brokenQueue{receive: func(m *memQueue, _ context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
+			return m.Receive(context.Background(), max, visibility, wait)
 		}}),
 		broken("long messages accepted", "Sizes", brokenQueue{send: func(m *memQueue, ctx context.Context, bodies ...[]byte) error {
 			for _, b := range bodies {
@@ -640,20 +640,20 @@ func queueFaults() []fault {
 		broken("only the first is sent", "RoundTrip", brokenQueue{send: func(m *memQueue, ctx context.Context, bodies ...[]byte) error {
 			return m.Send(ctx, bodies[:min(len(bodies), 1)]...)
 		}}),
-		broken("extend does nothing", "Extend", brokenQueue{extend: func(m *memQueue, _ context.Context, receipt string, hide time.Duration) error {
+		broken("extend does nothing", "Extend", brokenQueue{extend: func(m *memQueue, _ context.Context, receipt string, visibility time.Duration) error {
 			if !inFlight(m, receipt) {
 				return builder.ErrNotExist
 			}
 			return nil
 		}}),
-		broken("extend to nothing does nothing", "ExtendToNothing", brokenQueue{extend: func(m *memQueue, ctx context.Context, receipt string, hide time.Duration) error {
-			if hide == 0 && inFlight(m, receipt) {
+		broken("extend to nothing does nothing", "ExtendToNothing", brokenQueue{extend: func(m *memQueue, ctx context.Context, receipt string, visibility time.Duration) error {
+			if visibility == 0 && inFlight(m, receipt) {
 				return nil
 			}
-			return m.Extend(ctx, receipt, hide)
+			return m.Extend(ctx, receipt, visibility)
 		}}),
-		broken("any receipt extends", "ExtendInvalid", brokenQueue{extend: func(m *memQueue, ctx context.Context, receipt string, hide time.Duration) error {
-			m.Extend(ctx, receipt, hide)
+		broken("any receipt extends", "ExtendInvalid", brokenQueue{extend: func(m *memQueue, ctx context.Context, receipt string, visibility time.Duration) error {
+			m.Extend(ctx, receipt, visibility)
 			return nil
 		}}),
 		broken("delete does nothing", "Delete", brokenQueue{delete: func(*memQueue, context.Context, string) error { return nil }}),
@@ -669,14 +669,14 @@ func queueFaults() []fault {
 			}
 			return m.Delete(ctx, receipt)
 		}}),
-		broken("taken twice", "Concurrent", brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
+		broken("taken twice", "Concurrent", brokenQueue{receive: func(m *memQueue, ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
 			msgs, err := m.Receive(ctx, max, 0, wait)
 			time.Sleep(time.Millisecond)
 			for _, msg := range msgs {
 				m.mu.Lock()
 				for _, l := range m.live {
 					if l.ID == msg.ID {
-						l.visible = m.now().Add(hide)
+						l.visible = m.now().Add(visibility)
 					}
 				}
 				m.mu.Unlock()

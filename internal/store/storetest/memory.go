@@ -233,11 +233,11 @@ func (m *memQueue) Send(ctx context.Context, bodies ...[]byte) error {
 	return nil
 }
 
-func (m *memQueue) Receive(ctx context.Context, max int, hide, wait time.Duration) ([]builder.Message, error) {
+func (m *memQueue) Receive(ctx context.Context, max int, visibility, wait time.Duration) ([]builder.Message, error) {
 	timeout := time.After(wait)
 	for {
 		m.mu.Lock()
-		msgs, changed := m.take(min(max, 10), hide), m.changed
+		msgs, changed := m.take(min(max, 10), visibility), m.changed
 		m.mu.Unlock()
 		if len(msgs) > 0 || wait == 0 {
 			return msgs, ctx.Err()
@@ -252,7 +252,7 @@ func (m *memQueue) Receive(ctx context.Context, max int, hide, wait time.Duratio
 	}
 }
 
-func (m *memQueue) take(max int, hide time.Duration) []builder.Message {
+func (m *memQueue) take(max int, visibility time.Duration) []builder.Message {
 	var msgs []builder.Message
 	for _, msg := range slices.Clone(m.live) {
 		switch {
@@ -263,19 +263,19 @@ func (m *memQueue) take(max int, hide time.Duration) []builder.Message {
 		default:
 			msg.Receives++
 			msg.Receipt = fmt.Sprintf("%s/%d", msg.ID, msg.Receives)
-			msg.visible = m.now().Add(hide)
+			msg.visible = m.now().Add(visibility)
 			msgs = append(msgs, msg.Message)
 		}
 	}
 	return msgs
 }
 
-func (m *memQueue) Extend(ctx context.Context, receipt string, hide time.Duration) error {
+func (m *memQueue) Extend(ctx context.Context, receipt string, visibility time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, msg := range m.live {
 		if msg.Receipt == receipt && msg.visible.After(m.now()) {
-			msg.visible = m.now().Add(hide)
+			msg.visible = m.now().Add(visibility)
 			m.wake()
 			return ctx.Err()
 		}

@@ -16,8 +16,8 @@ import (
 type QueueOptions struct {
 	// Clock makes messages visible again; nil means RealTime.
 	Clock Clock
-	// Hide is the shortest visibility timeout that the driver can do; 0 means 1 s.
-	Hide time.Duration
+	// Visibility is the shortest visibility timeout that the driver can do; 0 means 1 s.
+	Visibility time.Duration
 	// Patience is how long to wait for a message that is due; 0 means 5 s.
 	Patience time.Duration
 	// MaxReceives is what the driver was configured with; at least 3, so that redelivery can be seen.
@@ -33,8 +33,8 @@ func (opt QueueOptions) withDefaults(t *testing.T) QueueOptions {
 	if opt.Clock == nil {
 		opt.Clock = RealTime{}
 	}
-	if opt.Hide == 0 {
-		opt.Hide = time.Second
+	if opt.Visibility == 0 {
+		opt.Visibility = time.Second
 	}
 	if opt.Patience == 0 {
 		opt.Patience = 5 * time.Second
@@ -84,12 +84,12 @@ func (q queues) send(t *testing.T, bodies ...string) {
 	}
 }
 
-// receive waits for n messages, and hides them for hide.
-func (q queues) receive(t *testing.T, n int, hide time.Duration) []builder.Message {
+// receive waits for n messages, which are invisible for the duration visibility.
+func (q queues) receive(t *testing.T, n int, visibility time.Duration) []builder.Message {
 	t.Helper()
 	var all []builder.Message
 	for len(all) < n {
-		msgs, err := q.Receive(t.Context(), n-len(all), hide, q.Patience)
+		msgs, err := q.Receive(t.Context(), n-len(all), visibility, q.Patience)
 		if err != nil {
 			t.Fatalf("Receive: %v", err)
 		}
@@ -102,9 +102,9 @@ func (q queues) receive(t *testing.T, n int, hide time.Duration) []builder.Messa
 }
 
 // one is receive of one message, with what it must be.
-func (q queues) one(t *testing.T, hide time.Duration, body string, receives int) builder.Message {
+func (q queues) one(t *testing.T, visibility time.Duration, body string, receives int) builder.Message {
 	t.Helper()
-	msg := q.receive(t, 1, hide)[0]
+	msg := q.receive(t, 1, visibility)[0]
 	if string(msg.Body) != body || msg.Receives != receives || msg.Receipt == "" || msg.ID == "" {
 		t.Fatalf("received %+v (body %q), want body %q, receive %d", msg, msg.Body, body, receives)
 	}
@@ -114,14 +114,14 @@ func (q queues) one(t *testing.T, hide time.Duration, body string, receives int)
 // wantNone checks that nothing is visible.
 func (q queues) wantNone(t *testing.T) {
 	t.Helper()
-	msgs, err := q.Receive(t.Context(), 10, q.Hide, 0)
+	msgs, err := q.Receive(t.Context(), 10, q.Visibility, 0)
 	if err != nil || len(msgs) != 0 {
 		t.Fatalf("Receive = %+v, %v, want nothing", msgs, err)
 	}
 }
 
-// expire lets a visibility timeout of Hide pass.
-func (q queues) expire() { q.Clock.Advance(q.Hide + q.Hide/2) }
+// expire lets a visibility timeout pass.
+func (q queues) expire() { q.Clock.Advance(q.Visibility + q.Visibility/2) }
 
 func (q queues) empty(t *testing.T) {
 	q.wantNone(t)
@@ -131,12 +131,12 @@ func (q queues) empty(t *testing.T) {
 	q.wantNone(t)
 	// Waiting is what spares a receiver from asking all the time. (Half: clocks differ.)
 	start := time.Now()
-	msgs, err := q.Receive(t.Context(), 10, q.Hide, q.Hide)
+	msgs, err := q.Receive(t.Context(), 10, q.Visibility, q.Visibility)
 	if err != nil || len(msgs) != 0 {
 		t.Errorf("Receive = %+v, %v, want nothing", msgs, err)
 	}
-	if took := time.Since(start); took < q.Hide/2 {
-		t.Errorf("Receive waited %v of %v", took, q.Hide)
+	if took := time.Since(start); took < q.Visibility/2 {
+		t.Errorf("Receive waited %v of %v", took, q.Visibility)
 	}
 }
 
@@ -150,7 +150,7 @@ func (q queues) roundTrip(t *testing.T) {
 		left[b]++
 	}
 	ids := make(map[string]bool)
-	for _, msg := range q.receive(t, len(bodies), 10*q.Hide) {
+	for _, msg := range q.receive(t, len(bodies), 10*q.Visibility) {
 		left[string(msg.Body)]--
 		ids[msg.ID] = true
 		if msg.Receives != 1 || msg.Receipt == "" {
@@ -179,7 +179,7 @@ func (q queues) sizes(t *testing.T) {
 		t.Fatalf("Send of %d bytes: %v", limit, err)
 	}
 	total := 0
-	for _, msg := range q.receive(t, 3, 10*q.Hide) {
+	for _, msg := range q.receive(t, 3, 10*q.Visibility) {
 		total += len(msg.Body)
 	}
 	if total != 2*limit+5 {
@@ -195,7 +195,7 @@ func (q queues) atMostTen(t *testing.T) {
 	q.send(t, want...)
 	seen := make(map[string]bool)
 	for _, ask := range []int{1, 3, 10, 20, 20, 20, 20, 20} {
-		msgs, err := q.Receive(t.Context(), ask, 100*q.Hide, q.Patience*time.Duration(min(1, 25-len(seen))))
+		msgs, err := q.Receive(t.Context(), ask, 100*q.Visibility, q.Patience*time.Duration(min(1, 25-len(seen))))
 		if err != nil {
 			t.Fatalf("Receive(%d): %v", ask, err)
 		}
@@ -207,7 +207,7 @@ func (q queues) atMostTen(t *testing.T) {
 		}
 	}
 	for len(seen) < 25 { // a queue may give fewer than it has
-		seen[string(q.receive(t, 1, 100*q.Hide)[0].Body)] = true
+		seen[string(q.receive(t, 1, 100*q.Visibility)[0].Body)] = true
 	}
 	for _, b := range want {
 		if !seen[b] {
@@ -218,20 +218,20 @@ func (q queues) atMostTen(t *testing.T) {
 
 func (q queues) hidden(t *testing.T) {
 	q.send(t, "a")
-	q.one(t, 10*q.Hide, "a", 1)
+	q.one(t, 10*q.Visibility, "a", 1)
 	q.wantNone(t)
-	q.Clock.Advance(q.Hide)
+	q.Clock.Advance(q.Visibility)
 	q.wantNone(t)
 	q.send(t, "b")
-	q.one(t, 10*q.Hide, "b", 1)
+	q.one(t, 10*q.Visibility, "b", 1)
 	q.wantNone(t)
 }
 
 func (q queues) redelivered(t *testing.T) {
 	q.send(t, "a")
-	first := q.one(t, q.Hide, "a", 1)
+	first := q.one(t, q.Visibility, "a", 1)
 	q.expire()
-	second := q.one(t, q.Hide, "a", 2)
+	second := q.one(t, q.Visibility, "a", 2)
 	if second.ID != first.ID {
 		t.Errorf("the second delivery has the ID %q, the first %q", second.ID, first.ID)
 	}
@@ -239,71 +239,71 @@ func (q queues) redelivered(t *testing.T) {
 		t.Errorf("two deliveries have the receipt %q", first.Receipt)
 	}
 	q.expire()
-	q.one(t, q.Hide, "a", 3)
+	q.one(t, q.Visibility, "a", 3)
 }
 
 func (q queues) extend(t *testing.T) {
 	q.send(t, "a")
-	msg := q.one(t, 2*q.Hide, "a", 1)
-	q.Clock.Advance(q.Hide)
-	if err := q.Extend(t.Context(), msg.Receipt, 3*q.Hide); err != nil {
+	msg := q.one(t, 2*q.Visibility, "a", 1)
+	q.Clock.Advance(q.Visibility)
+	if err := q.Extend(t.Context(), msg.Receipt, 3*q.Visibility); err != nil {
 		t.Fatalf("Extend: %v", err)
 	}
-	q.Clock.Advance(q.Hide + q.Hide/2) // beyond the first timeout
+	q.Clock.Advance(q.Visibility + q.Visibility/2) // beyond the first timeout
 	q.wantNone(t)
-	if err := q.Extend(t.Context(), msg.Receipt, q.Hide); err != nil { // shorter is possible too
+	if err := q.Extend(t.Context(), msg.Receipt, q.Visibility); err != nil { // shorter is possible too
 		t.Fatalf("Extend again: %v", err)
 	}
 	q.expire()
-	q.one(t, q.Hide, "a", 2)
+	q.one(t, q.Visibility, "a", 2)
 }
 
 func (q queues) extendToNothing(t *testing.T) {
 	q.send(t, "a")
-	msg := q.one(t, 100*q.Hide, "a", 1)
+	msg := q.one(t, 100*q.Visibility, "a", 1)
 	if err := q.Extend(t.Context(), msg.Receipt, 0); err != nil {
 		t.Fatalf("Extend(0): %v", err)
 	}
-	q.one(t, 100*q.Hide, "a", 2)
+	q.one(t, 100*q.Visibility, "a", 2)
 }
 
 func (q queues) wantInvalid(t *testing.T, what, receipt string) {
 	t.Helper()
-	for _, hide := range []time.Duration{q.Hide, 0} {
-		if err := q.Extend(t.Context(), receipt, hide); !errors.Is(err, builder.ErrNotExist) {
-			t.Errorf("Extend(%v) %s = %v, want ErrNotExist", hide, what, err)
+	for _, visibility := range []time.Duration{q.Visibility, 0} {
+		if err := q.Extend(t.Context(), receipt, visibility); !errors.Is(err, builder.ErrNotExist) {
+			t.Errorf("Extend(%v) %s = %v, want ErrNotExist", visibility, what, err)
 		}
 	}
 }
 
 func (q queues) extendInvalid(t *testing.T) {
 	q.send(t, "a", "b")
-	msgs := q.receive(t, 2, q.Hide)
+	msgs := q.receive(t, 2, q.Visibility)
 	if err := q.Delete(t.Context(), msgs[0].Receipt); err != nil {
 		t.Fatalf("Delete: %v", err)
 	}
 	q.wantInvalid(t, "of a deleted message", msgs[0].Receipt)
 	q.expire()
 	q.wantInvalid(t, "with an expired receipt", msgs[1].Receipt)
-	q.one(t, q.Hide, string(msgs[1].Body), 2)
+	q.one(t, q.Visibility, string(msgs[1].Body), 2)
 }
 
 func (q queues) delete(t *testing.T) {
 	q.send(t, "a", "b")
-	msgs := q.receive(t, 2, q.Hide)
+	msgs := q.receive(t, 2, q.Visibility)
 	for range 2 {
 		if err := q.Delete(t.Context(), msgs[0].Receipt); err != nil {
 			t.Fatalf("Delete: %v", err)
 		}
 	}
 	q.expire()
-	q.one(t, 10*q.Hide, string(msgs[1].Body), 2)
+	q.one(t, 10*q.Visibility, string(msgs[1].Body), 2)
 	q.wantNone(t)
 }
 
 func (q queues) deleteExpired(t *testing.T) {
 	q.send(t, "a")
-	msg := q.one(t, q.Hide, "a", 1)
+	msg := q.one(t, q.Visibility, "a", 1)
 	q.expire()
 	if err := q.Delete(t.Context(), msg.Receipt); err != nil {
 		t.Fatalf("Delete with an expired receipt: %v", err)
@@ -316,7 +316,7 @@ func (q queues) wakes(t *testing.T) {
 	for _, body := range []string{"a", "b", "c"} {
 		got := make(chan []builder.Message, 1)
 		go func() {
-			msgs, err := q.Receive(t.Context(), 1, 100*q.Hide, q.Patience)
+			msgs, err := q.Receive(t.Context(), 1, 100*q.Visibility, q.Patience)
 			if err != nil {
 				t.Errorf("Receive: %v", err)
 			}
@@ -333,7 +333,7 @@ func (q queues) cancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := q.Receive(ctx, 1, q.Hide, time.Hour)
+		_, err := q.Receive(ctx, 1, q.Visibility, time.Hour)
 		done <- err
 	}()
 	cancel()
@@ -369,7 +369,7 @@ func (q queues) concurrent(t *testing.T) {
 		}
 		giveUp := time.Now().Add(q.Patience)
 		for {
-			msgs, err := q.Receive(t.Context(), 3, 1000*q.Hide, q.Hide)
+			msgs, err := q.Receive(t.Context(), 3, 1000*q.Visibility, q.Visibility)
 			if err != nil {
 				t.Errorf("Receive: %v", err)
 				return

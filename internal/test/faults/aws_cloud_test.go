@@ -88,7 +88,7 @@ func (c *cloud) world(t *testing.T, url string, credentials aws.CredentialsProvi
 	t.Helper()
 	w := newWorld(t, c.drivers(t, c.url, nil))
 	w.drivers = c.drivers(t, url, credentials)
-	w.hide = 6 * time.Second
+	w.visibility = 6 * time.Second
 	return w
 }
 
@@ -104,7 +104,7 @@ func (w *world) drive(seed uint64, every time.Duration, during func(ctx context.
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	st := pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 50 * time.Millisecond, Hide: w.hide, Every: every})
+	st := pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 50 * time.Millisecond, Visibility: w.visibility, Every: every})
 	f := w.serve(ctx, w.drivers.Objects, st)
 	all.Go(func() {
 		if err := st.Run(ctx); err != nil {

@@ -86,7 +86,7 @@ func clockJumps(t *testing.T, dir string, seed uint64, jumps int) {
 	store, base := openLocal(t, dir, local.Options{Now: c.now})
 	defer store.Close()
 	w := newWorld(t, base)
-	w.hide = 9 * time.Second
+	w.visibility = 9 * time.Second
 	w.drivers.Objects = slow{base.Objects, func(ctx context.Context, _ string) { pause(ctx, 700*time.Millisecond) }}
 	w.faulty.Store(true)
 	w.begin()

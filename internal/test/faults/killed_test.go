@@ -83,8 +83,8 @@ func (q crashingQueue) Send(ctx context.Context, bodies ...[]byte) error {
 	return nil
 }
 
-func (q crashingQueue) Receive(ctx context.Context, most int, hide, wait time.Duration) ([]builder.Message, error) {
-	messages, err := q.Queue.Receive(ctx, most, hide, wait)
+func (q crashingQueue) Receive(ctx context.Context, most int, visibility, wait time.Duration) ([]builder.Message, error) {
+	messages, err := q.Queue.Receive(ctx, most, visibility, wait)
 	if len(messages) > 0 {
 		q.c.did(q.c.begin(false))
 	}
@@ -183,7 +183,7 @@ func counts(t *testing.T, out string) (writes int, puts []int) {
 }
 
 // playStory brings releases in and builds them, as often as there are chapters left.
-func playStory(ctx context.Context, d pipeline.Drivers, c *crash, hide time.Duration) error {
+func playStory(ctx context.Context, d pipeline.Drivers, c *crash, visibility time.Duration) error {
 	c.install(&d)
 	opt := small()
 	opt.Concurrency, opt.PartBytes = 1, 1500
@@ -198,7 +198,7 @@ func playStory(ctx context.Context, d pipeline.Drivers, c *crash, hide time.Dura
 		if _, err := importer(d).Import(ctx, releases, false); err != nil {
 			return err
 		}
-		if err := pipeline.New(d, pipeline.Config{Builder: opt, Workers: 1, Hide: hide}).Build(ctx, builder.PlanOptions{}, true, nil); err != nil {
+		if err := pipeline.New(d, pipeline.Config{Builder: opt, Workers: 1, Visibility: visibility}).Build(ctx, builder.PlanOptions{}, true, nil); err != nil {
 			return err
 		}
 	}

@@ -70,7 +70,7 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 				return err
 			})
 		}
-		must(t, pipeline.New(d, pipeline.Config{Builder: small(), Hide: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, true, nil))
+		must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, true, nil))
 	}
 	states := w.states
 	said := make([][]string, 3) // by generation
@@ -147,7 +147,7 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 	w.base, w.states, w.floor = d, states, len(states)-1
 	_, err := pipeline.New(d, pipeline.Config{}).Unpin(ctx)
 	must(t, err)
-	must(t, pipeline.New(d, pipeline.Config{Builder: small(), Hide: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, true, nil))
+	must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, true, nil))
 	must(t, drain(ctx, d))
 	w.settle(time.Minute, time.Second)
 	w.everybody(w.fresh(d.Objects))
@@ -177,7 +177,7 @@ func drain(ctx context.Context, d pipeline.Drivers) error {
 	defer all.Wait()
 	defer cancel()
 	// A queue may give a job to a wait that has just ended: waits are short, and so is what hides such a job.
-	worker := &builder.Worker{Builder: builder.New(d.Ports, small()), Hide: 2 * time.Second, Wait: time.Second, Concurrency: 2}
+	worker := &builder.Worker{Builder: builder.New(d.Ports, small()), Visibility: 2 * time.Second, Wait: time.Second, Concurrency: 2}
 	all.Go(func() { _ = worker.Run(ctx) }) // ends with ctx
 	for {
 		waiting, inFlight, dead, err := d.DeadLetters.Depth(ctx)

@@ -42,12 +42,12 @@ func counted(t *testing.T, format string, args ...any) {
 
 // world is a pipeline under faults, and what is known of it.
 type world struct {
-	t       testing.TB
-	base    pipeline.Drivers // what is really there
-	drivers pipeline.Drivers // what the pipeline sees
-	opt     builder.Options
-	hide    time.Duration
-	log     *logged
+	t          testing.TB
+	base       pipeline.Drivers // what is really there
+	drivers    pipeline.Drivers // what the pipeline sees
+	opt        builder.Options
+	visibility time.Duration
+	log        *logged
 
 	// faulty: devices may be told to come back, and downloads may break off.
 	faulty atomic.Bool
@@ -200,7 +200,7 @@ func (w *world) change(do func() error) {
 
 // pipeline is a pipeline over what the world lets it see.
 func (w *world) pipeline() *pipeline.Station {
-	return pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 20 * time.Millisecond, Hide: w.hide})
+	return pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 20 * time.Millisecond, Visibility: w.visibility})
 }
 
 // complete fails unless everything that is published is there and sound, to the last byte.

@@ -80,13 +80,25 @@ func (c Clock) Now() time.Time {
 	return c.Time()
 }
 
-// Wait lets time pass.
-func (c Clock) Wait(ctx context.Context, d time.Duration) {
+// Wait lets time pass, unless ctx ends first: then it returns ctx's error.
+func (c Clock) Wait(ctx context.Context, d time.Duration) error {
 	if c.Pass == nil {
-		pause(ctx, d)
-		return
+		return Pause(ctx, d)
 	}
 	c.Pass(ctx, d)
+	return ctx.Err()
+}
+
+// Pause waits on the real clock, unless ctx ends first: then it returns ctx's error.
+func Pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // fenceLook is how often a fence is looked at.
@@ -105,8 +117,7 @@ func AwaitFence(ctx context.Context, objects Getter, clock Clock, most time.Dura
 		if waited >= most {
 			return fmt.Errorf("%w: sweep %d may run until %s", ErrSweeping, f.Epoch, f.Until.UTC().Format(time.RFC3339))
 		}
-		clock.Wait(ctx, fenceLook)
-		if err := ctx.Err(); err != nil {
+		if err := clock.Wait(ctx, fenceLook); err != nil {
 			return err
 		}
 	}

@@ -6,11 +6,13 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/precast-ota/precast/internal/format/layout"
 )
 
-// ErrOutage: what a driver stands on fails, whoever asks and for whatever: a service that is out of reach or
-// throttles, credentials that have expired. Drivers wrap it. Errors of the operating system say it themselves.
+// ErrOutage: the driver's backing service is failing for every caller. It is out of reach or throttles, or the
+// credentials have expired. Drivers wrap it. Errors of the operating system say it themselves.
 var ErrOutage = errors.New("a service that everything needs fails")
 
 // sourceError is a failure of where the catalog says that a binary is. It is the item's, whatever it wraps.
@@ -21,11 +23,14 @@ func (e sourceError) Unwrap() error { return e.error }
 // Full disks, quotas, exhausted tables: nobody's job is to blame.
 var exhausted = [...]syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM}
 
-// probeTimeout is how long a store may take to describe one object before it counts as failing.
-const probeTimeout = 10 * time.Second
+// probeTimeout is how long a service may take to answer a question before it counts as failing.
+const probeTimeout = settleTimeout / 2
+
+// probeEntry is a ledger entry that nobody opens.
+const probeEntry = "probe"
 
 // outage tells whether a job failed for a reason that is not its own: then it will be done when that has
-// passed, and is no dead letter however long that takes.
+// passed, and is no dead letter however long that takes. It takes at most half of the time that ctx has left.
 func (b *Builder) outage(ctx context.Context, err error) bool {
 	var source sourceError
 	if errors.As(err, &source) {
@@ -39,9 +44,27 @@ func (b *Builder) outage(ctx context.Context, err error) bool {
 			return true
 		}
 	}
-	// One object that cannot be read is its job's trouble, a store of which nothing can be read is not.
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	return b.servicesFail(ctx)
+}
+
+// servicesFail asks the object store and the ledger a question each. One object that cannot be read is its
+// job's trouble, a store of which nothing can be read is not.
+func (b *Builder) servicesFail(ctx context.Context) bool {
+	timeout := probeTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline)/2)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	_, probe := b.Objects.Stat(ctx, layout.IndexKey)
-	return probe != nil && !errors.Is(probe, ErrNotExist)
+	var g errgroup.Group
+	g.Go(func() error { _, err := b.Objects.Stat(ctx, layout.IndexKey); return unlessAbsent(err) })
+	g.Go(func() error { _, err := b.Ledger.Done(ctx, probeEntry, 0); return unlessAbsent(err) })
+	return g.Wait() != nil
+}
+
+func unlessAbsent(err error) error {
+	if errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -127,7 +127,7 @@ func TestRolesOnAWS(t *testing.T) {
 	composed("bundles/"+strings.Repeat("0", 64)+"/0.tar.gz", "cpuarch=armv8", http.StatusServiceUnavailable) // nothing is published
 
 	b := drivers("builder", pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
-	worker := &lambdas.Worker{Builder: builder.New(b.Ports, builder.Options{Params: builder.DefaultParams(), Log: log}), Queue: b.Queue, Log: log}
+	worker := &lambdas.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(b.Ports, builder.Options{Params: builder.DefaultParams(), Log: log})}}
 	work := func() (failed int) {
 		t.Helper()
 		for {

@@ -73,7 +73,6 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 		}
 	}
 	opt.Observer = metrics
-	return &lambdas.Worker{
-		Builder: builder.New(d.Ports, opt), Queue: d.Queue, Log: log, Concurrency: 2, Margin: margin,
-	}, nil
+	policy := builder.DeliveryPolicy{Builder: builder.New(d.Ports, opt), Margin: margin}
+	return &lambdas.Worker{DeliveryPolicy: policy, Concurrency: 2}, nil
 }

@@ -357,7 +357,7 @@ func TestABuildWaitsForASweep(t *testing.T) {
 		must(t, err)
 		start := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
-		w := &builder.Worker{Builder: builder.New(s.plain(), builder.Options{}), Visibility: 30 * time.Second, Wait: time.Second}
+		w := &builder.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(s.plain(), builder.Options{}), Visibility: 30 * time.Second}, Wait: time.Second}
 		done := make(chan error)
 		go func() { done <- w.Run(ctx) }()
 		for {

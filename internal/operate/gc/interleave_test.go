@@ -312,7 +312,7 @@ func interleave(t *testing.T, n uint64, total *outcomes) {
 		acting.Go(func() { act(own) })
 	}
 	for i := range 2 {
-		w := &builder.Worker{Builder: builder.New(s.ports(fmt.Sprint("worker", i)), s.opt), Visibility: 30 * time.Second, Wait: time.Second}
+		w := &builder.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(s.ports(fmt.Sprint("worker", i)), s.opt), Visibility: 30 * time.Second}, Wait: time.Second}
 		working.Go(func() { _ = w.Run(ctx) })
 	}
 	request := func() {

@@ -188,8 +188,9 @@ func TestWorkerBuildsByBatches(t *testing.T) {
 	var metrics bytes.Buffer
 	now := time.UnixMilli(1_700_000_010_000)
 	d := pipeline.Local(store)
-	w := &lambdas.Worker{Queue: d.Queue, Log: quiet, Concurrency: 2, Builder: builder.New(d.Ports, builder.Options{PartBytes: 20_000,
-		Observer: &lambdas.Metrics{Out: &metrics, Now: func() time.Time { return now }, Namespace: "N", Service: "builder"}})}
+	b := builder.New(d.Ports, builder.Options{PartBytes: 20_000,
+		Observer: &lambdas.Metrics{Out: &metrics, Now: func() time.Time { return now }, Namespace: "N", Service: "builder"}})
+	w := &lambdas.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: b}, Concurrency: 2}
 	e := &lambdas.Enqueuer{Ledger: d.Ledger, Queue: d.Queue, Log: quiet}
 	if _, err := e.Handle(t.Context(), json.RawMessage(batch)); err != nil {
 		t.Fatal(err)
@@ -242,7 +243,7 @@ func TestWorkerBuildsByBatches(t *testing.T) {
 func TestWorkerStopsBeforeItsDeadline(t *testing.T) {
 	store := open(t)
 	d := pipeline.Local(store)
-	w := &lambdas.Worker{Queue: d.Queue, Log: quiet, Builder: builder.New(d.Ports, builder.Options{}), Margin: time.Hour}
+	w := &lambdas.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(d.Ports, builder.Options{}), Margin: time.Hour}}
 	if _, err := builder.RequestPlan(t.Context(), d.Ledger, d.Queue, builder.Request{}); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestWorkerStopsBeforeItsDeadline(t *testing.T) {
 func TestWorkerReportsFailuresOneByOne(t *testing.T) {
 	store := open(t)
 	d := pipeline.Local(store)
-	w := &lambdas.Worker{Queue: d.Queue, Log: quiet, Builder: builder.New(d.Ports, builder.Options{})}
+	w := &lambdas.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(d.Ports, builder.Options{})}}
 	if err := d.Queue.Send(t.Context(), []byte("nonsense"), []byte(`{"kind":"plan","after":1}`)); err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ type Config struct {
 	Builder    builder.Options
 	Workers    int           // jobs done at a time
 	Window     time.Duration // of the trigger
-	Visibility time.Duration // see builder.Worker
+	Visibility time.Duration // see builder.DeliveryPolicy
 	// Every is how often a plan is asked for though nothing tells of a change: it mends whatever was lost, and
 	// costs next to nothing if nothing was. 0: every hour.
 	Every time.Duration
@@ -116,7 +116,8 @@ const (
 )
 
 func (s *Station) work(ctx context.Context, wait time.Duration, outage func(error)) error {
-	w := &builder.Worker{Builder: s.Builder, Visibility: s.cfg.Visibility, Wait: wait, Concurrency: s.cfg.Workers, Outage: outage}
+	policy := builder.DeliveryPolicy{Builder: s.Builder, Visibility: s.cfg.Visibility, Outage: outage}
+	w := &builder.Worker{DeliveryPolicy: policy, Wait: wait, Concurrency: s.cfg.Workers}
 	return w.Run(ctx)
 }
 

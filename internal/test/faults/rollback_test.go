@@ -177,7 +177,7 @@ func drain(ctx context.Context, d pipeline.Drivers) error {
 	defer all.Wait()
 	defer cancel()
 	// A queue may give a job to a wait that has just ended: waits are short, and so is what hides such a job.
-	worker := &builder.Worker{Builder: builder.New(d.Ports, small()), Visibility: 2 * time.Second, Wait: time.Second, Concurrency: 2}
+	worker := &builder.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(d.Ports, small()), Visibility: 2 * time.Second}, Wait: time.Second, Concurrency: 2}
 	all.Go(func() { _ = worker.Run(ctx) }) // ends with ctx
 	for {
 		waiting, inFlight, dead, err := d.DeadLetters.Depth(ctx)

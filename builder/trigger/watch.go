@@ -40,7 +40,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := w.once(ctx); err != nil && ctx.Err() == nil {
 			w.Logger.ErrorContext(ctx, "watch catalog", "error", err)
-			sleep(ctx, time.Second)
+			_ = builder.Pause(ctx, time.Second)
 		}
 	}
 	return nil
@@ -55,7 +55,7 @@ func (w *Watcher) once(ctx context.Context) error {
 	if err != nil || newest == cursor {
 		return err
 	}
-	sleep(ctx, w.Window)
+	_ = builder.Pause(ctx, w.Window)
 	if newest, err = w.Log.Wait(ctx, cursor, 0); err != nil {
 		return err
 	}
@@ -64,13 +64,4 @@ func (w *Watcher) once(ctx context.Context) error {
 		return err
 	}
 	return w.Log.Advance(ctx, newest)
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

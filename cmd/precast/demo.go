@@ -182,10 +182,8 @@ func (d *demo) awaitGeneration(ctx context.Context, generation uint64) error {
 			d.say("  generation %d is served %.1f s later", health.Generation, time.Since(start).Seconds())
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for generation %d: %w", generation, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
+		if err := builder.Pause(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("wait for generation %d: %w", generation, err)
 		}
 	}
 }

@@ -363,7 +363,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	// What was kept of an answer from before the first publish is kept for a minute at most.
 	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	err = c.smoke(ctx, out, asks, std.err, func(ctx context.Context) error { return sleep(ctx, 2*time.Second) })
+	err = c.smoke(ctx, out, asks, std.err, func(ctx context.Context) error { return builder.Pause(ctx, 2*time.Second) })
 	if wrong, ok := errors.AsType[deploy.Wrong](err); ok && c.Seed && len(items) != len(seed.SampleItems()) {
 		return generation, fmt.Errorf("%w (the catalog has more than the sample: --skip-smoke)", wrong)
 	}
@@ -431,18 +431,9 @@ func published(ctx context.Context, d *data, opt builder.Options, out io.Writer)
 			fmt.Fprintln(out, line)
 			last = line
 		}
-		if err := sleep(ctx, time.Second); err != nil {
+		if err := builder.Pause(ctx, time.Second); err != nil {
 			return 0, fmt.Errorf("wait for the publish: %w (precast status tells more)", err)
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
 	}
 }
 

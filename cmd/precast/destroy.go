@@ -11,6 +11,7 @@ import (
 	ddbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
+	"github.com/precast-ota/precast/builder"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/terraform/deploy"
 )
@@ -174,7 +175,7 @@ func (c *destroyCmd) edge(ctx context.Context, a account, i *deploy.Installation
 	left := i.Settings.Leftover
 	cfg := a.cfg.Copy()
 	cfg.Region = "us-east-1"
-	err := i.DeleteLeftover(ctx, lambda.NewFromConfig(cfg), c.Wait, sleep)
+	err := i.DeleteLeftover(ctx, lambda.NewFromConfig(cfg), c.Wait, builder.Pause)
 	if errors.Is(err, deploy.ErrReplicas) {
 		err = no("everything is deleted but the function %s: its replicas at the edge go within hours of the distribution. Run precast destroy again then, or with --wait", left.Function)
 		return []deploy.Leftover{*left}, err

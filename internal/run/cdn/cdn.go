@@ -60,7 +60,7 @@ func Connect(ctx context.Context, p Places, objects builder.Objects, log *slog.L
 	}
 	c := &CDN{}
 	if p.Distribution != "" {
-		c.Invalidator = &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: p.Distribution, Log: log, Wait: wait}
+		c.Invalidator = &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: p.Distribution, Log: log, Wait: builder.Pause}
 	}
 	if p.KeyValueStore != "" {
 		c.Rollouts = &Rollouts{Client: NewKeyValues(cfg), Store: p.KeyValueStore, Objects: objects, Table: valuesOf, Log: log, Now: time.Now}
@@ -77,14 +77,3 @@ const (
 	tableCalls = 10 * time.Second
 	lastCall   = 5 * time.Second
 )
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}

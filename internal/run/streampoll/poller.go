@@ -100,7 +100,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	p.pending.wanted = true // and due at once
 	for ctx.Err() == nil {
 		p.round(ctx)
-		sleep(ctx, time.Until(p.next()))
+		_ = builder.Pause(ctx, time.Until(p.next()))
 	}
 	return nil
 }
@@ -166,13 +166,4 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

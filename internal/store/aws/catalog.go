@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
@@ -45,7 +46,7 @@ func NewCatalog(client *dynamodb.Client, table string, opt CatalogOptions) (*Cat
 	if table == "" {
 		return nil, errors.New("open catalog: no table is named")
 	}
-	return &Catalog{client, table, opt.Split, retryer{sleep: sleep, random: rand.Float64}}, nil
+	return &Catalog{client, table, opt.Split, retryer{sleep: builder.Pause, random: rand.Float64}}, nil
 }
 
 // Snapshot implements builder.Catalog by a strongly consistent scan. Each page of it (1 MB) is of

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -67,7 +66,7 @@ func NewObjects(client *s3.Client, bucket string, opt ObjectsOptions) (*Objects,
 	}
 	return &Objects{
 		client: client, bucket: bucket, prefix: opt.Prefix,
-		retry:  retryer{sleep: sleep, random: rand.Float64},
+		retry:  retryer{sleep: builder.Pause, random: rand.Float64},
 		single: maxSinglePut, partSize: 64 << 20,
 	}, nil
 }
@@ -127,16 +126,4 @@ func readError(err error) error {
 		return fmt.Errorf("%w (without s3:ListBucket on the bucket, S3 says so of an object that does not exist, too)", err)
 	}
 	return err
-}
-
-// sleep waits, unless ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -54,7 +54,7 @@ func NewQueue(client *sqs.Client, url string, opt QueueOptions) (*Queue, error) 
 	}
 	return &Queue{
 		client: client, url: url, dead: opt.DeadLetterURL,
-		retry:    retryer{sleep: sleep, random: rand.Float64},
+		retry:    retryer{sleep: builder.Pause, random: rand.Float64},
 		receipts: newReceipts(), now: time.Now,
 	}, nil
 }

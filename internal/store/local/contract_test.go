@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func TestCatalog(t *testing.T) {
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	clock := newFakeClock()
-	opt := storetest.QueueOptions{Clock: clock, Visibility: 200 * time.Millisecond, MaxReceives: 4, Exact: true}
+	opt := storetest.QueueOptions{Clock: builder.Clock{Pass: clock.Pass}, Visibility: 200 * time.Millisecond, MaxReceives: 4, Exact: true}
 	storetest.Queue(t, func(t *testing.T) builder.Queue {
 		return openTemp(t, Options{Now: clock.Now, MaxReceives: 4}).Queue()
 	}, opt)
@@ -82,3 +83,6 @@ func (c *fakeClock) Advance(d time.Duration) {
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
+
+// Pass is for a builder.Clock.
+func (c *fakeClock) Pass(_ context.Context, d time.Duration) { c.Advance(d) }

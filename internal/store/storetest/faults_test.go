@@ -502,7 +502,7 @@ func (c *testClock) Advance(d time.Duration) {
 
 func faultQueueOptions() (*testClock, QueueOptions) {
 	clock := &testClock{now: time.Unix(1e9, 0)}
-	return clock, QueueOptions{Clock: clock, Visibility: 50 * time.Millisecond, Patience: 300 * time.Millisecond, MaxReceives: 3, Exact: true}
+	return clock, QueueOptions{Clock: builder.Clock{Pass: func(_ context.Context, d time.Duration) { clock.Advance(d) }}, Visibility: 50 * time.Millisecond, Patience: 300 * time.Millisecond, MaxReceives: 3, Exact: true}
 }
 
 type brokenQueue struct {

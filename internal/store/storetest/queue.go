@@ -14,8 +14,8 @@ import (
 
 // QueueOptions say how the queue under test was set up.
 type QueueOptions struct {
-	// Clock makes messages visible again; nil means RealTime.
-	Clock Clock
+	// Clock makes messages visible again: its Wait returns when the driver has seen the time pass.
+	Clock builder.Clock
 	// Visibility is the shortest visibility timeout that the driver can do; 0 means 1 s.
 	Visibility time.Duration
 	// Patience is how long to wait for a message that is due; 0 means 5 s.
@@ -29,9 +29,6 @@ type QueueOptions struct {
 func (opt QueueOptions) withDefaults(t *testing.T) QueueOptions {
 	if opt.MaxReceives < 3 {
 		t.Fatalf("QueueOptions.MaxReceives is %d, want at least 3", opt.MaxReceives)
-	}
-	if opt.Clock == nil {
-		opt.Clock = RealTime{}
 	}
 	if opt.Visibility == 0 {
 		opt.Visibility = time.Second
@@ -121,7 +118,9 @@ func (q queues) wantNone(t *testing.T) {
 }
 
 // expire lets a visibility timeout pass.
-func (q queues) expire() { q.Clock.Advance(q.Visibility + q.Visibility/2) }
+func (q queues) expire() { q.pass(q.Visibility + q.Visibility/2) }
+
+func (q queues) pass(d time.Duration) { _ = q.Clock.Wait(context.Background(), d) }
 
 func (q queues) empty(t *testing.T) {
 	q.wantNone(t)
@@ -220,7 +219,7 @@ func (q queues) hidden(t *testing.T) {
 	q.send(t, "a")
 	q.one(t, 10*q.Visibility, "a", 1)
 	q.wantNone(t)
-	q.Clock.Advance(q.Visibility)
+	q.pass(q.Visibility)
 	q.wantNone(t)
 	q.send(t, "b")
 	q.one(t, 10*q.Visibility, "b", 1)
@@ -245,11 +244,11 @@ func (q queues) redelivered(t *testing.T) {
 func (q queues) extend(t *testing.T) {
 	q.send(t, "a")
 	msg := q.one(t, 2*q.Visibility, "a", 1)
-	q.Clock.Advance(q.Visibility)
+	q.pass(q.Visibility)
 	if err := q.Extend(t.Context(), msg.Receipt, 3*q.Visibility); err != nil {
 		t.Fatalf("Extend: %v", err)
 	}
-	q.Clock.Advance(q.Visibility + q.Visibility/2) // beyond the first timeout
+	q.pass(q.Visibility + q.Visibility/2) // beyond the first timeout
 	q.wantNone(t)
 	if err := q.Extend(t.Context(), msg.Receipt, q.Visibility); err != nil { // shorter is possible too
 		t.Fatalf("Extend again: %v", err)

@@ -264,12 +264,7 @@ func (w *world) settle(within, look time.Duration) {
 	w.fromScratch()
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
+func pause(ctx context.Context, d time.Duration) { _ = builder.Pause(ctx, d) }
 
 // await looks until something is so.
 func await(t *testing.T, within time.Duration, what string, so func() bool) {

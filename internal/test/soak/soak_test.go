@@ -33,6 +33,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/format/manifest"
@@ -252,10 +253,8 @@ func (s *soak) release(ctx context.Context, r *rand.Rand) {
 		s.mu.Lock()
 		s.releases++
 		s.mu.Unlock()
-		select { // a release manager's pace, for a server that need not only build
-		case <-ctx.Done():
-		case <-time.After(time.Duration(r.IntN(300)) * time.Millisecond):
-		}
+		// A release manager's pace, for a server that need not only build.
+		_ = builder.Pause(ctx, time.Duration(r.IntN(300))*time.Millisecond)
 	}
 }
 

@@ -168,15 +168,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 			etag = stored
 		}
 	}
-	headers := layout.HeadersOf(kind)
-	h := w.Header()
-	h.Set("Content-Type", headers.ContentType)
-	h.Set("Cache-Control", headers.CacheControl)
-	if headers.ContentDisposition != "" {
-		h.Set("Content-Disposition", headers.ContentDisposition)
-	}
-	h.Set("ETag", `"`+etag+`"`)
-	http.ServeContent(w, r, "", time.Time{}, composed)
+	answer.Object(w, r, kind, etag, composed)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
@@ -32,12 +31,7 @@ func (c *Composer) serveStatement(w http.ResponseWriter, r *http.Request, path s
 		answer.Fail(w, d.Status, d.Error)
 		return
 	}
-	headers := layout.HeadersOf(layout.Statement)
-	h := w.Header()
-	h.Set("Content-Type", headers.ContentType)
-	h.Set("Cache-Control", headers.CacheControl)
-	h.Set("ETag", `"`+c.Statements.ETag(path)+`"`)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	answer.Object(w, r, layout.Statement, c.Statements.ETag(path), bytes.NewReader(data))
 }
 
 func (c *Composer) statement(ctx context.Context, path string, h http.Header) ([]byte, edge.Decision, error) {

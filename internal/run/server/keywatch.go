@@ -12,18 +12,19 @@ import (
 	"github.com/precast-ota/precast/internal/trust/keyring"
 )
 
-// KeyWatch holds the key that signs statements here against the published keyring: where devices will not believe it,
-// they say so to nobody.
+// KeyWatch checks that the key that signs statements here is in the published keyring. Devices cannot report that they
+// reject a key.
 type KeyWatch struct {
 	Objects builder.Objects
 	Key     string // ID
 	Now     func() time.Time
 	Log     *slog.Logger
 
-	said string // what was logged last
+	said string // the error that was logged last
 }
 
-// Run looks every interval until ctx is done.
+// Run checks until ctx is done. The interval is how often KeyWatch checks that the signing key is in the published
+// keyring.
 func (k *KeyWatch) Run(ctx context.Context, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -37,7 +38,7 @@ func (k *KeyWatch) Run(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// Look logs what is wrong, once for as long as it stays so.
+// Look checks once, and logs what is wrong unless the last check logged the same.
 func (k *KeyWatch) Look(ctx context.Context) {
 	err := k.check(ctx)
 	switch {

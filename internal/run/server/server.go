@@ -99,59 +99,26 @@ func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if d.Selection.Payload == edge.Statement {
-		s.serveStatement(w, r, d, held)
+		s.serveStatement(w, r, d)
 		return
 	}
-	s.serveAnswer(w, r, d, held)
+	s.serveAnswer(w, r, d)
 }
 
 // serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed.
-func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Decision, held string) {
+func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Decision) {
 	kind, key := d.Object()
-	etag := layout.ETag(key)
-	headers := layout.HeadersOf(kind)
-	h := w.Header()
-	h.Set("ETag", `"`+etag+`"`)
-	h.Set("Cache-Control", layout.PackageCacheControl)
-	h.Set("Vary", "If-None-Match")
-	if tag, ok := edge.SingleTag(held); ok && tag == etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	body, source, err := s.open(r.Context(), key, kind, d)
-	if r.Context().Err() != nil {
-		return // the device has gone
-	}
-	if err != nil {
-		h.Del("ETag")
-		h.Del("Vary")
-		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
-		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
-		return
-	}
-	defer body.Close()
-	s.metrics.answered(source)
-	h.Set("Content-Type", headers.ContentType)
-	if headers.ContentDisposition != "" {
-		h.Set("Content-Disposition", headers.ContentDisposition)
-	}
-	serve(w, r, body)
-}
-
-// open returns the bytes of an answer: those in the store, or else composed ones.
-func (s *Server) open(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (io.ReadSeekCloser, string, error) {
-	body, err := s.stored(ctx, key)
-	if err == nil {
-		return body, "prebuilt", nil
-	}
-	if !errors.Is(err, builder.ErrNotExist) {
-		return nil, "", err
-	}
-	answer, err := s.composer.Compose(ctx, kind, d.Set, d.Mask)
-	if err != nil {
-		return nil, "", err
-	}
-	return answer, "composed", nil
+	s.serveObject(w, r, object{
+		kind: kind, key: key, etag: layout.ETag(key), vary: true, unavailable: edge.ErrNotAvailable,
+		open: func(ctx context.Context) (content, error) {
+			body, err := s.stored(ctx, key)
+			if !errors.Is(err, builder.ErrNotExist) {
+				return content{body: body, source: "prebuilt"}, err
+			}
+			composed, err := s.composer.Compose(ctx, kind, d.Set, d.Mask)
+			return content{body: composed, source: "composed"}, err
+		},
+	})
 }
 
 // stored opens an object for reading anywhere. A driver whose bodies cannot seek is read by range.
@@ -175,39 +142,15 @@ func (s *Server) serveBinary(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, http.StatusNotFound, "No such binary")
 		return
 	}
-	body, err := s.stored(r.Context(), key)
-	if errors.Is(err, builder.ErrNotExist) {
-		answer.Fail(w, http.StatusNotFound, "No such binary")
-		return
-	}
-	if err != nil {
-		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
-		answer.Fail(w, http.StatusServiceUnavailable, "The binary is not available right now")
-		return
-	}
-	defer body.Close()
-	headers := layout.HeadersOf(layout.Binary)
-	h := w.Header()
-	sum, _, _ := strings.Cut(strings.TrimPrefix(key, layout.BinaryPrefix), "/")
-	h.Set("ETag", `"`+sum+`"`)
-	h.Set("Cache-Control", headers.CacheControl)
-	h.Set("Content-Type", headers.ContentType)
-	if tag, ok := edge.SingleTag(strings.Join(r.Header.Values("If-None-Match"), ",")); ok && tag == sum {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	serve(w, r, body)
-}
-
-// serve sends a body or the range of it that is asked for. What If-None-Match means has been decided.
-func serve(w http.ResponseWriter, r *http.Request, body io.ReadSeeker) {
-	r.Header.Del("If-None-Match")
-	if size, err := body.Seek(0, io.SeekEnd); err == nil {
-		deadline := time.Now().Add(grace + time.Duration(size/slowest)*time.Second)
-		_ = http.NewResponseController(w).SetWriteDeadline(deadline) // only tests have writers that cannot
-	}
-	defer cork(r)()
-	http.ServeContent(w, r, "", time.Time{}, body)
+	s.serveObject(w, r, object{
+		kind: layout.Binary, key: key,
+		notFound: "No such binary", unavailable: "The binary is not available right now",
+		open: func(ctx context.Context) (content, error) {
+			body, err := s.stored(ctx, key)
+			sum, _, _ := strings.Cut(strings.TrimPrefix(key, layout.BinaryPrefix), "/")
+			return content{body: body, etag: sum}, err
+		},
+	})
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {

@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,37 +19,21 @@ import (
 // Statements has the server answer for statements. It must not be called once requests are served.
 func (s *Server) Statements(m *statement.Maker) { s.statements = m }
 
-// serveStatement sends the statement of a decision.
-func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.Decision, held string) {
+// serveStatement sends the statement of a decision. It may tell which floors the device has passed, so it varies.
+func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.Decision) {
 	if s.statements == nil {
 		answer.Fail(w, http.StatusNotFound, edge.ErrNotSigned)
 		return
 	}
 	d.Epoch = s.statements.Epoch()
 	kind, path := d.Object()
-	etag := s.statements.ETag(path)
-	h := w.Header()
-	h.Set("ETag", `"`+etag+`"`)
-	h.Set("Cache-Control", layout.PackageCacheControl)
-	h.Set("Vary", "If-None-Match") // it may tell which floors have been passed
-	if tag, ok := edge.SingleTag(held); ok && tag == etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	data, err := s.statements.Make(r.Context(), d)
-	if r.Context().Err() != nil {
-		return // the device has gone
-	}
-	if err != nil {
-		h.Del("ETag")
-		h.Del("Vary")
-		s.log.ErrorContext(r.Context(), "answer device", "key", path, "error", err)
-		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
-		return
-	}
-	s.metrics.answered("signed")
-	h.Set("Content-Type", layout.HeadersOf(kind).ContentType)
-	serve(w, r, bytes.NewReader(data))
+	s.serveObject(w, r, object{
+		kind: kind, key: path, etag: s.statements.ETag(path), vary: true, unavailable: edge.ErrNotAvailable,
+		open: func(ctx context.Context) (content, error) {
+			data, err := s.statements.Make(ctx, d)
+			return content{body: inMemory{bytes.NewReader(data)}, source: "signed"}, err
+		},
+	})
 }
 
 // serveKeyring sends the current keyring, or a version of it.
@@ -64,26 +47,14 @@ func (s *Server) serveKeyring(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, http.StatusNotFound, "No such keyring")
 		return
 	}
-	data, etag, err := readKeyring(r.Context(), s.objects, key)
-	if errors.Is(err, builder.ErrNotExist) {
-		answer.Fail(w, http.StatusNotFound, "No such keyring")
-		return
-	}
-	if err != nil {
-		s.log.ErrorContext(r.Context(), "answer device", "key", key, "error", err)
-		answer.Fail(w, http.StatusServiceUnavailable, "The keyring is not available right now")
-		return
-	}
-	headers := layout.HeadersOf(kind)
-	h := w.Header()
-	h.Set("ETag", `"`+etag+`"`)
-	h.Set("Cache-Control", headers.CacheControl)
-	h.Set("Content-Type", headers.ContentType)
-	if tag, ok := edge.SingleTag(strings.Join(r.Header.Values("If-None-Match"), ",")); ok && tag == etag {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	serve(w, r, bytes.NewReader(data))
+	s.serveObject(w, r, object{
+		kind: kind, key: key,
+		notFound: "No such keyring", unavailable: "The keyring is not available right now",
+		open: func(ctx context.Context) (content, error) {
+			data, etag, err := readKeyring(ctx, s.objects, key)
+			return content{body: inMemory{bytes.NewReader(data)}, etag: etag}, err
+		},
+	})
 }
 
 func readKeyring(ctx context.Context, objects builder.Objects, key string) (data []byte, etag string, err error) {

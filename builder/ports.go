@@ -3,7 +3,9 @@ package builder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/precast-ota/precast/internal/format/catalog"
@@ -35,8 +37,8 @@ type Objects interface {
 
 	// Put writes an object whole or not at all: a reader sees the old object or the new one. When it
 	// returns nil, the object survives a crash. Fails with ErrPrecondition, having written nothing,
-	// if opt.IfAbsent or opt.IfMatch does not hold. A body that turns out shorter or longer than its
-	// Size, or other than its checksum, is an error and nothing is written.
+	// if opt.IfAbsent or opt.IfMatch does not hold. It is also an error, and nothing is written, if
+	// opt.Check fails or if the body does not have its Size or its checksum.
 	Put(ctx context.Context, key string, body Body, opt PutOptions) (ObjectInfo, error)
 
 	// List calls yield for every object whose key starts with prefix, in ascending byte order of
@@ -51,8 +53,7 @@ type ObjectInfo struct {
 	// ETag is opaque, without quotes: as long as it is the same, so is the content. (Equal content need
 	// not have equal ETags: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html.)
 	ETag string
-	// Meta holds the caller's metadata: lower-case ASCII names, printable ASCII values, < 2 KB in all
-	// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
+	// Meta holds the caller's metadata; PutOptions.Check says what it may be.
 	Meta map[string]string
 	// Modified is when the object was written, to the second at least. Put need not fill it in.
 	Modified time.Time
@@ -75,6 +76,42 @@ type PutOptions struct {
 	IfAbsent bool              // only if the key does not exist
 	IfMatch  string            // only if the key exists with this ETag
 	Meta     map[string]string // kept with the object
+}
+
+// maxMeta is S3's limit, in bytes, for names and values together
+// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html).
+const maxMeta = 2048
+
+// Check refuses options that some driver could not honour. Every driver calls it in Put. Names of metadata are
+// lower-case HTTP tokens; values are printable ASCII, without a space at either end, because HTTP drops those.
+func (opt PutOptions) Check() error {
+	if opt.IfAbsent && opt.IfMatch != "" {
+		return errors.New("check options: IfAbsent and IfMatch exclude each other")
+	}
+	total := 0
+	for name, value := range opt.Meta {
+		total += len(name) + len(value)
+		if name == "" {
+			return errors.New("check metadata: a name is empty")
+		}
+		if strings.ContainsFunc(name, notLowerToken) {
+			return fmt.Errorf("check metadata: name %q is not a lower-case HTTP token", name)
+		}
+		if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c > '~' }) {
+			return fmt.Errorf("check metadata: value of %q is not printable ASCII", name)
+		}
+		if strings.Trim(value, " ") != value {
+			return fmt.Errorf("check metadata: value of %q begins or ends with a space", name)
+		}
+	}
+	if total >= maxMeta {
+		return fmt.Errorf("check metadata: %d bytes, must be less than %d", total, maxMeta)
+	}
+	return nil
+}
+
+func notLowerToken(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", c)
 }
 
 // Catalog is the source of truth: what the release manager says each device should have.

@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"strings"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -20,10 +18,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/layout"
 )
 
-const (
-	maxMeta    = 2048 // bytes; see builder.ObjectInfo
-	readBuffer = 256 << 10
-)
+const readBuffer = 256 << 10
 
 // Put implements builder.Objects.
 func (o *Objects) Put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error) {
@@ -40,10 +35,7 @@ func (o *Objects) put(ctx context.Context, key string, body builder.Body, opt bu
 	if err != nil {
 		return none, err
 	}
-	if opt.IfAbsent && opt.IfMatch != "" {
-		return none, errors.New("check options: IfAbsent and IfMatch exclude each other")
-	}
-	if err := checkMeta(opt.Meta); err != nil {
+	if err := opt.Check(); err != nil {
 		return none, err
 	}
 	if body, err = checkBody(ctx, body); err != nil {
@@ -191,33 +183,6 @@ func checkSize(got, want int64) error {
 		return fmt.Errorf("read body: %d bytes, shorter than its size, %d bytes", got, want)
 	case got > want:
 		return fmt.Errorf("read body: longer than its size, %d bytes", want)
-	}
-	return nil
-}
-
-func checkMeta(meta map[string]string) error {
-	total := 0
-	for name, value := range meta {
-		total += len(name) + len(value)
-		if name == "" {
-			return errors.New("check metadata: a name is empty")
-		}
-		for i := 0; i < len(name); i++ {
-			if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-				return fmt.Errorf("check metadata: name %q is not a lower-case HTTP token", name)
-			}
-		}
-		for i := 0; i < len(value); i++ {
-			if c := value[i]; c < ' ' || c >= 0x7f {
-				return fmt.Errorf("check metadata: value of %q is not printable ASCII", name)
-			}
-		}
-		if strings.Trim(value, " ") != value { // HTTP drops those
-			return fmt.Errorf("check metadata: value of %q begins or ends with a space", name)
-		}
-	}
-	if total >= maxMeta {
-		return fmt.Errorf("check metadata: %d bytes, must be less than %d", total, maxMeta)
 	}
 	return nil
 }

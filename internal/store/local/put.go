@@ -28,10 +28,7 @@ func (o *Objects) put(ctx context.Context, key string, body builder.Body, opt bu
 	if err != nil {
 		return none, err
 	}
-	if opt.IfAbsent && opt.IfMatch != "" {
-		return none, errors.New("check options: IfAbsent and IfMatch exclude each other")
-	}
-	if err := checkMeta(opt.Meta); err != nil {
+	if err := opt.Check(); err != nil {
 		return none, err
 	}
 	if opt.IfAbsent || opt.IfMatch != "" {

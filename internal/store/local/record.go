@@ -98,31 +98,3 @@ type (
 	onlyWriter struct{ io.Writer }
 	onlyReader struct{ io.Reader }
 )
-
-// S3's limit, in names and values together:
-// https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
-const maxMeta = 2048
-
-func checkMeta(meta map[string]string) error {
-	total := 0
-	for name, value := range meta {
-		total += len(name) + len(value)
-		if name == "" {
-			return errors.New("check metadata: a name is empty")
-		}
-		for i := 0; i < len(name); i++ {
-			if c := name[i]; c <= ' ' || c >= 0x7f || c >= 'A' && c <= 'Z' || c == ':' {
-				return fmt.Errorf("check metadata: name %q is not lower-case ASCII", name)
-			}
-		}
-		for i := 0; i < len(value); i++ {
-			if c := value[i]; c < ' ' || c >= 0x7f {
-				return fmt.Errorf("check metadata: value of %q is not printable ASCII", name)
-			}
-		}
-	}
-	if total >= maxMeta {
-		return fmt.Errorf("check metadata: %d bytes, must be less than %d", total, maxMeta)
-	}
-	return nil
-}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
@@ -186,7 +187,15 @@ func objectFaults() []fault {
 		all, _ := io.ReadAll(b.Reader)
 		return all
 	}
-	return []fault{
+	var faults []fault
+	for i, bad := range badMetas() {
+		faults = append(faults, broken(fmt.Sprintf("bad metadata %d accepted: %.20q", i, bad), "BadMeta", put(func(_ *builder.Body, opt *opts) {
+			if maps.Equal(opt.Meta, bad) {
+				opt.Meta = nil
+			}
+		})))
+	}
+	return append(faults,
 		broken("IfAbsent ignored", "IfAbsent", put(func(_ *builder.Body, opt *opts) { opt.IfAbsent = false })),
 		broken("IfMatch ignored", "IfMatch", put(func(_ *builder.Body, opt *opts) { opt.IfMatch = "" })),
 		broken("IfAbsent not atomic", "ConcurrentIfAbsent", checkThenPut(func(opt opts) bool { return opt.IfAbsent })),
@@ -204,11 +213,9 @@ func objectFaults() []fault {
 			}
 		})),
 		broken("metadata dropped", "Meta", put(func(_ *builder.Body, opt *opts) { opt.Meta = nil })),
-		broken("bad metadata accepted", "BadMeta", put(func(_ *builder.Body, opt *opts) {
-			for name := range opt.Meta {
-				if name == "Upper" {
-					opt.Meta = nil
-				}
+		broken("two conditions accepted", "BothConditions", put(func(_ *builder.Body, opt *opts) {
+			if opt.IfAbsent {
+				opt.IfMatch = ""
 			}
 		})),
 		broken("any key accepted", "RefusedKeys", brokenObjects{put: func(o builder.Objects, ctx context.Context, key string, body builder.Body, opt opts) (infos, error) {
@@ -304,12 +311,12 @@ func objectFaults() []fault {
 			}
 			return nil
 		}}),
-		{"Objects: stale reads", "Replace", func(t *testing.T) {
+		fault{"Objects: stale reads", "Replace", func(t *testing.T) {
 			Objects(t, func(*testing.T) builder.Objects {
 				return &staleObjects{Objects: newMemObjects(), old: make(map[string]*memObjects)}
 			})
 		}},
-	}
+	)
 }
 
 // brokenDeletes replaces Delete.

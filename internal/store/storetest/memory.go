@@ -89,11 +89,8 @@ func (m *memObjects) Put(ctx context.Context, key string, body builder.Body, opt
 	if _, err := layout.KindOf(key); err != nil {
 		return none, err
 	}
-	for name, value := range opt.Meta {
-		odd := func(r rune) bool { return r < ' ' || r > '~' }
-		if name == "" || strings.ToLower(name) != name || strings.ContainsFunc(name+value, odd) || len(value) > 2048 {
-			return none, errors.New("bad metadata")
-		}
+	if err := opt.Check(); err != nil {
+		return none, err
 	}
 	if _, err := body.Reader.Seek(0, io.SeekStart); err != nil {
 		return none, err

@@ -29,6 +29,7 @@ func Objects(t *testing.T, open func(t *testing.T) builder.Objects) {
 		{"ETag", objects.etag},
 		{"Meta", objects.meta},
 		{"BadMeta", objects.badMeta},
+		{"BothConditions", objects.bothConditions},
 		{"Replace", objects.replace},
 		{"ReadWhileReplaced", objects.readWhileReplaced},
 		{"IfAbsent", objects.ifAbsent},
@@ -222,6 +223,8 @@ func (o objects) meta(t *testing.T) {
 		nil,
 		{"a": "1"},
 		{"generation": "42", "long-name-with-dashes": `printable ~!@#$%^&*()_+{}|:"<>?`, "long": strings.Repeat("x", 1800)},
+		{"!#$%&'*+-.^_`|~09az": "x y", "empty": ""},
+		{"a": strings.Repeat("x", 2046)},
 	} {
 		key := layout.PlanKey(uint64(i))
 		mine := maps.Clone(meta)
@@ -253,15 +256,35 @@ func (o objects) meta(t *testing.T) {
 	}
 }
 
+// badMetas are what builder.PutOptions.Check refuses. Some store could not keep them, or not as they are.
+func badMetas() []map[string]string {
+	return []map[string]string{
+		{"Upper": "x"}, {"ünï": "x"}, {"": "x"}, {"two words": "x"}, {"a:b": "x"}, {"a/b": "x"}, {"a(b)": "x"}, {"a\x00": "x"},
+		{"a": "ünï"}, {"a": "line\nbreak"}, {"a": "\x7f"}, {"a": " before"}, {"a": "after "}, {"a": " "},
+		{"a": strings.Repeat("x", 3000)}, {"a": strings.Repeat("x", 2047)}, {"a": strings.Repeat("x", 1023), "b": strings.Repeat("x", 1023)},
+	}
+}
+
 func (o objects) badMeta(t *testing.T) {
-	for _, meta := range []map[string]string{
-		{"Upper": "x"}, {"ünï": "x"}, {"": "x"}, {"a": "ünï"}, {"a": "line\nbreak"}, {"a": strings.Repeat("x", 3000)},
-	} {
+	for _, meta := range badMetas() {
 		if _, err := o.Put(t.Context(), layout.IndexKey, body([]byte("x")), builder.PutOptions{Meta: meta}); err == nil {
 			t.Errorf("Put accepted meta %.40q", meta)
 		}
 	}
 	o.wantAbsent(t, layout.IndexKey)
+}
+
+// Two conditions at once are a mistake of the caller, not a condition that does not hold.
+func (o objects) bothConditions(t *testing.T) {
+	first := o.put(t, layout.IndexKey, []byte("first"))
+	for _, key := range []string{layout.IndexKey, layout.PlanKey(1)} {
+		_, err := o.Put(t.Context(), key, body([]byte("second")), builder.PutOptions{IfAbsent: true, IfMatch: first.ETag})
+		if err == nil || errors.Is(err, builder.ErrPrecondition) {
+			t.Errorf("Put(%q) with both conditions = %v", key, err)
+		}
+	}
+	o.want(t, layout.IndexKey, []byte("first"), first.ETag)
+	o.wantAbsent(t, layout.PlanKey(1))
 }
 
 func (o objects) replace(t *testing.T) {

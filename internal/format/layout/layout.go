@@ -5,23 +5,23 @@
 //	bundles/<setID>/<mask>.tar.gz          bundle
 //	manifests/<setID>/<mask>.json          manifest
 //	binaries/<sha256>/<app>_<version>      one binary
-//	index                                  current index, the only object that is served and changes
+//	index                                  current index; mutable
 //	index.d/<generation>                   published indexes, for rollback and upgrade paths
 //	plans/<sequence>                       an index on its way to being published
-//	rejects/<item digest>.json             why an item cannot be published
+//	rejects/<item digest>.json             why an item cannot be published; mutable
 //	statements/<generation>/<epoch>/<sha256 of the selection>   what a selection gets, signed on request
-//	keyring, keyring.d/<version>           the keys that sign; the former is mutable
-//	sweep                                  whether objects are being removed right now
+//	keyring                                the keys that sign; mutable
+//	keyring.d/<version>                    every keyring
+//	sweep                                  whether objects are being removed right now; mutable
 //
-// Everything but the index and the sweep's fence is immutable: written once, under a name that its
-// content decides.
+// What is not mutable is written once, under a name that its content decides. The table in kinds.go holds each kind's
+// pattern and headers.
 package layout
 
 import (
 	"errors"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // Kind is a kind of object; every object's headers follow from it.
@@ -42,40 +42,6 @@ const (
 	Keyring
 	KeyringHistory
 )
-
-// Headers are stored with an object and sent with it.
-type Headers struct {
-	ContentType        string
-	CacheControl       string
-	ContentDisposition string // empty: none
-}
-
-const immutable = "public, max-age=31536000, immutable"
-
-// A bundle has no Content-Encoding: clients would unpack the gzip on the way.
-const bundleDisposition = `attachment; filename="ota-package.tar.gz"`
-
-// HeadersOf returns the headers of a kind.
-func HeadersOf(k Kind) Headers {
-	switch k {
-	case Bundle:
-		return Headers{"application/gzip", PackageCacheControl, bundleDisposition}
-	case Manifest:
-		return Headers{"application/json", PackageCacheControl, ""}
-	case Index:
-		return Headers{"application/octet-stream", "public, max-age=5", ""}
-	case Reject, Sweep:
-		return Headers{"application/json", "no-cache", ""}
-	case Statement:
-		return Headers{"text/plain; charset=utf-8", PackageCacheControl, ""}
-	case Keyring:
-		return Headers{"text/plain; charset=utf-8", "public, max-age=60", ""}
-	case KeyringHistory:
-		return Headers{"text/plain; charset=utf-8", immutable, ""}
-	default:
-		return Headers{"application/octet-stream", immutable, ""}
-	}
-}
 
 // Cache-Control of answers to /package. They change when the index does, so the objects behind them say this too,
 // although they themselves never change.
@@ -133,11 +99,10 @@ func HistoryKey(generation uint64) string { return HistoryPrefix + padded(genera
 
 // PlanSequence is the inverse of PlanKey.
 func PlanSequence(key string) (uint64, error) {
-	rest, ok := strings.CutPrefix(key, PlanPrefix)
-	if !ok || !isNumber(rest) {
+	if !matches(kinds[Plan].pattern, key) {
 		return 0, refuse(key, "not the key of a plan")
 	}
-	return strconv.ParseUint(rest, 10, 64)
+	return strconv.ParseUint(key[len(PlanPrefix):], 10, 64)
 }
 
 // PlanKey is the key of a planned index.
@@ -151,113 +116,14 @@ func padded(n uint64) string {
 // RejectKey is the key of the note that says why an item cannot be published.
 func RejectKey(itemDigest string) string { return RejectPrefix + itemDigest + ".json" }
 
-// KindOf returns the kind of a key, or an error for a key that no function of this package makes:
-// drivers refuse those, so that no name from outside can leave its place.
-func KindOf(key string) (Kind, error) {
-	switch key {
-	case IndexKey:
-		return Index, nil
-	case SweepKey:
-		return Sweep, nil
-	}
-	if err := checkPath(key); err != nil {
-		return Unknown, err
-	}
-	prefix, rest, _ := strings.Cut(key, "/")
-	first, second, two := strings.Cut(rest, "/")
-	if strings.Contains(second, "/") {
-		two = false
-	}
-	switch prefix + "/" {
-	case PiecePrefix:
-		if two && isHex(first, 64) {
-			return Piece, nil
-		}
-	case BinaryPrefix:
-		if two && isHex(first, 64) {
-			return Binary, nil
-		}
-	case BundlePrefix:
-		if m, ok := strings.CutSuffix(second, ".tar.gz"); ok && two && isHex(first, 64) && isMask(m) {
-			return Bundle, nil
-		}
-	case ManifestPrefix:
-		if m, ok := strings.CutSuffix(second, ".json"); ok && two && isHex(first, 64) && isMask(m) {
-			return Manifest, nil
-		}
-	case HistoryPrefix:
-		if isNumber(rest) {
-			return IndexHistory, nil
-		}
-	case PlanPrefix:
-		if isNumber(rest) {
-			return Plan, nil
-		}
-	case RejectPrefix:
-		if d, ok := strings.CutSuffix(rest, ".json"); ok && isHex(d, 64) {
-			return Reject, nil
-		}
-	}
-	if kind := trustKind(key); kind != Unknown {
-		return kind, nil
-	}
-	return Unknown, refuse(key, "not a key of this layout")
-}
-
 // HistoryGeneration is the inverse of HistoryKey.
 func HistoryGeneration(key string) (uint64, error) {
-	rest, ok := strings.CutPrefix(key, HistoryPrefix)
-	if !ok || !isNumber(rest) {
+	if !matches(kinds[IndexHistory].pattern, key) {
 		return 0, refuse(key, "not the key of a generation")
 	}
-	return strconv.ParseUint(rest, 10, 64)
+	return strconv.ParseUint(key[len(HistoryPrefix):], 10, 64)
 }
 
 func refuse(key, why string) error {
 	return errors.New("parse object key " + strconv.Quote(key) + ": " + why)
-}
-
-func checkPath(key string) error {
-	if len(key) > 1024 { // S3's limit: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
-		return refuse(key[:64]+"...", "longer than 1024 bytes")
-	}
-	if !utf8.ValidString(key) { // S3 refuses it
-		return refuse(key, "is not UTF-8")
-	}
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "" || part == "." || part == ".." {
-			return refuse(key, "has an empty, . or .. part")
-		}
-		for i := 0; i < len(part); i++ {
-			if part[i] < 0x20 || part[i] == 0x7f || part[i] == '\\' {
-				return refuse(key, "has a control character or backslash")
-			}
-		}
-	}
-	return nil
-}
-
-func isHex(s string, n int) bool {
-	if len(s) != n {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
-
-// A mask is lower-case hex without leading zeros, at most 64 digits (256 items).
-func isMask(s string) bool {
-	return len(s) >= 1 && len(s) <= 64 && isHex(s, len(s)) && (s == "0" || s[0] != '0')
-}
-
-func isNumber(s string) bool {
-	if len(s) != 20 {
-		return false
-	}
-	_, err := strconv.ParseUint(s, 10, 64)
-	return err == nil && s[0] != '+'
 }

@@ -175,6 +175,7 @@ func TestHeaders(t *testing.T) {
 		layout.IndexHistory: {ContentType: octets, CacheControl: year},
 		layout.Plan:         {ContentType: octets, CacheControl: year},
 		layout.Reject:       {ContentType: "application/json", CacheControl: "no-cache"},
+		layout.Sweep:        {ContentType: "application/json", CacheControl: "no-cache"},
 	} {
 		if got := layout.HeadersOf(kind); got != want {
 			t.Errorf("kind %d: %+v, want %+v", kind, got, want)

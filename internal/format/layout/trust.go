@@ -27,30 +27,14 @@ func StatementKey(generation, epoch uint64, selection string) string {
 
 // ParseStatementKey is the inverse of StatementKey.
 func ParseStatementKey(key string) (generation, epoch uint64, selection string, err error) {
-	parts := strings.Split(key, "/")
-	if len(parts) == 4 && parts[0]+"/" == StatementPrefix && isNumber(parts[1]) && isHex(parts[3], 64) {
-		generation, _ = strconv.ParseUint(parts[1], 10, 64)
-		epoch, err = strconv.ParseUint(parts[2], 10, 64)
-		if err == nil && strconv.FormatUint(epoch, 10) == parts[2] {
-			return generation, epoch, parts[3], nil
-		}
+	if !matches(kinds[Statement].pattern, key) {
+		return 0, 0, "", refuse(key, "not the path of a statement")
 	}
-	return 0, 0, "", refuse(key, "not the path of a statement")
+	parts := strings.Split(key, "/")
+	generation, _ = strconv.ParseUint(parts[1], 10, 64) // the pattern has numbers here
+	epoch, _ = strconv.ParseUint(parts[2], 10, 64)
+	return generation, epoch, parts[3], nil
 }
 
 // KeyringVersionKey is the key of a version of the keyring.
 func KeyringVersionKey(version uint64) string { return KeyringHistoryPrefix + padded(version) }
-
-// trustKind returns the kind of a key of this file, or Unknown.
-func trustKind(key string) Kind {
-	if key == KeyringKey {
-		return Keyring
-	}
-	if rest, ok := strings.CutPrefix(key, KeyringHistoryPrefix); ok && isNumber(rest) {
-		return KeyringHistory
-	}
-	if _, _, _, err := ParseStatementKey(key); err == nil {
-		return Statement
-	}
-	return Unknown
-}

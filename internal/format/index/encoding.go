@@ -55,32 +55,37 @@ func (ix *Index) Encode() []byte {
 	}
 	b = appendUint(b, uint64(len(ix.Items)))
 	for i := range ix.Items {
-		it := &ix.Items[i]
-		b = appendString(b, it.App)
-		b = appendString(b, it.Track)
-		b = appendString(b, it.Version)
-		b = appendUint(b, uint64(it.Size))
-		b = append(b, it.MD5[:]...)
-		b = append(b, it.SHA256[:]...)
-		b = appendUint(b, uint64(len(it.Attrs)))
-		for _, a := range it.Attrs {
-			b = appendUint(b, uint64(position[a]))
-		}
-		b = append(b, byte(it.Role))
-		if it.Role == Floor {
-			b = appendUint(b, uint64(len(it.Passed)))
-			for _, p := range it.Passed {
-				b = append(append(b, p.MD5[:]...), p.SHA256[:]...)
-			}
-			continue
-		}
-		b = appendString(b, it.Salt)
-		if it.Salt != "" {
-			b = appendUint(b, uint64(it.Share))
-		}
+		b = appendItem(b, &ix.Items[i], position)
 	}
 	sum := crc32.ChecksumIEEE(b)
 	return append(b, byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
+}
+
+// appendItem appends an item; position is that of each attribute's name.
+func appendItem(b []byte, it *Item, position map[string]int) []byte {
+	b = appendString(b, it.App)
+	b = appendString(b, it.Track)
+	b = appendString(b, it.Version)
+	b = appendUint(b, uint64(it.Size))
+	b = append(b, it.MD5[:]...)
+	b = append(b, it.SHA256[:]...)
+	b = appendUint(b, uint64(len(it.Attrs)))
+	for _, a := range it.Attrs {
+		b = appendUint(b, uint64(position[a]))
+	}
+	b = append(b, byte(it.Role))
+	if it.Role == Floor {
+		b = appendUint(b, uint64(len(it.Passed)))
+		for _, p := range it.Passed {
+			b = append(append(b, p.MD5[:]...), p.SHA256[:]...)
+		}
+		return b
+	}
+	b = appendString(b, it.Salt)
+	if it.Salt != "" {
+		b = appendUint(b, uint64(it.Share))
+	}
+	return b
 }
 
 func (ix *Index) attrTable() ([]string, map[string]int) {
@@ -118,44 +123,17 @@ func Parse(data []byte) (*Index, error) {
 	ix := &Index{Generation: r.uint(), Sequence: r.uint(), Format: r.string(), BaseURL: r.string()}
 	ix.Params = Params{r.uint(), r.uint(), r.uint(), r.uint(), r.uint()}
 	ix.Pin = r.string()
-	var attrs []string // grown, not made: a false count must not cost 16 bytes for each of its own
-	for i := range r.count(1) {
-		a := r.string()
-		if r.bad || i > 0 && attrs[i-1] >= a {
-			return nil, ErrCorrupt
-		}
-		attrs = append(attrs, a)
-	}
+	attrs := r.attrNames()
 	used := make([]bool, len(attrs))
 	const smallestItem = 3 + 1 + 16 + 32 + 1
 	ix.Items = make([]Item, r.count(smallestItem))
 	for i := range ix.Items {
 		it := &ix.Items[i]
-		it.App, it.Track, it.Version = r.string(), r.string(), r.string()
-		it.Size = int64(r.uint())
-		copy(it.MD5[:], r.take(16))
-		copy(it.SHA256[:], r.take(32))
-		n := r.count(1)
-		if n > len(attrs) {
-			return nil, ErrCorrupt
-		}
-		if n > 0 {
-			it.Attrs = make([]string, n)
-			last := -1
-			for j := range it.Attrs {
-				p := r.uint()
-				if p >= uint64(len(attrs)) || int(p) <= last {
-					return nil, ErrCorrupt
-				}
-				last = int(p)
-				it.Attrs[j] = attrs[p]
-				used[p] = true
-			}
-		}
+		r.item(it, attrs, used)
 		if made > oldest {
 			r.role(it)
 		}
-		if r.bad || it.Size < 0 || !follows(ix.Items[:i], it) {
+		if r.bad || !follows(ix.Items[:i], it) {
 			return nil, ErrCorrupt
 		}
 	}
@@ -165,6 +143,48 @@ func Parse(data []byte) (*Index, error) {
 	}
 	ix.lookups()
 	return ix, nil
+}
+
+// attrNames reads the names of attributes.
+func (r *reader) attrNames() []string {
+	var names []string // grown, not made: a false count must not cost 16 bytes for each of its own
+	for i := range r.count(1) {
+		name := r.string()
+		if r.bad || i > 0 && names[i-1] >= name {
+			r.fail()
+			return nil
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// item reads an item up to its role, and marks the attributes that it has as used.
+func (r *reader) item(it *Item, attrs []string, used []bool) {
+	it.App, it.Track, it.Version = r.string(), r.string(), r.string()
+	it.Size = int64(r.uint())
+	copy(it.MD5[:], r.take(16))
+	copy(it.SHA256[:], r.take(32))
+	n := r.count(1)
+	if n > len(attrs) || it.Size < 0 {
+		r.fail()
+		return
+	}
+	if n == 0 {
+		return
+	}
+	it.Attrs = make([]string, n)
+	last := -1
+	for j := range it.Attrs {
+		p := r.uint()
+		if p >= uint64(len(attrs)) || int(p) <= last {
+			r.fail()
+			return
+		}
+		last = int(p)
+		it.Attrs[j] = attrs[p]
+		used[p] = true
+	}
 }
 
 // role reads the part that an item plays.

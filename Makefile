@@ -56,7 +56,7 @@ test-nodes: ## the edge on the other Node versions that Lambda has; npm installs
 test-terraform: ## the Terraform module: format, validity, tests with mocked providers, checkov (needs Terraform, Python)
 	sh terraform/checks.sh
 
-RACE := ./client ./internal/trust/statement ./edge/nodeproc ./edge/rig ./builder/... ./internal/run/server ./internal/run/pipeline ./internal/run/admin ./internal/store/local ./internal/format/bundle \
+RACE := ./client ./internal/trust/issuer ./internal/trust/statement ./edge/nodeproc ./edge/rig ./builder/... ./internal/run/server ./internal/run/pipeline ./internal/run/admin ./internal/store/local ./internal/format/bundle \
 	./internal/run/lambdas ./internal/run/streampoll ./internal/operate/history ./internal/operate/fsck ./internal/operate/gc ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector

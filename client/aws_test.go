@@ -32,8 +32,8 @@ import (
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/test/standin"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/kmskey"
-	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // The attacks on an installation on AWS, as the stand-in plays it: objects in S3, statements signed in KMS by the
@@ -75,7 +75,7 @@ func onAWS(t *testing.T) func(testing.TB) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return newWorldOn(t, &bucketShelf{objects, t}, signer, func(w *world, m *statement.Maker) http.Handler {
+		return newWorldOn(t, &bucketShelf{objects, t}, signer, func(w *world, m *issuer.Issuer) http.Handler {
 			log := slog.New(slog.DiscardHandler)
 			return &awsFront{w, m, &lambdas.Composer{Objects: w.objects, Composer: builder.NewComposer(w.objects), Log: log, Statements: m}}
 		})
@@ -112,7 +112,7 @@ func (b *bucketShelf) set(m memory) {
 // the composer.
 type awsFront struct {
 	w        *world
-	maker    *statement.Maker
+	maker    *issuer.Issuer
 	composer http.Handler
 }
 

@@ -13,9 +13,9 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
 	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
-	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Through the CDN, as far as it can be had on one machine: the viewer functions, the cache, the edge as
@@ -36,7 +36,7 @@ func TestThroughTheCDN(t *testing.T) {
 		Objects: w.objects, Dist: dist, Now: w.clock.Now,
 		Compose: func(objects builder.Objects) http.Handler {
 			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				m, err := statement.NewMaker(signer, statement.DefaultSchedule(), w.clock.Now)
+				m, err := issuer.New(signer, issuer.DefaultSchedule(), w.clock.Now)
 				if err != nil {
 					t.Error(err)
 				}

@@ -27,6 +27,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/format/manifest"
 	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
 	"github.com/precast-ota/precast/internal/trust/statement"
@@ -108,7 +109,7 @@ type world struct {
 	clock   *clock
 	objects shelf
 	signing signing.Signer // what the server signs by at first, and somebody may steal
-	serve   func(w *world, m *statement.Maker) http.Handler
+	serve   func(w *world, m *issuer.Issuer) http.Handler
 	pub     *server.Published
 	origin  string // URL of the server
 	keyring *keyring.Keyring
@@ -136,14 +137,14 @@ type shelf interface {
 // newWorld is an installation in this process.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	return newWorldOn(t, &objects{m: make(memory)}, signingKey, func(w *world, m *statement.Maker) http.Handler {
+	return newWorldOn(t, &objects{m: make(memory)}, signingKey, func(w *world, m *issuer.Issuer) http.Handler {
 		s := server.New(w.objects, w.pub, server.NewMetrics(), slog.New(slog.DiscardHandler))
 		s.Statements(m)
 		return s.Handler()
 	})
 }
 
-func newWorldOn(t testing.TB, objects shelf, signer signing.Signer, serve func(*world, *statement.Maker) http.Handler) *world {
+func newWorldOn(t testing.TB, objects shelf, signer signing.Signer, serve func(*world, *issuer.Issuer) http.Handler) *world {
 	t.Helper()
 	w := &world{t: t, clock: newClock(), objects: objects, signing: signer, serve: serve}
 	w.pub = server.NewPublished(w.objects, slog.New(slog.DiscardHandler))
@@ -190,7 +191,7 @@ func publics(keys ...signing.Signer) []signing.PublicKey {
 // sign has the server sign by another key from now on.
 func (w *world) sign(k signing.Signer) {
 	w.t.Helper()
-	m, err := statement.NewMaker(k, statement.DefaultSchedule(), w.clock.Now)
+	m, err := issuer.New(k, issuer.DefaultSchedule(), w.clock.Now)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/internal/run/pipeline"
-	"github.com/precast-ota/precast/internal/trust/statement"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 // signingFlags say how statements are signed.
@@ -17,7 +17,7 @@ type signingFlags struct {
 }
 
 // statements returns what signs statements, or nil.
-func (f signingFlags) statements(ctx context.Context) (*statement.Maker, error) {
+func (f signingFlags) statements(ctx context.Context) (*issuer.Issuer, error) {
 	if f.SigningKey == "" {
 		return nil, nil
 	}
@@ -25,5 +25,5 @@ func (f signingFlags) statements(ctx context.Context) (*statement.Maker, error) 
 	if err != nil {
 		return nil, err
 	}
-	return statement.NewMaker(key, statement.Schedule{Period: f.StatementPeriod, Validity: f.StatementValidity}, time.Now)
+	return issuer.New(key, issuer.Schedule{Period: f.StatementPeriod, Validity: f.StatementValidity}, time.Now)
 }

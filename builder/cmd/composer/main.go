@@ -18,7 +18,7 @@ import (
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/settings"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
-	"github.com/precast-ota/precast/internal/trust/statement"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 func main() {
@@ -35,7 +35,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 	bucket := env.Need("BUCKET")
 	keep := env.Bool("STORE_COMPOSED", true)
 	source := env.Text("SIGNING_KEY", "")
-	schedule := statement.DefaultSchedule()
+	schedule := issuer.DefaultSchedule()
 	schedule.Period = env.Duration("STATEMENT_PERIOD", schedule.Period)
 	schedule.Validity = env.Duration("STATEMENT_VALIDITY", schedule.Validity)
 	if err := env.Err(); err != nil {
@@ -56,7 +56,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 		if err != nil {
 			return nil, err
 		}
-		if c.Statements, err = statement.NewMaker(key, schedule, time.Now); err != nil {
+		if c.Statements, err = issuer.New(key, schedule, time.Now); err != nil {
 			return nil, err
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
-	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Keyrings and statements belong here: a check takes none of them for a stranger, and counts them for nothing else.
@@ -47,7 +47,7 @@ func TestStatementsAreVerified(t *testing.T) {
 	}
 	root, signer := key(1), key(2)
 	serve := func(middle func(http.Handler) http.Handler) string {
-		m, err := statement.NewMaker(signer, statement.DefaultSchedule(), func() time.Time { return now })
+		m, err := issuer.New(signer, issuer.DefaultSchedule(), func() time.Time { return now })
 		must(t, err)
 		log := slog.New(slog.DiscardHandler)
 		published := server.NewPublished(w.memory.Objects, log)

@@ -13,7 +13,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/answer"
-	"github.com/precast-ota/precast/internal/trust/statement"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 // Composer answers requests, with the device's selection, cohort and held tags in edge.SelectionHeader,
@@ -34,7 +34,7 @@ type Composer struct {
 
 	Composer *builder.Composer
 	// Statements signs statements; nil: none are signed here.
-	Statements *statement.Maker
+	Statements *issuer.Issuer
 }
 
 // What the composer behind CloudFront has: CloudFront waits 60 seconds for it (terraform/edge.tf), and then says 504

@@ -62,7 +62,7 @@ func (c *Composer) statement(ctx context.Context, path string, h http.Header) ([
 	if kind, key := d.Object(); kind != layout.Statement || key != path {
 		return nil, notFound, nil
 	}
-	data, err := c.Statements.Make(ctx, d)
+	data, err := c.Statements.Issue(ctx, d)
 	if err != nil {
 		return nil, d, fmt.Errorf("answer for %s: %w", path, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/lambdas"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/signing"
 	"github.com/precast-ota/precast/internal/trust/statement"
 	"github.com/precast-ota/precast/seed"
@@ -41,7 +42,7 @@ func TestComposerSignsStatements(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	m, err := statement.NewMaker(key, statement.DefaultSchedule(), func() time.Time { return now })
+	m, err := issuer.New(key, issuer.DefaultSchedule(), func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/answer"
-	"github.com/precast-ota/precast/internal/trust/statement"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 // Server answers devices. Make one with New.
@@ -27,7 +27,7 @@ type Server struct {
 	metrics   *Metrics
 	log       *slog.Logger
 
-	statements *statement.Maker // nil: nothing is signed here
+	statements *issuer.Issuer // nil: nothing is signed here
 }
 
 // New makes a server of what is published in objects.

@@ -12,12 +12,12 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/answer"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/keyring"
-	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Statements has the server answer for statements. It must not be called once requests are served.
-func (s *Server) Statements(m *statement.Maker) { s.statements = m }
+func (s *Server) Statements(m *issuer.Issuer) { s.statements = m }
 
 // serveStatement sends the statement of a decision. It may tell which floors the device has passed, so it varies.
 func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.Decision) {
@@ -30,7 +30,7 @@ func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.D
 	s.serveObject(w, r, object{
 		kind: kind, key: path, etag: s.statements.ETag(path), vary: true, unavailable: edge.ErrNotAvailable,
 		open: func(ctx context.Context) (content, error) {
-			data, err := s.statements.Make(ctx, d)
+			data, err := s.statements.Issue(ctx, d)
 			return content{body: inMemory{bytes.NewReader(data)}, source: "signed"}, err
 		},
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
 	"github.com/precast-ota/precast/internal/trust/statement"
@@ -30,7 +31,7 @@ func testKey(t testing.TB, seed byte) signing.PrivateKey {
 // signs serves the site a second time, with statements, and returns the address.
 func (s *site) signs(signer signing.Signer, now func() time.Time) {
 	s.t.Helper()
-	m, err := statement.NewMaker(signer, statement.DefaultSchedule(), now)
+	m, err := issuer.New(signer, issuer.DefaultSchedule(), now)
 	if err != nil {
 		s.t.Fatal(err)
 	}

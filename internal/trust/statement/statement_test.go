@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -279,89 +278,6 @@ func TestExpired(t *testing.T) {
 	}
 	if err := s.Expired(s.Expires); !errors.Is(err, statement.ErrExpired) {
 		t.Errorf("at its expiry: %v", err)
-	}
-}
-
-// counting counts what it is asked to sign.
-type counting struct {
-	signing.PrivateKey
-	n *atomic.Int64
-}
-
-func (c counting) Sign(ctx context.Context, m []byte) ([]byte, error) {
-	c.n.Add(1)
-	return c.PrivateKey.Sign(ctx, m)
-}
-
-func decision(t testing.TB) edge.Decision {
-	t.Helper()
-	ix := index.New(index.Index{Generation: 7, Format: "f", Items: []index.Item{{App: "os_x", Track: "prod", Version: "1", Size: 5}}})
-	d := edge.Decide(ix, "cpuArch=x&payloadType=statement", "")
-	if d.Status != edge.StatusOK {
-		t.Fatal(d.Error)
-	}
-	return d
-}
-
-func TestMaker(t *testing.T) {
-	var n atomic.Int64
-	clock := now
-	m, err := statement.NewMaker(counting{key(1), &n}, statement.DefaultSchedule(), func() time.Time { return clock })
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := decision(t)
-	d.Epoch = m.Epoch()
-	first, err := m.Make(t.Context(), d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := statement.Parse(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := time.Date(2026, 3, 8, 0, 0, 0, 0, time.UTC); !s.Expires.Equal(want) || s.Generation != 7 || s.Selection != "cpuarch=x" || s.Set != d.Set.ID() {
-		t.Errorf("%s", first)
-	}
-	// The same bytes all day, and from another holder of the key; signed once here.
-	clock = now.Add(11 * time.Hour)
-	other, _ := statement.NewMaker(key(1), statement.DefaultSchedule(), func() time.Time { return clock })
-	for _, m := range []*statement.Maker{m, other} {
-		if again, err := m.Make(t.Context(), d); err != nil || !bytes.Equal(again, first) {
-			t.Errorf("%v\n%s", err, again)
-		}
-	}
-	if n.Load() != 1 {
-		t.Errorf("signed %d times", n.Load())
-	}
-	// The next day.
-	clock = now.Add(13 * time.Hour)
-	if m.Epoch() != d.Epoch+1 {
-		t.Errorf("epoch %d after %d", m.Epoch(), d.Epoch)
-	}
-	for off, want := range map[int]bool{-2: false, -1: true, 0: true, 1: true, 2: false, 1000: false} {
-		d.Epoch = m.Epoch() + uint64(off)
-		if _, err := m.Make(t.Context(), d); (err == nil) != want || err != nil && !errors.Is(err, statement.ErrEpoch) {
-			t.Errorf("epoch off by %d: %v", off, err)
-		}
-	}
-	// Another key: another entity tag for the same path.
-	moved, _ := statement.NewMaker(key(2), statement.DefaultSchedule(), func() time.Time { return clock })
-	_, path := d.Object()
-	if m.ETag(path) == moved.ETag(path) || !strings.HasPrefix(m.ETag(path), layout.ETag(path)) {
-		t.Errorf("entity tags %s and %s", m.ETag(path), moved.ETag(path))
-	}
-}
-
-func TestSchedules(t *testing.T) {
-	day := 24 * time.Hour
-	for _, s := range []statement.Schedule{{}, {day, day}, {0, day}, {-day, day}, {time.Millisecond, day}, {day, 2*day + 1}} {
-		if _, err := statement.NewMaker(key(1), s, time.Now); err == nil {
-			t.Errorf("%+v is a schedule", s)
-		}
-	}
-	if err := statement.DefaultSchedule().Check(); err != nil {
-		t.Error(err)
 	}
 }
 

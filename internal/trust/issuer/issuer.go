@@ -1,4 +1,6 @@
-package statement
+// Package issuer signs statements when they are asked for, and keeps them for whoever asks next. Who only verifies
+// statements, as clients do, needs package statement alone.
+package issuer
 
 import (
 	"context"
@@ -10,6 +12,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/trust/signing"
+	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
 // Schedule says how long statements are good for. Time is cut into epochs, so that whoever signs makes the same
@@ -20,7 +23,7 @@ type Schedule struct {
 }
 
 // DefaultSchedule: every statement of the current epoch is good for six days at least, seven at most; one of the epoch
-// before or after, which Make signs too, for five and eight. An attacker who holds a device off can do so for that
+// before or after, which Issue signs too, for five and eight. An attacker who holds a device off can do so for that
 // long before the device notices.
 func DefaultSchedule() Schedule {
 	return Schedule{Period: 24 * time.Hour, Validity: 7 * 24 * time.Hour}
@@ -44,8 +47,8 @@ func (s Schedule) expires(epoch uint64) time.Time {
 	return time.Unix(int64(epoch)*int64(s.Period/time.Second), 0).Add(s.Validity).UTC()
 }
 
-// Maker signs statements when they are asked for. It is safe for concurrent use.
-type Maker struct {
+// Issuer signs statements when they are asked for. It is safe for concurrent use.
+type Issuer struct {
 	signer   signing.Signer
 	schedule Schedule
 	now      func() time.Time
@@ -70,32 +73,32 @@ type making struct {
 // signTime bounds a signature that is made for several.
 const signTime = 30 * time.Second
 
-// NewMaker makes a Maker.
-func NewMaker(signer signing.Signer, schedule Schedule, now func() time.Time) (*Maker, error) {
+// New makes an Issuer.
+func New(signer signing.Signer, schedule Schedule, now func() time.Time) (*Issuer, error) {
 	if err := schedule.Check(); err != nil {
 		return nil, err
 	}
-	return &Maker{signer: signer, schedule: schedule, now: now, recent: make(map[string]*making)}, nil
+	return &Issuer{signer: signer, schedule: schedule, now: now, recent: make(map[string]*making)}, nil
 }
 
 // Key is the ID of the key that signs.
-func (m *Maker) Key() string { return m.signer.Public().ID() }
+func (m *Issuer) Key() string { return m.signer.Public().ID() }
 
 // Epoch is the number of the current epoch.
-func (m *Maker) Epoch() uint64 { return m.schedule.Epoch(m.now()) }
+func (m *Issuer) Epoch() uint64 { return m.schedule.Epoch(m.now()) }
 
 // ErrEpoch: a statement of this epoch is not due, or not any more.
 var ErrEpoch = errors.New("not the epoch of this time")
 
 // ETag is the entity tag, without quotes, of the statement with this path: another key makes another one.
-func (m *Maker) ETag(path string) string {
+func (m *Issuer) ETag(path string) string {
 	return layout.ETag(path) + "-" + m.signer.Public().ID()[:16]
 }
 
-// Make returns the statement of a decision about a selection of statements. Its epoch may be off by one: clocks
+// Issue returns the statement of a decision about a selection of statements. Its epoch may be off by one: clocks
 // differ. It fails with ErrEpoch for any other: nobody gets a statement from the future, which would be good for
 // longer than the schedule says.
-func (m *Maker) Make(ctx context.Context, d edge.Decision) ([]byte, error) {
+func (m *Issuer) Issue(ctx context.Context, d edge.Decision) ([]byte, error) {
 	if now := m.Epoch(); d.Epoch+1 < now || d.Epoch > now+1 {
 		return nil, fmt.Errorf("sign statement of epoch %d at %d: %w", d.Epoch, now, ErrEpoch)
 	}
@@ -105,9 +108,9 @@ func (m *Maker) Make(ctx context.Context, d edge.Decision) ([]byte, error) {
 		// Whoever asked first may go; the others still wait.
 		signCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTime)
 		defer cancel()
-		s := Of(d)
+		s := statement.Of(d)
 		s.Expires = m.schedule.expires(d.Epoch)
-		one.data, one.err = Sign(signCtx, s, m.signer)
+		one.data, one.err = statement.Sign(signCtx, s, m.signer)
 		m.finish(path, one)
 	}
 	select {
@@ -119,7 +122,7 @@ func (m *Maker) Make(ctx context.Context, d edge.Decision) ([]byte, error) {
 }
 
 // find returns the statement of a path; mine: it is the caller's to make and to finish.
-func (m *Maker) find(path string) (one *making, mine bool) {
+func (m *Issuer) find(path string) (one *making, mine bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if one, ok := m.recent[path]; ok {
@@ -137,7 +140,7 @@ func (m *Maker) find(path string) (one *making, mine bool) {
 }
 
 // finish tells everybody who waits. What has failed is not kept.
-func (m *Maker) finish(path string, one *making) {
+func (m *Issuer) finish(path string, one *making) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if one.err != nil {

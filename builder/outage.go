@@ -3,7 +3,6 @@ package builder
 import (
 	"context"
 	"errors"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,9 +18,6 @@ var ErrOutage = errors.New("a service that everything needs fails")
 type sourceError struct{ error }
 
 func (e sourceError) Unwrap() error { return e.error }
-
-// Full disks, quotas, exhausted tables: nobody's job is to blame.
-var exhausted = [...]syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM}
 
 // probeTimeout is how long a service may take to answer a question before it counts as failing.
 const probeTimeout = settleTimeout / 2

@@ -138,15 +138,6 @@ func (c *Client) save(st *state) error {
 	return syncDir(c.opt.Dir)
 }
 
-// syncDir makes a rename survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // prune removes files that are not of the set in use, and what is left of downloads. What cannot be removed
 // is tried again after the next change.
 func (c *Client) prune(inUse []File) {

@@ -7,5 +7,6 @@
 //	tmp/              files being written
 //
 // Open takes the folder for one process; OpenObjects gives any number of processes the objects only.
-// It needs a Unix system with flock, and one file system under the whole folder.
+// It needs a Unix system with flock, and one file system under the whole folder. On Windows opening a folder
+// fails with errors.ErrUnsupported.
 package local

@@ -47,6 +47,9 @@ func OpenObjects(dir string) (*Objects, error) {
 }
 
 func openObjects(dir string) (*Objects, error) {
+	if err := supported(); err != nil {
+		return nil, err
+	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err

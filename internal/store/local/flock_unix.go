@@ -1,3 +1,5 @@
+//go:build unix
+
 package local
 
 import (
@@ -6,6 +8,9 @@ import (
 	"os"
 	"syscall"
 )
+
+// supported reports why this system cannot keep a data folder; on Unix it can.
+func supported() error { return nil }
 
 // flock locks f for this open file alone: it excludes other processes and other opens of this
 // process. The lock ends when f is closed, or its process ends however.

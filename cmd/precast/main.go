@@ -8,14 +8,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
-
-	"github.com/precast-ota/precast/builder"
 )
 
 // Exit codes, as documented by --help and docs/operations.md.
@@ -64,24 +60,6 @@ const description = `Packages for anonymous devices, prebuilt.
 Exit codes: 0 done; 1 something went wrong; 2 the command line was wrong;
 3 the answer is no (a bundle that is not sound, items that cannot be published).`
 
-type versionCmd struct{}
-
-func (*versionCmd) Help() string {
-	return `Programs of one format build the same bytes from the same catalog.
-
-Examples:
-  precast version`
-}
-
-func (*versionCmd) Run(std streams) error {
-	v := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
-	}
-	fmt.Fprintf(std.out, "precast %s, format %s, %s\n", v, builder.FormatID, runtime.Version())
-	return nil
-}
-
 // streams are what a command talks to.
 type streams struct {
 	out, err io.Writer
@@ -114,6 +92,9 @@ func run(ctx context.Context, args []string, std streams) int {
 	}
 	if len(args) == 0 {
 		args = []string{"--help"}
+	}
+	if len(args) == 1 && args[0] == "--version" { // no flag: catalog put has one of this name
+		args = []string{"version"}
 	}
 	parsed, err := parser.Parse(args)
 	if exit >= 0 { // --help

@@ -2,74 +2,52 @@ package client_test
 
 import (
 	"context"
-	"net/http"
-	"net/url"
+	"fmt"
+	"log"
 	"os"
-	"strings"
-	"testing"
-	"time"
 
 	"github.com/precast-ota/precast/client"
-	"github.com/precast-ota/precast/internal/trust/keyring"
-	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
-// updateDevice is what docs/trust.md shows.
-func updateDevice(ctx context.Context, rootPEM []byte, dir string, install func(context.Context, client.Set) error) error {
+// A device installs what the server has for it, and asks again later.
+func Example() {
+	// A device's maker gives it the server's address and a root key. Here the server is in this process.
+	serverURL, rootPEM, stop := serveSample()
+	defer stop()
+
+	dir, err := os.MkdirTemp("", "device-*") // a real device keeps its folder
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
 	c, err := client.New(client.Options{
-		URL: "https://packages.example.com", Selection: "cpuArch=armv8&attrGamer=prod",
-		Roots: rootPEM, Dir: dir, Install: install, // dir is the client's own
+		URL:       serverURL,
+		Selection: "cpuArch=armv8&attrGamer=prod",
+		Roots:     rootPEM,
+		Dir:       dir,
+		// Install puts verified files where the device runs them.
+		Install: func(_ context.Context, set client.Set) error {
+			for _, f := range set.Files {
+				fmt.Printf("install %s, version %s, %d bytes\n", f.App, f.Version, f.Size)
+			}
+			return nil
+		},
 	})
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	result, err := c.Update(ctx) // a *client.Refusal says what was not believed
-	if err == nil && !result.Changed {
-		err = os.ErrExist
+	for range 2 {
+		result, err := c.Update(context.Background()) // a *client.Refusal says what was not believed
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("generation %d, changed: %t\n", result.Generation, result.Changed)
 	}
-	return err
-}
-
-// redirected sends requests elsewhere.
-type redirected struct{ to *url.URL }
-
-func (r redirected) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.URL.Scheme, req.URL.Host = r.to.Scheme, r.to.Host
-	return http.DefaultTransport.RoundTrip(req)
-}
-
-// The client in Go, as docs/trust.md shows it, by the system's clock.
-func TestExampleIsTrue(t *testing.T) {
-	w := newWorld(t)
-	w.clock.advance(time.Since(w.clock.Now()))
-	w.nextKeyring(func(k *keyring.Keyring) { k.Expires = w.clock.Now().Add(24 * time.Hour) }, rootKey)
-	to, err := url.Parse(w.front)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := http.DefaultClient
-	http.DefaultClient = &http.Client{Transport: redirected{to}}
-	t.Cleanup(func() { http.DefaultClient = before })
-	files := 0
-	if err := updateDevice(t.Context(), signing.PublicPEM(rootKey.Public()), t.TempDir(), func(_ context.Context, set client.Set) error {
-		files = len(set.Files)
-		return nil
-	}); err != nil || files != 3 {
-		t.Fatalf("%d files, %v", files, err)
-	}
-
-	doc, err := os.ReadFile("../docs/trust.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, block, ok := strings.Cut(string(doc), "```go\n")
-	block, _, _ = strings.Cut(block, "```")
-	if indented := "\t" + strings.ReplaceAll(strings.TrimSpace(block), "\n", "\n\t"); !ok || !strings.Contains(string(source), indented) {
-		t.Errorf("docs/trust.md shows what is not in example_test.go:\n%s", block)
-	}
+	// Output:
+	// install game+level é, version 1.1, 40000 bytes
+	// install os_armv8, version 1.1, 40000 bytes
+	// install scoreboard, version 1.1, 40000 bytes
+	// generation 1, changed: true
+	// generation 1, changed: false
 }

@@ -13,13 +13,16 @@ TF_PLUGIN_MIRROR ?= $(patsubst %/,%,$(dir $(firstword $(wildcard /opt/*/registry
 export TF_PLUGIN_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench golden fmt lint ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench golden fmt cross module-path lint ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# The newest tag, and how far the checkout is from it. Without a tag it is empty: precast version says what Go records.
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
+
 build: ## build bin/precast
-	$(GO) build -trimpath -o $(BIN)/precast ./cmd/precast
+	$(GO) build -trimpath $(if $(VERSION),-ldflags '-X main.version=$(VERSION)') -o $(BIN)/precast ./cmd/precast
 
 package: ## build the Lambda functions, for arm64 and amd64, into dist/; reproducible
 	$(GO) run ./builder/cmd/pack -out dist
@@ -90,6 +93,26 @@ golden: ## write the golden files anew; look at the diff
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
+PLATFORMS := linux/amd64 linux/arm64 linux/arm linux/mipsle darwin/arm64 windows/amd64
+# What cross builds for all platforms, and what it vets, with its tests, for those that differ most from linux/amd64.
+CROSS     ?= ./...
+CROSS_VET ?= ./client ./cmd/precast
+
+# $(call go-for,linux/arm,build ./...) runs the go command for a platform.
+go-for = CGO_ENABLED=0 GOOS=$(patsubst %/,%,$(dir $1)) GOARCH=$(notdir $1) GOARM=7 GOMIPS=softfloat $(GO) $2
+
+cross: ## build for every platform, and vet for some
+	@set -ex; $(foreach p,$(PLATFORMS),$(call go-for,$p,build $(CROSS));) \
+	  $(foreach p,linux/mipsle darwin/arm64 windows/amd64,$(call go-for,$p,vet $(CROSS_VET));)
+
+module-path: ## rename the module everywhere, to TO: make module-path TO=example.com/me/precast
+	@test -n "$(TO)" || { echo "say what the module's path is to be: make module-path TO=example.com/me/precast"; exit 1; }
+	@set -e; from=$$($(GO) list -m); \
+	  grep -rlIF --exclude-dir=.git --exclude-dir=$(CACHE) --exclude-dir=$(BIN) --exclude-dir=dist "$$from" . | while read -r f; do \
+	    sed "s|$$(echo "$$from" | sed 's|\.|\\.|g')|$(TO)|g" "$$f" > "$$f.renamed"; cat "$$f.renamed" > "$$f"; rm "$$f.renamed"; \
+	  done
+	gofmt -w .
+
 lint: ## format, vet and staticcheck, without changing anything
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
@@ -101,6 +124,7 @@ lint: ## format, vet and staticcheck, without changing anything
 	$(GO) mod tidy -diff
 
 ci: lint ## what continuous integration runs
+	$(MAKE) cross
 	$(GO) test -count=1 ./...
 	$(MAKE) test-aws
 	$(MAKE) test-nodes

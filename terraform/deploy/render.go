@@ -12,30 +12,6 @@ import (
 	"strings"
 )
 
-// Settings are what an installation is made with. They are kept in its folder: a later command without
-// flags goes on with them.
-type Settings struct {
-	Name    string `json:"name"`
-	Region  string `json:"region"`
-	Account string `json:"account"`
-	// Endpoint is where AWS is, if it is not AWS: a stand-in of tests.
-	Endpoint string `json:"endpoint,omitempty"`
-	// Vars are variables of the module, as JSON.
-	Vars map[string]json.RawMessage `json:"vars,omitempty"`
-	// VarFiles are the names of variable files in the installation's folder, in order.
-	VarFiles      []string `json:"varFiles,omitempty"`
-	BackendConfig []string `json:"backendConfig,omitempty"`
-	// Leftover is a function that could not be deleted yet, after everything else was.
-	Leftover *Leftover `json:"leftover,omitempty"`
-}
-
-// Leftover is a Lambda@Edge function that waits for its replicas to go.
-type Leftover struct {
-	Function string `json:"function"`
-	Region   string `json:"region"`
-	Address  string `json:"address"` // in the state, where it was
-}
-
 // Where the root configuration expects things, below the installation's folder.
 const (
 	moduleDir   = "module"
@@ -194,22 +170,4 @@ func marshal(v any) ([]byte, error) {
 	enc.SetIndent("", "  ")
 	err := enc.Encode(v)
 	return b.Bytes(), err
-}
-
-// ParseVar reads a variable written NAME=VALUE: JSON if the value is an object, a list or null, else text,
-// which Terraform turns into a number or a bool where the variable is one.
-func ParseVar(assignment string) (name string, value json.RawMessage, err error) {
-	name, text, ok := strings.Cut(assignment, "=")
-	name, text = strings.TrimSpace(name), strings.TrimSpace(text)
-	if !ok || name == "" {
-		return "", nil, fmt.Errorf("variable %q is not of the form NAME=VALUE", assignment)
-	}
-	if text == "null" || strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
-		if !json.Valid([]byte(text)) {
-			return "", nil, fmt.Errorf("variable %s: %s is not JSON", name, text)
-		}
-		return name, json.RawMessage(text), nil
-	}
-	value, err = json.Marshal(text)
-	return name, value, err
 }

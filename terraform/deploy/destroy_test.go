@@ -340,6 +340,17 @@ func TestPackages(t *testing.T) {
 	}
 }
 
+// From anywhere in the repository, missing packages are built from its sources.
+func TestSourcesAreFound(t *testing.T) {
+	top, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := findSources(); err != nil || got != top {
+		t.Errorf("%s, %v, want %s", got, err, top)
+	}
+}
+
 // The smoke test as a device sees it: by the distribution's URL, or at an endpoint with its host name.
 func TestCheck(t *testing.T) {
 	answers := 0

@@ -79,7 +79,7 @@ func findSources() (string, error) {
 	}
 	for ; ; dir = filepath.Dir(dir) {
 		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(text), "module precast\n") {
+		if err == nil && strings.HasPrefix(string(text), "module github.com/precast-ota/precast\n") {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {

@@ -1,19 +1,21 @@
 package deploy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	tfjson "github.com/hashicorp/terraform-json"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // Finder finds resources whose identifiers AWS makes up.
@@ -110,11 +112,17 @@ func (i *Installation) importing(ids map[string]string) error {
 		}
 		return nil
 	}
-	var b bytes.Buffer
+	file := hclwrite.NewEmptyFile()
 	for _, a := range slices.Sorted(maps.Keys(ids)) {
-		fmt.Fprintf(&b, "import {\n  to = %s\n  id = %s\n}\n", a, quote(ids[a]))
+		to, diags := hclsyntax.ParseTraversalAbs([]byte(a), a, hcl.InitialPos)
+		if diags.HasErrors() {
+			return fmt.Errorf("import %s: %w", a, diags)
+		}
+		block := file.Body().AppendNewBlock("import", nil).Body()
+		block.SetAttributeTraversal("to", to)
+		block.SetAttributeValue("id", cty.StringVal(ids[a]))
 	}
-	return writeFile(i.file(importsFile), b.Bytes())
+	return writeFile(i.file(importsFile), hclwrite.Format(file.Bytes()))
 }
 
 // created are the resources that earlier runs began to create or wanted to import, by their addresses, with
@@ -128,10 +136,17 @@ func (i *Installation) created() (map[string]string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for _, m := range regexp.MustCompile(`(?m)^  to = (.+)\n  id = (".*")$`).FindAllSubmatch(imports, -1) {
-		if id, err := strconv.Unquote(string(m[2])); err == nil {
-			all[string(m[1])] = id
-		}
+	var file struct {
+		Imports []struct {
+			To hcl.Expression `hcl:"to"`
+			ID string         `hcl:"id"`
+		} `hcl:"import,block"`
+	}
+	if err := decode(importsFile, imports, &file); err != nil {
+		return nil, fmt.Errorf("read what to import: %w", err)
+	}
+	for _, m := range file.Imports {
+		all[string(m.To.Range().SliceBytes(imports))] = m.ID
 	}
 	stream, err := os.Open(i.file(streamFile))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -7,14 +7,12 @@ package deploy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -49,18 +47,18 @@ func Prepare(ctx context.Context, opt Options, s Settings, files Files) (*Instal
 	if err := os.MkdirAll(opt.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
-	wanted, err := required(opt.Module)
+	declared, err := readModule(opt.Module)
 	if err != nil {
-		return nil, fmt.Errorf("read the module: %w", err)
+		return nil, err
 	}
 	i := &Installation{Settings: s, opt: opt}
-	if i.tf, err = newTerraform(ctx, opt.Dir, wanted, opt.Env); err != nil {
+	if i.tf, err = newTerraform(ctx, opt.Dir, declared.terraform, opt.Env); err != nil {
 		return nil, err
 	}
 	if err := i.bring(files); err != nil {
 		return nil, err
 	}
-	generated, err := render(opt.Module, i.Settings, opt.Env.PluginMirror)
+	generated, err := render(opt.Module, declared, i.Settings, opt.Env.PluginMirror)
 	if err != nil {
 		return nil, err
 	}
@@ -144,31 +142,6 @@ func (i *Installation) State() string {
 		return "where " + i.file("backend.tf") + " says"
 	}
 	return i.file("terraform.tfstate")
-}
-
-// Architecture is the GOARCH of the functions that settings ask for, if they do so by a variable file in the
-// folder or by a variable.
-func Architecture(s Settings, files []string) (string, error) {
-	arch := "arm64" // the module's default
-	pattern := regexp.MustCompile(`(?m)^\s*"?architecture"?\s*[=:]\s*"([a-z0-9_]+)"`)
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return "", fmt.Errorf("read variables: %w", err)
-		}
-		if m := pattern.FindSubmatch(text); m != nil {
-			arch = string(m[1])
-		}
-	}
-	if v, ok := s.Vars["architecture"]; ok {
-		if err := json.Unmarshal(v, &arch); err != nil {
-			return "", fmt.Errorf("read variable architecture: %w", err)
-		}
-	}
-	if arch == "x86_64" {
-		arch = "amd64"
-	}
-	return arch, nil
 }
 
 // Plan says what an apply would do, and keeps the plan for Apply.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -55,8 +56,12 @@ func small() fstest.MapFS {
 }
 
 func TestRoot(t *testing.T) {
+	declared, err := readModule(small())
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := Settings{Name: "fleet", Region: "eu-west-1", Account: "123456789012", Vars: map[string]json.RawMessage{"color": text(`${"blue"}`)}}
-	files, err := render(small(), s, "")
+	files, err := render(small(), declared, s, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +71,7 @@ func TestRoot(t *testing.T) {
 		t.Errorf("%d files", len(files))
 	}
 	s.Endpoint = "http://127.0.0.1:4566"
-	if files, err = render(small(), s, "/mirror"); err != nil {
+	if files, err = render(small(), declared, s, "/mirror"); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "main-standin.tf", files["main.tf"])
@@ -74,7 +79,7 @@ func TestRoot(t *testing.T) {
 		t.Errorf("%s", files[rcFile])
 	}
 	s.Vars = map[string]json.RawMessage{"colour": text("blue")}
-	if _, err := render(small(), s, ""); err == nil || !strings.Contains(err.Error(), "no variable colour; it has color, name, packages_dir") {
+	if _, err := render(small(), declared, s, ""); err == nil || !strings.Contains(err.Error(), "no variable colour; it has color, name, packages_dir") {
 		t.Error(err)
 	}
 }
@@ -82,16 +87,13 @@ func TestRoot(t *testing.T) {
 // What this package expects of the module, without asking Terraform.
 func TestModuleIsAsExpected(t *testing.T) {
 	module := terraform.Module()
-	all, err := declared(module, "variable")
-	if err != nil {
-		t.Fatal(err)
+	declared, err := readModule(module)
+	if err != nil || declared.terraform != ">= 1.9" {
+		t.Fatalf("%+v, %v", declared, err)
 	}
-	here, err := declared(fstest.MapFS{variablesFile: &fstest.MapFile{Data: read(t, "../variables.tf")}}, "variable")
-	if err != nil || !slices.Equal(all, here) || len(all) < 30 {
+	here, err := readModule(fstest.MapFS{variablesFile: &fstest.MapFile{Data: read(t, "../variables.tf")}})
+	if all := declared.variables; err != nil || !slices.Equal(all, here.variables) || len(all) < 30 {
 		t.Errorf("variables outside %s: %v, %v", variablesFile, all, err)
-	}
-	if v, err := required(module); err != nil || v != ">= 1.9" {
-		t.Errorf("%q, %v", v, err)
 	}
 	var files []string
 	var source strings.Builder
@@ -121,12 +123,8 @@ func TestModuleIsAsExpected(t *testing.T) {
 			t.Errorf("the module has no %s", what)
 		}
 	}
-	outputs, err := declared(module, "output")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, o := range []string{"url", "distribution_id", "distribution_domain_name", "bucket", "catalog_table", "ledger_table", "precast_environment", "function_names"} {
-		if !slices.Contains(outputs, o) {
+		if !slices.Contains(declared.outputs, o) {
 			t.Errorf("the module has no output %s", o)
 		}
 	}
@@ -164,11 +162,39 @@ func TestParseVar(t *testing.T) {
 	}
 }
 
-func TestQuote(t *testing.T) {
-	for in, want := range map[string]string{`a"b\c`: `"a\"b\\c"`, "${x} %{y}": `"$${x} %%{y}"`, "a\nb": `"a\nb"`} {
-		if got := quote(in); got != want {
-			t.Errorf("%s, not %s", got, want)
-		}
+// What is to be imported is read as it was written, by this version or an earlier one, whatever is in it.
+func TestImports(t *testing.T) {
+	ids := map[string]string{
+		"module.precast.aws_s3_bucket.store":                            "b-1",
+		`module.precast.aws_cloudwatch_log_group.function["composer"]`:  "/aws/lambda/composer",
+		`module.precast.aws_route53_record.validation["x.example.com"]`: "Z1_x",
+		"module.precast.aws_lambda_permission.url[0]":                   `a"b\c`,
+		"module.precast.aws_cloudfront_distribution.cdn":                "${x} %{y}",
+		"module.precast.aws_lambda_event_source_mapping.builder":        "a\nb",
+	}
+	dir := t.TempDir()
+	i := &Installation{opt: Options{Dir: dir}}
+	if err := i.importing(ids); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "imports.tf", read(t, filepath.Join(dir, importsFile)))
+	if got, err := i.created(); err != nil || !maps.Equal(got, ids) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := os.WriteFile(i.file(importsFile), []byte("import {"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.created(); err == nil || !strings.Contains(err.Error(), "read what to import: "+importsFile+":1") {
+		t.Error(err)
+	}
+	if err := i.importing(map[string]string{"a b": "x"}); err == nil || !strings.Contains(err.Error(), "import a b") {
+		t.Error(err)
+	}
+	if err := i.importing(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := i.created(); err != nil || len(got) != 0 {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 
@@ -212,7 +238,8 @@ func TestSettings(t *testing.T) {
 func TestArchitecture(t *testing.T) {
 	dir := t.TempDir()
 	hcl, js := filepath.Join(dir, "a.tfvars"), filepath.Join(dir, "b.tfvars.json")
-	for name, content := range map[string]string{hcl: "# architecture = \"no\"\n  architecture = \"x86_64\"\n", js: `{"tags": {},` + "\n" + `  "architecture": "arm64"}`} {
+	nested, broken := filepath.Join(dir, "c.tfvars"), filepath.Join(dir, "d.tfvars")
+	for name, content := range map[string]string{nested: "function_environment = {\n  architecture = \"x86_64\"\n}\n", broken: "architecture =\n", hcl: "# architecture = \"no\"\n  architecture = \"x86_64\"\n", js: `{"tags": {},` + "\n" + `  "architecture": "arm64"}`} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -222,10 +249,13 @@ func TestArchitecture(t *testing.T) {
 		s     Settings
 		files []string
 		want  string
-	}{{Settings{}, nil, "arm64"}, {Settings{}, []string{hcl}, "amd64"}, {Settings{}, []string{hcl, js}, "arm64"}, {x86, []string{js}, "amd64"}} {
+	}{{Settings{}, nil, "arm64"}, {Settings{}, []string{hcl}, "amd64"}, {Settings{}, []string{hcl, js}, "arm64"}, {Settings{}, []string{nested}, "arm64"}, {x86, []string{js}, "amd64"}} {
 		if got, err := Architecture(c.s, c.files); err != nil || got != c.want {
 			t.Errorf("%v: %s, %v", c, got, err)
 		}
+	}
+	if _, err := Architecture(Settings{}, []string{broken}); err == nil || !strings.Contains(err.Error(), "read variables: "+broken+":1") {
+		t.Error(err)
 	}
 }
 

@@ -1,15 +1,17 @@
 package deploy
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // Where the root configuration expects things, below the installation's folder.
@@ -18,49 +20,18 @@ const (
 	packagesDir = "packages"
 )
 
-// declared returns the names of a module's blocks of a kind, sorted.
-func declared(module fs.FS, kind string) ([]string, error) {
-	pattern := regexp.MustCompile(`(?m)^` + kind + ` "([a-zA-Z0-9_-]+)"`)
-	files, err := fs.Glob(module, "*.tf")
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, f := range files {
-		text, err := fs.ReadFile(module, f)
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range pattern.FindAllSubmatch(text, -1) {
-			names = append(names, string(m[1]))
-		}
-	}
-	slices.Sort(names)
-	return names, nil
-}
-
 // variablesFile is the file that declares a module's variables. The root declares them by a copy of it, so that
 // types, defaults and validations are the module's own.
 const variablesFile = "variables.tf"
 
 // render returns the files of an installation's folder that are generated, by their names in it.
-func render(module fs.FS, s Settings, pluginMirror string) (map[string][]byte, error) {
-	names, err := declared(module, "variable")
-	if err != nil {
-		return nil, fmt.Errorf("read the module: %w", err)
-	}
+func render(module fs.FS, declared declarations, s Settings, pluginMirror string) (files map[string][]byte, err error) {
 	for name := range s.Vars {
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("the module has no variable %s; it has %s", name, strings.Join(names, ", "))
+		if !slices.Contains(declared.variables, name) {
+			return nil, fmt.Errorf("the module has no variable %s; it has %s", name, strings.Join(declared.variables, ", "))
 		}
 	}
-	outputs, err := declared(module, "output")
-	if err != nil {
-		return nil, fmt.Errorf("read the module: %w", err)
-	}
-	files := map[string][]byte{
-		"main.tf": root(s, names, outputs),
-	}
+	files = map[string][]byte{"main.tf": root(s, declared)}
 	if files[variablesFile], err = fs.ReadFile(module, variablesFile); err != nil {
 		return nil, fmt.Errorf("read the module: %w", err)
 	}
@@ -69,7 +40,7 @@ func render(module fs.FS, s Settings, pluginMirror string) (map[string][]byte, e
 		vars = make(map[string]json.RawMessage)
 	}
 	for name, value := range map[string]string{"name": s.Name, "packages_dir": packagesDir} {
-		if !slices.Contains(names, name) {
+		if !slices.Contains(declared.variables, name) {
 			continue
 		}
 		if vars[name], err = json.Marshal(value); err != nil {
@@ -97,77 +68,65 @@ func render(module fs.FS, s Settings, pluginMirror string) (map[string][]byte, e
 const varsFile = "zz-precast.auto.tfvars.json"
 
 // root is the root configuration: providers, the module with every variable passed through, its outputs.
-func root(s Settings, variables, outputs []string) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Written by precast deploy, which overwrites it. Backends go into backend.tf (--backend).\n\n")
-	for _, p := range []struct{ alias, region string }{{"", s.Region}, {"us_east_1", "us-east-1"}} {
-		b.WriteString("provider \"aws\" {\n")
-		if p.alias != "" {
-			fmt.Fprintf(&b, "  alias  = %s\n", quote(p.alias))
-		}
-		fmt.Fprintf(&b, "  region = %s\n", quote(p.region))
-		if s.Account != "" && s.Endpoint == "" {
-			// Credentials of another account make another installation, or break this one.
-			fmt.Fprintf(&b, "\n  allowed_account_ids = [%s]\n", quote(s.Account))
-		}
-		if s.Endpoint != "" {
-			b.WriteString(standIn(s.Endpoint))
-		}
-		b.WriteString("}\n\n")
+func root(s Settings, declared declarations) []byte {
+	file := hclwrite.NewEmptyFile()
+	body := file.Body()
+	provider(body, s, s.Region, "")
+	provider(body, s, "us-east-1", "us_east_1")
+
+	m := body.AppendNewBlock("module", []string{"precast"}).Body()
+	m.SetAttributeValue("source", cty.StringVal("./"+moduleDir))
+	m.AppendNewline()
+	var providers []hclwrite.ObjectAttrTokens
+	for _, names := range [][]string{{"aws"}, {"aws", "us_east_1"}} {
+		t := hclwrite.TokensForTraversal(traversal(names...))
+		providers = append(providers, hclwrite.ObjectAttrTokens{Name: t, Value: t})
 	}
-	b.WriteString("module \"precast\" {\n  source = \"./" + moduleDir + "\"\n\n  providers = {\n    aws           = aws\n    aws.us_east_1 = aws.us_east_1\n  }\n\n")
-	width := 0
-	for _, v := range variables {
-		width = max(width, len(v))
+	m.SetAttributeRaw("providers", hclwrite.TokensForObject(providers))
+	m.AppendNewline()
+	for _, v := range declared.variables {
+		m.SetAttributeTraversal(v, traversal("var", v))
 	}
-	for _, v := range variables {
-		fmt.Fprintf(&b, "  %-*s = var.%s\n", width, v, v)
+	for _, o := range declared.outputs {
+		body.AppendNewline()
+		body.AppendNewBlock("output", []string{o}).Body().SetAttributeTraversal("value", traversal("module", "precast", o))
 	}
-	b.WriteString("}\n")
-	for _, o := range outputs {
-		fmt.Fprintf(&b, "\noutput %s {\n  value = module.precast.%s\n}\n", quote(o), o)
-	}
-	return b.Bytes()
+	const comment = "# Written by precast deploy, which overwrites it. Backends go into backend.tf (--backend).\n\n"
+	return append([]byte(comment), hclwrite.Format(file.Bytes())...)
 }
 
-// standIn are the provider's settings for something that is not AWS but speaks like it.
-func standIn(endpoint string) string {
-	var b strings.Builder
-	b.WriteString("\n  skip_credentials_validation = true\n  skip_metadata_api_check     = true\n")
-	b.WriteString("  skip_requesting_account_id  = true\n  skip_region_validation      = true\n")
-	b.WriteString("  s3_use_path_style           = true\n\n  endpoints {\n")
-	for _, service := range []string{"cloudfront", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "scheduler", "sqs", "sts"} {
-		fmt.Fprintf(&b, "    %-10s = %s\n", service, quote(endpoint))
+// traversal is the expression a.b.c.
+func traversal(names ...string) hcl.Traversal {
+	t := hcl.Traversal{hcl.TraverseRoot{Name: names[0]}}
+	for _, name := range names[1:] {
+		t = append(t, hcl.TraverseAttr{Name: name})
 	}
-	b.WriteString("  }\n")
-	return b.String()
+	return t
 }
 
-// quote writes a string of Terraform's language
-// (https://developer.hashicorp.com/terraform/language/expressions/strings).
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch r {
-		case '"', '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case '\n':
-			b.WriteString(`\n`)
-		default:
-			b.WriteRune(r)
+// provider appends the provider of a region.
+func provider(to *hclwrite.Body, s Settings, region, alias string) {
+	p := to.AppendNewBlock("provider", []string{"aws"}).Body()
+	if alias != "" {
+		p.SetAttributeValue("alias", cty.StringVal(alias))
+	}
+	p.SetAttributeValue("region", cty.StringVal(region))
+	if s.Account != "" && s.Endpoint == "" {
+		// Credentials of another account make another installation, or break this one.
+		p.AppendNewline()
+		p.SetAttributeValue("allowed_account_ids", cty.TupleVal([]cty.Value{cty.StringVal(s.Account)}))
+	}
+	if s.Endpoint != "" { // it is not AWS, but speaks like it
+		p.AppendNewline()
+		for _, name := range []string{"skip_credentials_validation", "skip_metadata_api_check", "skip_requesting_account_id",
+			"skip_region_validation", "s3_use_path_style"} {
+			p.SetAttributeValue(name, cty.True)
+		}
+		p.AppendNewline()
+		endpoints := p.AppendNewBlock("endpoints", nil).Body()
+		for _, service := range []string{"cloudfront", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "s3", "scheduler", "sqs", "sts"} {
+			endpoints.SetAttributeValue(service, cty.StringVal(s.Endpoint))
 		}
 	}
-	b.WriteByte('"')
-	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(b.String())
-}
-
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(v)
-	return b.Bytes(), err
+	to.AppendNewline()
 }

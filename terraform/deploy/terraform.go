@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-version"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/hashicorp/terraform-exec/tfexec"
 	tfjson "github.com/hashicorp/terraform-json"
+	"github.com/zclconf/go-cty/cty"
 )
 
 const (
@@ -41,24 +41,6 @@ type Environment struct {
 	Executable   string   // a path; empty: terraform, found by PATH
 	PluginMirror string   // a folder with providers; empty: those of the registry
 	Environ      []string // as os.Environ returns it
-}
-
-// required returns the versions of Terraform that a module declares.
-func required(module fs.FS) (string, error) {
-	files, err := fs.Glob(module, "*.tf")
-	if err != nil {
-		return "", err
-	}
-	for _, name := range files {
-		text, err := fs.ReadFile(module, name)
-		if err != nil {
-			return "", err
-		}
-		if m := regexp.MustCompile(`(?m)^\s*required_version\s*=\s*"([^"]+)"`).FindSubmatch(text); m != nil {
-			return string(m[1]), nil
-		}
-	}
-	return ">= 1.9", nil
 }
 
 // tooNew is the first version whose plans and streams nobody has looked at: both formats are promised for
@@ -125,7 +107,10 @@ func environment(dir string, env Environment) map[string]string {
 // pluginConfig makes Terraform take providers from a folder
 // (https://developer.hashicorp.com/terraform/cli/config/config-file#provider-installation).
 func pluginConfig(mirror string) []byte {
-	return fmt.Appendf(nil, "provider_installation {\n  filesystem_mirror {\n    path = %s\n  }\n}\n", quote(mirror))
+	file := hclwrite.NewEmptyFile()
+	file.Body().AppendNewBlock("provider_installation", nil).Body().
+		AppendNewBlock("filesystem_mirror", nil).Body().SetAttributeValue("path", cty.StringVal(mirror))
+	return hclwrite.Format(file.Bytes())
 }
 
 // Init gets modules and providers.

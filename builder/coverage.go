@@ -73,34 +73,19 @@ func bundleBytes(set edge.Set, held edge.Mask) int64 {
 // combinations.
 func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	c := &coverer{params: ix.Params, byPositions: make(map[string]int)}
-	dims := edge.DimensionsOf(ix)
 	for _, old := range earlier {
 		c.earlier = append(c.earlier, edge.DimensionsOf(old))
 	}
-	c.out.Combinations = dims.Count()
-	dims.Each(func(named int, s edge.Selection) bool {
-		devices, all := dims.Devices(s)
-		before := c.before(s)
-		for i, d := range devices {
-			if uint64(c.out.Considered+c.out.Variants) == ix.Params.MaxCombinations {
-				if i > 0 {
-					c.out.LeftOut.Mixed++
-				}
-				return false
-			}
-			if i == 0 {
-				c.out.Considered++
-			} else {
-				c.out.Variants++
-			}
-			c.device(ix, named, d, before)
+	walk := edge.NewWalk(ix, ix.Params.MaxCombinations)
+	var before []edge.Set
+	for v := range walk.Visits {
+		if v.First {
+			before = c.before(v.Selection)
 		}
-		if !all {
-			c.out.LeftOut.Mixed++
-		}
-		return true
-	})
-	c.out.LeftOut.Combinations = max(0, c.out.Combinations-float64(c.out.Considered))
+		c.device(v, before)
+	}
+	c.out.Combinations, c.out.Considered, c.out.Variants = walk.Count(), walk.Considered, walk.Variants
+	c.out.LeftOut.Combinations, c.out.LeftOut.Mixed = walk.Rest(), walk.Mixed
 	c.spend(func(*candidate) []edge.Mask { return []edge.Mask{{}} })
 	c.spend(func(s *candidate) []edge.Mask { return s.upgrades })
 	c.spend(func(s *candidate) []edge.Mask { return s.subsets(ix.Params.SubsetItems) })
@@ -142,8 +127,8 @@ func (c *coverer) before(s edge.Selection) []edge.Set {
 	return sets
 }
 
-func (c *coverer) device(ix *index.Index, named int, d edge.Device, before []edge.Set) {
-	set, err := edge.Resolve(ix, d)
+func (c *coverer) device(v edge.Visit, before []edge.Set) {
+	set, err := v.Resolve()
 	if err != nil {
 		c.out.LeftOut.TooLarge++
 		return
@@ -157,7 +142,7 @@ func (c *coverer) device(ix *index.Index, named int, d edge.Device, before []edg
 	if !ok {
 		at = len(c.sets)
 		c.byPositions[key] = at
-		c.sets = append(c.sets, candidate{CoveredSet: CoveredSet{Set: set, ID: set.ID(), Named: named}})
+		c.sets = append(c.sets, candidate{CoveredSet: CoveredSet{Set: set, ID: set.ID(), Named: v.Named}})
 	}
 	cand := &c.sets[at]
 	for _, old := range before {

@@ -67,39 +67,33 @@ func (d Device) Check(ctx context.Context, ix *index.Index, opt Options) (*Repor
 }
 
 func (a *asker) run(ctx context.Context, ix *index.Index) error {
-	most := a.device.MaxCombinations
-	if most <= 0 {
-		most = int(ix.Params.MaxCombinations)
+	most := ix.Params.MaxCombinations
+	if a.device.MaxCombinations > 0 {
+		most = uint64(a.device.MaxCombinations)
 	}
-	dims := edge.DimensionsOf(ix)
-	a.total = usual * min(most, int(min(dims.Count(), 1<<40)))
+	walk := edge.NewWalk(ix, most)
+	a.total = usual * int(min(float64(most), walk.Count(), 1<<40))
 	// The first failure ends it: a server that cannot be reached is not asked 100,000 times.
 	asking, askCtx := errgroup.WithContext(ctx)
 	asking.SetLimit(a.opt.Concurrency)
-	dims.Each(func(_ int, s edge.Selection) bool {
-		if a.rep.Combinations+a.rep.Variants >= most || askCtx.Err() != nil {
-			return false
+	for v := range walk.Visits {
+		if askCtx.Err() != nil {
+			break
 		}
-		a.rep.Combinations++
-		s.Attrs = slices.Clone(s.Attrs)
-		devices, _ := dims.Devices(s)
-		a.rep.Variants += len(devices) - 1
-		for _, d := range devices {
-			query := dims.Query(d)
-			asking.Go(func() error { return a.combination(askCtx, ix, d, query) })
-		}
-		return true
-	})
+		v.Attrs = slices.Clone(v.Attrs)
+		query := walk.Query(v.Device)
+		asking.Go(func() error { return a.combination(askCtx, ix, v.Device, query) })
+	}
 	if err := asking.Wait(); err != nil {
 		return err
 	}
-	if err := a.signed(ctx, ix, dims); err != nil {
+	a.rep.Combinations, a.rep.Variants, a.rep.Rest = walk.Considered, walk.Variants, walk.Rest()
+	if err := a.signed(ctx, ix); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	a.rep.Rest = max(0, dims.Count()-float64(a.rep.Combinations))
 	a.mu.Lock()
 	a.total = a.rep.Objects + len(a.urls)
 	a.mu.Unlock()
@@ -168,7 +162,7 @@ type question struct {
 
 // ask sends a request and holds the answer against the index.
 func (a *asker) ask(ctx context.Context, q question, set edge.Set, status int) error {
-	address := strings.TrimSuffix(a.device.URL, "/") + "/package?" + q.query
+	address := a.address("package?" + q.query)
 	p := Problem{Key: address, Devices: "those that ask this get another answer than the catalog says"}
 	if len(q.held) > 0 {
 		p.Key += " holding " + strings.Join(q.held, ", ")

@@ -134,24 +134,14 @@ func (m *marks) add(name string, ix *index.Index) {
 		m.binaries[builder.BinaryKey(it)] = true
 		m.contents[edge.Hex(it.SHA256[:])] = true
 	}
-	considered := uint64(0)
 	var last []int32
-	dims := edge.DimensionsOf(ix)
-	dims.Each(func(_ int, s edge.Selection) bool {
-		devices, _ := dims.Devices(s)
-		for _, d := range devices {
-			if considered == ix.Params.MaxCombinations {
-				return false
-			}
-			considered++
-			set, err := edge.Resolve(ix, d)
-			if err == nil && set.Len() > 0 && !slices.Equal(set.Positions, last) { // neighbours are often the same
-				last = set.Positions
-				m.sets[set.ID()] = true
-			}
+	for v := range edge.NewWalk(ix, ix.Params.MaxCombinations).Visits {
+		set, err := v.Resolve()
+		if err == nil && set.Len() > 0 && !slices.Equal(set.Positions, last) { // neighbours are often the same
+			last = set.Positions
+			m.sets[set.ID()] = true
 		}
-		return true
-	})
+	}
 }
 
 // needs tells whether an object is needed.

@@ -57,8 +57,8 @@ type DiffOptions struct {
 func Between(ctx context.Context, from, to *index.Index, composer *builder.Composer, opt DiffOptions) (*Diff, error) {
 	// The devices that either index can tell apart. Nothing is resolved in this one.
 	both := index.New(index.Index{Items: slices.Concat(from.Items, to.Items)})
-	dims := edge.DimensionsOf(both)
-	d := &Diff{Items: Compare(from, to), Combinations: dims.Count(), Groups: []Group{}}
+	walk := edge.NewWalk(both, uint64(opt.MaxCombinations))
+	d := &Diff{Items: Compare(from, to), Groups: []Group{}}
 	groups := make(map[string]*Group)
 	firsts := make(map[string]edge.Device)
 	look := func(device edge.Device) {
@@ -77,30 +77,18 @@ func Between(ctx context.Context, from, to *index.Index, composer *builder.Compo
 		g = groups[key]
 		g.Selections++
 		if len(g.Examples) < opt.Examples {
-			g.Examples = append(g.Examples, example(dims, device))
+			g.Examples = append(g.Examples, example(walk.Dimensions, device))
 		}
 	}
-	var err error
-	dims.Each(func(_ int, s edge.Selection) bool {
-		devices, _ := dims.Devices(s)
-		for i, device := range devices {
-			if err = ctx.Err(); err != nil || d.Considered+d.Variants == opt.MaxCombinations {
-				return false
-			}
-			if i == 0 {
-				d.Considered++
-			} else {
-				d.Variants++
-			}
-			look(device)
+	for v := range walk.Visits {
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-		return true
-	})
-	if err != nil {
-		return nil, err
+		look(v.Device)
 	}
-	d.Rest = max(0, d.Combinations-float64(d.Considered))
+	d.Combinations, d.Considered, d.Variants, d.Rest = walk.Count(), walk.Considered, walk.Variants, walk.Rest()
 	for key, g := range groups {
+		var err error
 		if g.Fetch.Bundle, err = upgrade(ctx, composer, resolve(from, firsts[key]), resolve(to, firsts[key])); err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/test/standin"
@@ -97,7 +98,7 @@ func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*pipeline.Driver
 		if err != nil {
 			t.Fatal(err)
 		}
-		drivers, err := pipeline.AWS(clients, pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable,
+		drivers, err := awspipeline.Open(clients, awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable,
 			LedgerTable: names.LedgerTable, QueueURL: places.QueueURL, DeadLettersURL: places.DeadLetterURL})
 		if err != nil {
 			t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
@@ -76,16 +77,16 @@ func TestRolesOnAWS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drivers := func(who string, p pipeline.Places) pipeline.Drivers {
+	drivers := func(who string, p awspipeline.Resources) pipeline.Drivers {
 		t.Helper()
-		d, err := pipeline.AWS(clients(who), p)
+		d, err := awspipeline.Open(clients(who), p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
 
-	manager := drivers("release-manager", pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
+	manager := drivers("release-manager", awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
 	im := &seed.Importer{Objects: manager.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
@@ -104,14 +105,14 @@ func TestRolesOnAWS(t *testing.T) {
 	imported("prod", "beta")
 	imported("prod") // it removes an item, and finds a binary that is there
 
-	e := drivers("enqueuer", pipeline.Places{LedgerTable: names.LedgerTable, QueueURL: set.QueueURL, DeadLettersURL: set.DeadLetterURL})
+	e := drivers("enqueuer", awspipeline.Resources{LedgerTable: names.LedgerTable, QueueURL: set.QueueURL, DeadLettersURL: set.DeadLetterURL})
 	enqueuer := &lambdas.Enqueuer{Ledger: e.Ledger, Queue: e.Queue, Depth: e.DeadLetters.Depth, Log: log,
 		Metrics: &lambdas.Metrics{Out: io.Discard, Now: time.Now, Namespace: "test", Service: "enqueuer"}}
 	if _, err := enqueuer.Handle(ctx, json.RawMessage(`{"verify": true}`)); err != nil {
 		t.Errorf("enqueue: %v", err)
 	}
 
-	c := drivers("composer", pipeline.Places{Bucket: names.Bucket})
+	c := drivers("composer", awspipeline.Resources{Bucket: names.Bucket})
 	composer := &lambdas.Composer{Objects: c.Objects, Composer: builder.NewComposer(c.Objects), Store: true, Log: log}
 	composed := func(key, selection string, want int) (etag string) {
 		t.Helper()
@@ -126,7 +127,7 @@ func TestRolesOnAWS(t *testing.T) {
 	}
 	composed("bundles/"+strings.Repeat("0", 64)+"/0.tar.gz", "cpuarch=armv8", http.StatusServiceUnavailable) // nothing is published
 
-	b := drivers("builder", pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
+	b := drivers("builder", awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
 	worker := &lambdas.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(b.Ports, builder.Options{Params: builder.DefaultParams(), Log: log})}}
 	work := func() (failed int) {
 		t.Helper()

@@ -35,6 +35,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -92,7 +93,7 @@ func deploy(t *testing.T) *deployment {
 	if p.places, err = awsstore.Setup(ctx, p.clients, p.names); err != nil {
 		t.Fatal(err)
 	}
-	if p.drivers, err = pipeline.AWS(p.clients, pipeline.Places{Bucket: p.names.Bucket, CatalogTable: p.names.CatalogTable,
+	if p.drivers, err = awspipeline.Open(p.clients, awspipeline.Resources{Bucket: p.names.Bucket, CatalogTable: p.names.CatalogTable,
 		LedgerTable: p.names.LedgerTable, QueueURL: p.places.QueueURL, DeadLettersURL: p.places.DeadLetterURL}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/run/admin"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -83,11 +84,11 @@ func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
 	}
 	places.SplitChanges = f.split
 	clients := awsstore.NewClients(cfg)
-	drivers, err := pipeline.AWS(clients, places)
+	drivers, err := awspipeline.Open(clients, places)
 	if err != nil {
 		return nil, err
 	}
-	drivers.Poll(clients, dynamodbstreams.NewFromConfig(cfg), places)
+	awspipeline.Poll(&drivers, clients, dynamodbstreams.NewFromConfig(cfg), places)
 	return &data{name: f.CatalogURL, objects: drivers.Objects, drivers: drivers}, nil
 }
 

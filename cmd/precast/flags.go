@@ -15,7 +15,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/index"
-	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 )
 
 // size is a number of bytes, written like 10MiB, 1.5GB or 4096.
@@ -56,7 +56,7 @@ func (f dataFlag) remote() bool {
 }
 
 // places reads the URLs; it says everything that is wrong with them at once.
-func (f dataFlag) places() (pipeline.Places, error) {
+func (f dataFlag) places() (awspipeline.Resources, error) {
 	var errs []error
 	name := func(flag, value, scheme, example string) string {
 		rest, ok := strings.CutPrefix(value, scheme)
@@ -74,7 +74,7 @@ func (f dataFlag) places() (pipeline.Places, error) {
 		}
 		return value
 	}
-	p := pipeline.Places{
+	p := awspipeline.Resources{
 		Bucket:         name("objects", f.Objects, "s3://", "BUCKET"),
 		CatalogTable:   name("catalog", f.CatalogURL, "dynamodb://", "TABLE"),
 		LedgerTable:    name("ledger", f.Ledger, "dynamodb://", "TABLE"),

@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/signingkey"
 	"github.com/precast-ota/precast/internal/trust/keydir"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
@@ -38,7 +38,7 @@ func (f keysFlag) folder(days int) (*keydir.Folder, error) {
 	}
 	folder := &keydir.Folder{Dir: f.Dir, Random: rand.Reader, Now: time.Now, Valid: time.Duration(days) * 24 * time.Hour}
 	if os.Getenv(rootKeyVariable) != "" {
-		root, err := pipeline.SigningKey(context.Background(), "env:"+rootKeyVariable, os.LookupEnv)
+		root, err := signingkey.Open(context.Background(), "env:"+rootKeyVariable, os.LookupEnv)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +62,7 @@ func (f signerFlag) open(ctx context.Context) (signing.Signer, error) {
 	if f.SigningKey == "" {
 		return nil, nil
 	}
-	return pipeline.SigningKey(ctx, f.SigningKey, os.LookupEnv)
+	return signingkey.Open(ctx, f.SigningKey, os.LookupEnv)
 }
 
 // keyringView is what the commands print as JSON.

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/signingkey"
 	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
@@ -21,7 +21,7 @@ func (f signingFlags) statements(ctx context.Context) (*issuer.Issuer, error) {
 	if f.SigningKey == "" {
 		return nil, nil
 	}
-	key, err := pipeline.SigningKey(ctx, f.SigningKey, os.LookupEnv)
+	key, err := signingkey.Open(ctx, f.SigningKey, os.LookupEnv)
 	if err != nil {
 		return nil, err
 	}

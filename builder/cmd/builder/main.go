@@ -13,9 +13,9 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/lambdas"
-	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/settings"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 )
@@ -31,7 +31,7 @@ func main() {
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Worker, error) {
-	places := pipeline.Places{
+	places := awspipeline.Resources{
 		Bucket:       env.Need("BUCKET"),
 		CatalogTable: env.Need("CATALOG_TABLE"),
 		LedgerTable:  env.Need("LEDGER_TABLE"),
@@ -63,7 +63,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 	if err != nil {
 		return nil, err
 	}
-	d, err := pipeline.AWS(clients, places)
+	d, err := awspipeline.Open(clients, places)
 	if err != nil {
 		return nil, err
 	}

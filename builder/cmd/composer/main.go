@@ -14,9 +14,10 @@ import (
 	"github.com/aws/aws-lambda-go/lambdaurl"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
-	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/settings"
+	"github.com/precast-ota/precast/internal/run/signingkey"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/trust/issuer"
 )
@@ -45,14 +46,14 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	d, err := pipeline.AWS(clients, pipeline.Places{Bucket: bucket})
+	d, err := awspipeline.Open(clients, awspipeline.Resources{Bucket: bucket})
 	if err != nil {
 		return nil, err
 	}
 	c := &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep,
 		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
 	if source != "" {
-		key, err := pipeline.SigningKey(ctx, source, os.LookupEnv)
+		key, err := signingkey.Open(ctx, source, os.LookupEnv)
 		if err != nil {
 			return nil, err
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
-	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/settings"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 )
@@ -29,7 +29,7 @@ func main() {
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
-	places := pipeline.Places{
+	places := awspipeline.Resources{
 		LedgerTable: env.Need("LEDGER_TABLE"), QueueURL: env.Need("QUEUE_URL"), DeadLettersURL: env.Text("DEAD_LETTERS_URL", ""),
 	}
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "enqueuer"}
@@ -40,7 +40,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 	if err != nil {
 		return nil, err
 	}
-	d, err := pipeline.AWS(clients, places)
+	d, err := awspipeline.Open(clients, places)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/test/standin"
@@ -23,7 +24,7 @@ import (
 // cloud is a stand-in for AWS with a pipeline's places in it.
 type cloud struct {
 	url    string
-	places pipeline.Places
+	places awspipeline.Resources
 	direct *awsstore.Clients
 }
 
@@ -42,13 +43,13 @@ func newCloud(t *testing.T) *cloud {
 }
 
 // setup makes another pipeline's places.
-func (c *cloud) setup(t *testing.T, suffix string) pipeline.Places {
+func (c *cloud) setup(t *testing.T, suffix string) awspipeline.Resources {
 	t.Helper()
 	names := awsstore.Names{Bucket: "packages" + suffix, CatalogTable: "catalog" + suffix, LedgerTable: "ledger" + suffix,
 		Queue: "jobs" + suffix, DeadLetters: "dead" + suffix}
 	made, err := awsstore.Setup(t.Context(), c.direct, names)
 	must(t, err)
-	return pipeline.Places{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
+	return awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
 		QueueURL: made.QueueURL, DeadLettersURL: made.DeadLetterURL}
 }
 
@@ -77,9 +78,9 @@ func (c *cloud) drivers(t *testing.T, url string, credentials aws.CredentialsPro
 	t.Helper()
 	cfg := c.config(t, url, credentials)
 	clients := awsstore.NewClients(cfg)
-	d, err := pipeline.AWS(clients, c.places)
+	d, err := awspipeline.Open(clients, c.places)
 	must(t, err)
-	d.Poll(clients, dynamodbstreams.NewFromConfig(cfg), c.places)
+	awspipeline.Poll(&d, clients, dynamodbstreams.NewFromConfig(cfg), c.places)
 	return d
 }
 

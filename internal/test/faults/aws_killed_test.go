@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 )
@@ -22,7 +23,7 @@ import (
 // site is where a process of its own finds a pipeline.
 type site struct {
 	URL    string
-	Places pipeline.Places
+	Places awspipeline.Resources
 }
 
 // encode is what stands for a data folder's path.
@@ -44,7 +45,7 @@ func openSite(ctx context.Context, text string) (pipeline.Drivers, error) {
 	if err != nil {
 		return pipeline.Drivers{}, err
 	}
-	return pipeline.AWS(awsstore.NewClients(cfg), s.Places)
+	return awspipeline.Open(awsstore.NewClients(cfg), s.Places)
 }
 
 // hidden is for how long nobody else gets a job whose process has died.

@@ -1,4 +1,5 @@
-package pipeline
+// Package signingkey opens the key that signs statements, wherever it is kept.
+package signingkey
 
 import (
 	"context"
@@ -13,9 +14,9 @@ import (
 	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
-// SigningKey opens a key by where it is: file:PATH or env:NAME, a private key in PEM, or kms:KEY, the ARN, ID
+// Open opens a key by where it is: file:PATH or env:NAME, a private key in PEM, or kms:KEY, the ARN, ID
 // or alias of a key that AWS KMS holds. look is os.LookupEnv, or a test's.
-func SigningKey(ctx context.Context, source string, look func(string) (string, bool)) (signing.Signer, error) {
+func Open(ctx context.Context, source string, look func(string) (string, bool)) (signing.Signer, error) {
 	kind, rest, _ := strings.Cut(source, ":")
 	switch {
 	case rest == "":

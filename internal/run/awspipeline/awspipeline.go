@@ -1,4 +1,5 @@
-package pipeline
+// Package awspipeline makes the drivers of a pipeline from AWS resources.
+package awspipeline
 
 import (
 	"log/slog"
@@ -6,13 +7,14 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/streampoll"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/store/source"
 )
 
-// Places name what a pipeline on AWS stands on. What is empty is not opened.
-type Places struct {
+// Resources name the AWS resources of a pipeline. Those with an empty name are not opened.
+type Resources struct {
 	Bucket         string
 	CatalogTable   string
 	LedgerTable    string
@@ -22,9 +24,9 @@ type Places struct {
 	SplitChanges bool
 }
 
-// AWS returns the drivers of places. Their trigger is set by Poll, where no function is on the stream.
-func AWS(c *awsstore.Clients, p Places) (Drivers, error) {
-	d := Drivers{Remote: true}
+// Open returns the drivers of resources. Poll sets their trigger, where no Lambda function reads the stream.
+func Open(c *awsstore.Clients, p Resources) (pipeline.Drivers, error) {
+	d := pipeline.Drivers{Remote: true}
 	if p.Bucket != "" {
 		objects, err := awsstore.NewObjects(c.S3, p.Bucket, awsstore.ObjectsOptions{})
 		if err != nil {
@@ -61,10 +63,10 @@ func AWS(c *awsstore.Clients, p Places) (Drivers, error) {
 	return d, nil
 }
 
-// Poll sets a trigger that reads the stream of the catalog's table.
-func (d *Drivers) Poll(c *awsstore.Clients, streams streampoll.Client, p Places) {
+// Poll gives drivers a trigger that reads the stream of the catalog's table.
+func Poll(d *pipeline.Drivers, c *awsstore.Clients, streams streampoll.Client, p Resources) {
 	ledger, queue := d.Ledger, d.Queue
-	d.NewTrigger = func(window time.Duration, log *slog.Logger) (Trigger, error) {
+	d.NewTrigger = func(window time.Duration, log *slog.Logger) (pipeline.Trigger, error) {
 		checkpoints, err := streampoll.NewTableCheckpoints(c.DynamoDB, p.LedgerTable, p.CatalogTable)
 		if err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-package pipeline_test
+package signingkey_test
 
 import (
 	"bytes"
@@ -6,11 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/signingkey"
 	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
-func TestSigningKey(t *testing.T) {
+func TestOpen(t *testing.T) {
 	key, err := signing.Generate(bytes.NewReader(bytes.Repeat([]byte{1}, 32)))
 	if err != nil {
 		t.Fatal(err)
@@ -25,12 +25,12 @@ func TestSigningKey(t *testing.T) {
 		return v, ok
 	}
 	for _, source := range []string{"file:" + name, "env:KEY", "env:LINE"} {
-		if got, err := pipeline.SigningKey(t.Context(), source, look); err != nil || got.Public() != key.Public() {
+		if got, err := signingkey.Open(t.Context(), source, look); err != nil || got.Public() != key.Public() {
 			t.Errorf("%s: %v", source, err)
 		}
 	}
 	for _, source := range []string{"", "file:", "file:" + name + "x", "env:", "env:NONE", "env:EMPTY", "env:BAD", name, "kms", "http://x"} {
-		if _, err := pipeline.SigningKey(t.Context(), source, look); err == nil {
+		if _, err := signingkey.Open(t.Context(), source, look); err == nil {
 			t.Errorf("%q is a key", source)
 		} else if strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: the error shows the key: %v", source, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
@@ -74,7 +75,7 @@ func (brokenObjects) Put(context.Context, string, builder.Body, builder.PutOptio
 	return builder.ObjectInfo{}, errFault
 }
 
-// onAWS starts a stand-in for a test; every world gets places of its own in it.
+// onAWS starts a stand-in for a test; every world gets resources of its own in it.
 func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*pipeline.Drivers)) *world {
 	t.Helper()
 	os.Unsetenv("AWS_CA_BUNDLE")
@@ -94,12 +95,12 @@ func onAWS(t *testing.T) func(*testing.T, builder.Options, func(*pipeline.Driver
 		n := worlds.Add(1)
 		names := awsstore.Names{Bucket: fmt.Sprint("bucket-", n), CatalogTable: fmt.Sprint("catalog-", n),
 			LedgerTable: fmt.Sprint("ledger-", n), Queue: fmt.Sprint("jobs-", n), DeadLetters: fmt.Sprint("dead-", n), MaxReceives: 3}
-		places, err := awsstore.Setup(t.Context(), clients, names)
+		made, err := awsstore.Setup(t.Context(), clients, names)
 		if err != nil {
 			t.Fatal(err)
 		}
-		drivers, err := awspipeline.Open(clients, awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable,
-			LedgerTable: names.LedgerTable, QueueURL: places.QueueURL, DeadLettersURL: places.DeadLetterURL})
+		drivers, err := awspipeline.Open(clients, awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable,
+			LedgerTable: names.LedgerTable, QueueURL: made.QueueURL, DeadLettersURL: made.DeadLetterURL})
 		if err != nil {
 			t.Fatal(err)
 		}

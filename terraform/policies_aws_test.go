@@ -27,6 +27,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/pipeline"
@@ -72,12 +73,12 @@ func TestRolesOnAWS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guard.Policies, err = iampolicy.FromModule(terraform.Module(), iampolicy.Places{Region: guard.Region, Account: guard.Account,
+	guard.Policies, err = iampolicy.FromModule(terraform.Module(), iampolicy.Resources{Region: guard.Region, Account: guard.Account,
 		Bucket: names.Bucket, Catalog: names.CatalogTable, Ledger: names.LedgerTable, Jobs: names.Queue, DeadLetters: names.DeadLetters})
 	if err != nil {
 		t.Fatal(err)
 	}
-	drivers := func(who string, p awspipeline.Resources) pipeline.Drivers {
+	drivers := func(who string, p awsdrivers.Resources) pipeline.Drivers {
 		t.Helper()
 		d, err := awspipeline.Open(clients(who), p)
 		if err != nil {
@@ -86,7 +87,7 @@ func TestRolesOnAWS(t *testing.T) {
 		return d
 	}
 
-	manager := drivers("release-manager", awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
+	manager := drivers("release-manager", awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
 	im := &seed.Importer{Objects: manager.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
@@ -105,14 +106,14 @@ func TestRolesOnAWS(t *testing.T) {
 	imported("prod", "beta")
 	imported("prod") // it removes an item, and finds a binary that is there
 
-	e := drivers("enqueuer", awspipeline.Resources{LedgerTable: names.LedgerTable, QueueURL: set.QueueURL, DeadLettersURL: set.DeadLetterURL})
+	e := drivers("enqueuer", awsdrivers.Resources{LedgerTable: names.LedgerTable, QueueURL: set.QueueURL, DeadLettersURL: set.DeadLetterURL})
 	enqueuer := &lambdas.Enqueuer{Ledger: e.Ledger, Queue: e.Queue, Depth: e.DeadLetters.Depth, Log: log,
 		Metrics: &lambdas.Metrics{Out: io.Discard, Now: time.Now, Namespace: "test", Service: "enqueuer"}}
 	if _, err := enqueuer.Handle(ctx, json.RawMessage(`{"verify": true}`)); err != nil {
 		t.Errorf("enqueue: %v", err)
 	}
 
-	c := drivers("composer", awspipeline.Resources{Bucket: names.Bucket})
+	c := drivers("composer", awsdrivers.Resources{Bucket: names.Bucket})
 	composer := &lambdas.Composer{Objects: c.Objects, Composer: builder.NewComposer(c.Objects), Store: true, Log: log}
 	composed := func(key, selection string, want int) (etag string) {
 		t.Helper()
@@ -127,7 +128,7 @@ func TestRolesOnAWS(t *testing.T) {
 	}
 	composed("bundles/"+strings.Repeat("0", 64)+"/0.tar.gz", "cpuarch=armv8", http.StatusServiceUnavailable) // nothing is published
 
-	b := drivers("builder", awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
+	b := drivers("builder", awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable, QueueURL: set.QueueURL})
 	worker := &lambdas.Worker{DeliveryPolicy: builder.DeliveryPolicy{Builder: builder.New(b.Ports, builder.Options{Params: builder.DefaultParams(), Log: log})}}
 	work := func() (failed int) {
 		t.Helper()

@@ -24,7 +24,7 @@ func lambdasOwn() map[string][]string {
 // A role may do nothing that its function's code has no call for. That it may do what it calls is held by
 // TestRolesOnAWS.
 func TestRolesMayDoNothingElse(t *testing.T) {
-	policies, err := iampolicy.FromModule(terraform.Module(), iampolicy.Places{Region: "eu-west-1", Account: "1",
+	policies, err := iampolicy.FromModule(terraform.Module(), iampolicy.Resources{Region: "eu-west-1", Account: "1",
 		SigningKey: "arn:aws:kms:eu-west-1:1:key/k"})
 	if err != nil {
 		t.Fatal(err)

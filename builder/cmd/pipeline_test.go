@@ -1,6 +1,6 @@
 //go:build aws
 
-// Package cmd_test deploys the packed functions in the AWS stand-in and watches the pipeline work:
+// This file deploys the packed functions in the AWS stand-in and watches the pipeline work:
 // go test -tags aws, after internal/test/standin/install.sh.
 package cmd_test
 
@@ -35,6 +35,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
@@ -62,7 +63,7 @@ type deployment struct {
 	lambda  *lambda.Client
 	url     string
 	names   awsstore.Names
-	places  awsstore.Places
+	made    awsstore.Created
 	drivers pipeline.Drivers
 	zips    string // folder of the packed functions
 }
@@ -90,18 +91,18 @@ func deploy(t *testing.T) *deployment {
 		t.Fatal(err)
 	}
 	p.lambda = lambda.NewFromConfig(cfg)
-	if p.places, err = awsstore.Setup(ctx, p.clients, p.names); err != nil {
+	if p.made, err = awsstore.Setup(ctx, p.clients, p.names); err != nil {
 		t.Fatal(err)
 	}
-	if p.drivers, err = awspipeline.Open(p.clients, awspipeline.Resources{Bucket: p.names.Bucket, CatalogTable: p.names.CatalogTable,
-		LedgerTable: p.names.LedgerTable, QueueURL: p.places.QueueURL, DeadLettersURL: p.places.DeadLetterURL}); err != nil {
+	if p.drivers, err = awspipeline.Open(p.clients, awsdrivers.Resources{Bucket: p.names.Bucket, CatalogTable: p.names.CatalogTable,
+		LedgerTable: p.names.LedgerTable, QueueURL: p.made.QueueURL, DeadLettersURL: p.made.DeadLetterURL}); err != nil {
 		t.Fatal(err)
 	}
 	dir := zips(t)
 	p.zips = dir
-	p.function("enqueuer", dir, p.places.CatalogStream, &lambda.CreateEventSourceMappingInput{
+	p.function("enqueuer", dir, p.made.CatalogStream, &lambda.CreateEventSourceMappingInput{
 		StartingPosition: types.EventSourcePositionTrimHorizon, BatchSize: aws.Int32(100)})
-	p.function("builder", dir, p.places.QueueARN, &lambda.CreateEventSourceMappingInput{BatchSize: aws.Int32(5)})
+	p.function("builder", dir, p.made.QueueARN, &lambda.CreateEventSourceMappingInput{BatchSize: aws.Int32(5)})
 	return p
 }
 
@@ -129,7 +130,7 @@ func (p *deployment) create(name, dir string) {
 		Code: &types.FunctionCode{ZipFile: zip},
 		Environment: &types.Environment{Variables: map[string]string{
 			"BUCKET": p.names.Bucket, "CATALOG_TABLE": p.names.CatalogTable, "LEDGER_TABLE": p.names.LedgerTable,
-			"QUEUE_URL": p.places.QueueURL, "AWS_ENDPOINT_URL": p.url, "DEADLINE_MARGIN": "5s", "AWS_CA_BUNDLE": "",
+			"QUEUE_URL": p.made.QueueURL, "AWS_ENDPOINT_URL": p.url, "DEADLINE_MARGIN": "5s", "AWS_CA_BUNDLE": "",
 		}},
 	})
 	if err != nil {

@@ -66,7 +66,7 @@ func (f dataFlag) existing(ctx context.Context) (*data, error) {
 }
 
 func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
-	if _, err := f.places(); err != nil {
+	if _, err := f.resources(); err != nil {
 		return nil, err
 	}
 	cfg, err := awsstore.LoadConfig(ctx)
@@ -78,17 +78,17 @@ func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
 
 // openWith opens a pipeline on AWS.
 func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
-	places, err := f.places()
+	resources, err := f.resources()
 	if err != nil {
 		return nil, err
 	}
-	places.SplitChanges = f.split
+	resources.SplitChanges = f.split
 	clients := awsstore.NewClients(cfg)
-	drivers, err := awspipeline.Open(clients, places)
+	drivers, err := awspipeline.Open(clients, resources)
 	if err != nil {
 		return nil, err
 	}
-	awspipeline.Poll(&drivers, clients, dynamodbstreams.NewFromConfig(cfg), places)
+	awspipeline.Poll(&drivers, clients, dynamodbstreams.NewFromConfig(cfg), resources)
 	return &data{name: f.CatalogURL, objects: drivers.Objects, drivers: drivers}, nil
 }
 

@@ -15,7 +15,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/index"
-	"github.com/precast-ota/precast/internal/run/awspipeline"
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 )
 
 // size is a number of bytes, written like 10MiB, 1.5GB or 4096.
@@ -55,8 +55,8 @@ func (f dataFlag) remote() bool {
 	return f.Objects+f.CatalogURL+f.Ledger+f.Queue+f.DeadLetters != ""
 }
 
-// places reads the URLs; it says everything that is wrong with them at once.
-func (f dataFlag) places() (awspipeline.Resources, error) {
+// resources reads the URLs; it says everything that is wrong with them at once.
+func (f dataFlag) resources() (awsdrivers.Resources, error) {
 	var errs []error
 	name := func(flag, value, scheme, example string) string {
 		rest, ok := strings.CutPrefix(value, scheme)
@@ -74,7 +74,7 @@ func (f dataFlag) places() (awspipeline.Resources, error) {
 		}
 		return value
 	}
-	p := awspipeline.Resources{
+	p := awsdrivers.Resources{
 		Bucket:         name("objects", f.Objects, "s3://", "BUCKET"),
 		CatalogTable:   name("catalog", f.CatalogURL, "dynamodb://", "TABLE"),
 		LedgerTable:    name("ledger", f.Ledger, "dynamodb://", "TABLE"),

@@ -21,20 +21,20 @@ type publishFlags struct {
 }
 
 // edge is what they name.
-func (f publishFlags) edge() cdn.Places {
-	return cdn.Places{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
+func (f publishFlags) edge() cdn.Resources {
+	return cdn.Resources{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
 }
 
 // unused says so where a server does what the flags would have this command do: somebody counts on it.
 func (f publishFlags) unused(std streams, d *data) {
-	if d.server != nil && f.edge() != (cdn.Places{}) {
+	if d.server != nil && f.edge() != (cdn.Resources{}) {
 		fmt.Fprintf(std.err, "precast: --distribution and --key-value-store are not used: the server at %s publishes, and tells the CDN that it was started with\n", d.server.Endpoint().URL)
 	}
 }
 
 // observer adds the CDN, if there is one, to another observer.
 func (f publishFlags) observer(ctx context.Context, log *slog.Logger, objects builder.Objects, next builder.Observer) (builder.Observer, error) {
-	if f.edge() == (cdn.Places{}) {
+	if f.edge() == (cdn.Resources{}) {
 		return next, nil
 	}
 	c, err := cdn.Connect(ctx, f.edge(), objects, log)
@@ -117,7 +117,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 	c.unused(std, d)
 	told := &tellsCDN{out: std.err, quiet: c.JSON}
 	opt := builder.Options{Log: errorLog(std), Observer: builder.Silent{}}
-	if c.edge() != (cdn.Places{}) && d.server == nil {
+	if c.edge() != (cdn.Resources{}) && d.server == nil {
 		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, opt.Log); err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/index"
-	"github.com/precast-ota/precast/internal/run/awspipeline"
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/settings"
@@ -31,7 +31,7 @@ func main() {
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Worker, error) {
-	places := awspipeline.Resources{
+	resources := awsdrivers.Resources{
 		Bucket:       env.Need("BUCKET"),
 		CatalogTable: env.Need("CATALOG_TABLE"),
 		LedgerTable:  env.Need("LEDGER_TABLE"),
@@ -54,7 +54,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 		Log:         log,
 	}
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "builder"}
-	edge := cdn.Places{Distribution: env.Text("DISTRIBUTION_ID", ""), KeyValueStore: env.Text("KEY_VALUE_STORE", "")}
+	edge := cdn.Resources{Distribution: env.Text("DISTRIBUTION_ID", ""), KeyValueStore: env.Text("KEY_VALUE_STORE", "")}
 	margin := env.Duration("DEADLINE_MARGIN", 20*time.Second)
 	if err := env.Err(); err != nil {
 		return nil, err
@@ -63,11 +63,11 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 	if err != nil {
 		return nil, err
 	}
-	d, err := awspipeline.Open(clients, places)
+	d, err := awsdrivers.Open(clients, resources)
 	if err != nil {
 		return nil, err
 	}
-	if edge != (cdn.Places{}) {
+	if edge != (cdn.Resources{}) {
 		if metrics.Next, err = cdn.Connect(ctx, edge, d.Objects, log); err != nil {
 			return nil, err
 		}

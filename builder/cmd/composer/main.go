@@ -14,7 +14,6 @@ import (
 	"github.com/aws/aws-lambda-go/lambdaurl"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/settings"
 	"github.com/precast-ota/precast/internal/run/signingkey"
@@ -42,15 +41,15 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
-	clients, err := awsstore.Connect(ctx)
+	cfg, err := awsstore.LoadConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d, err := awspipeline.Open(clients, awspipeline.Resources{Bucket: bucket})
+	objects, err := awsstore.NewObjects(awsstore.NewS3(cfg), bucket, awsstore.ObjectsOptions{})
 	if err != nil {
 		return nil, err
 	}
-	c := &lambdas.Composer{Objects: d.Objects, Composer: builder.NewComposer(d.Objects), Store: keep,
+	c := &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: keep,
 		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
 	if source != "" {
 		key, err := signingkey.Open(ctx, source, os.LookupEnv)

@@ -11,8 +11,9 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/settings"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
@@ -29,24 +30,26 @@ func main() {
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
-	places := awspipeline.Resources{
-		LedgerTable: env.Need("LEDGER_TABLE"), QueueURL: env.Need("QUEUE_URL"), DeadLettersURL: env.Text("DEAD_LETTERS_URL", ""),
-	}
+	table, queueURL, deadLetters := env.Need("LEDGER_TABLE"), env.Need("QUEUE_URL"), env.Text("DEAD_LETTERS_URL", "")
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "enqueuer"}
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
-	clients, err := awsstore.Connect(ctx)
+	cfg, err := awsstore.LoadConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d, err := awspipeline.Open(clients, places)
+	ledger, err := awsstore.NewLedger(dynamodb.NewFromConfig(cfg), table)
 	if err != nil {
 		return nil, err
 	}
-	e := &lambdas.Enqueuer{Ledger: d.Ledger, Queue: d.Queue, Log: log, Metrics: metrics}
-	if places.DeadLettersURL != "" {
-		e.Depth = d.DeadLetters.Depth
+	queue, err := awsstore.NewQueue(sqs.NewFromConfig(cfg), queueURL, awsstore.QueueOptions{DeadLetterURL: deadLetters})
+	if err != nil {
+		return nil, err
+	}
+	e := &lambdas.Enqueuer{Ledger: ledger, Queue: queue, Log: log, Metrics: metrics}
+	if deadLetters != "" {
+		e.Depth = queue.Depth
 	}
 	return e, nil
 }

@@ -46,24 +46,24 @@ func (c *CDN) Published(ctx context.Context, p builder.Published) {
 	}
 }
 
-// Places name what is brought to what is published; what is empty is left alone.
-type Places struct {
+// Resources name the parts of CloudFront that are updated after a publish; an empty name is left alone.
+type Resources struct {
 	Distribution  string // its ID
 	KeyValueStore string // its ARN
 }
 
 // Connect makes a CDN from the environment's AWS configuration. Objects have the published index.
-func Connect(ctx context.Context, p Places, objects builder.Objects, log *slog.Logger) (*CDN, error) {
+func Connect(ctx context.Context, r Resources, objects builder.Objects, log *slog.Logger) (*CDN, error) {
 	cfg, err := awsstore.LoadConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to CloudFront: %w", err)
 	}
 	c := &CDN{}
-	if p.Distribution != "" {
-		c.Invalidator = &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: p.Distribution, Log: log, Wait: builder.Pause}
+	if r.Distribution != "" {
+		c.Invalidator = &Invalidator{Client: cloudfront.NewFromConfig(cfg), Distribution: r.Distribution, Log: log, Wait: builder.Pause}
 	}
-	if p.KeyValueStore != "" {
-		c.Rollouts = &Rollouts{Client: NewKeyValues(cfg), Store: p.KeyValueStore, Objects: objects, Table: valuesOf, Log: log, Now: time.Now}
+	if r.KeyValueStore != "" {
+		c.Rollouts = &Rollouts{Client: NewKeyValues(cfg), Store: r.KeyValueStore, Objects: objects, Table: valuesOf, Log: log, Now: time.Now}
 	}
 	return c, nil
 }

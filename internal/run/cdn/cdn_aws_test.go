@@ -45,7 +45,7 @@ func TestTheTableOnAWS(t *testing.T) {
 	arn := aws.ToString(made.KeyValueStore.ARN)
 	w := newWorld(t)
 	var log strings.Builder
-	o, err := cdn.Connect(t.Context(), cdn.Places{KeyValueStore: arn}, w.objects, slog.New(slog.NewTextHandler(&log, nil)))
+	o, err := cdn.Connect(t.Context(), cdn.Resources{KeyValueStore: arn}, w.objects, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

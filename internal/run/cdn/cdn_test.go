@@ -162,7 +162,7 @@ func TestRequestsAreSignedForEveryRegion(t *testing.T) {
 	w := newWorld(t)
 	w.publish(1, "a\n")
 	var log strings.Builder
-	o, err := cdn.Connect(t.Context(), cdn.Places{KeyValueStore: storeARN}, w.objects, slog.New(slog.NewTextHandler(&log, nil)))
+	o, err := cdn.Connect(t.Context(), cdn.Resources{KeyValueStore: storeARN}, w.objects, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ const testReceives = 4
 var places atomic.Int64
 
 // place makes room of its own for a test.
-func place(t *testing.T, n Names) (Names, Places) {
+func place(t *testing.T, n Names) (Names, Created) {
 	t.Helper()
 	suffix := fmt.Sprint("-", places.Add(1))
 	for _, name := range []*string{&n.Bucket, &n.CatalogTable, &n.LedgerTable, &n.Queue, &n.DeadLetters} {

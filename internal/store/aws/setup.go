@@ -30,8 +30,8 @@ type Names struct {
 	MaxReceives int
 }
 
-// Places are what Setup has created and a name does not lead to.
-type Places struct {
+// Created tells what Setup made, where a name is not enough to find it.
+type Created struct {
 	QueueURL       string
 	DeadLetterURL  string
 	CatalogStream  string // ARN of the catalog's change stream
@@ -43,8 +43,8 @@ type Places struct {
 // Setup creates what the drivers need, for tests and for quick trials: an empty name is passed over,
 // and what exists is left as it is. A deployment is Terraform's business: this knows no encryption
 // keys, no policies, no backups.
-func Setup(ctx context.Context, c *Clients, n Names) (Places, error) {
-	var p Places
+func Setup(ctx context.Context, c *Clients, n Names) (Created, error) {
+	var p Created
 	for _, step := range []struct {
 		name string
 		run  func() error
@@ -84,7 +84,7 @@ func createBucket(ctx context.Context, client *s3.Client, name string) error {
 	return err
 }
 
-func createCatalog(ctx context.Context, client *dynamodb.Client, name string, p *Places) error {
+func createCatalog(ctx context.Context, client *dynamodb.Client, name string, p *Created) error {
 	table, err := createTable(ctx, client, &dynamodb.CreateTableInput{
 		TableName: &name, BillingMode: ddb.BillingModePayPerRequest,
 		AttributeDefinitions: []ddb.AttributeDefinition{

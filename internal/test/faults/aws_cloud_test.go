@@ -15,17 +15,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/test/standin"
 )
 
-// cloud is a stand-in for AWS with a pipeline's places in it.
+// cloud is a stand-in for AWS with the resources of a pipeline in it.
 type cloud struct {
-	url    string
-	places awspipeline.Resources
-	direct *awsstore.Clients
+	url       string
+	resources awsdrivers.Resources
+	direct    *awsstore.Clients
 }
 
 // newCloud starts a stand-in.
@@ -38,18 +39,18 @@ func newCloud(t *testing.T) *cloud {
 	c := &cloud{url: server.URL}
 	cfg := c.config(t, server.URL, nil)
 	c.direct = awsstore.NewClients(cfg)
-	c.places = c.setup(t, "")
+	c.resources = c.setup(t, "")
 	return c
 }
 
-// setup makes another pipeline's places.
-func (c *cloud) setup(t *testing.T, suffix string) awspipeline.Resources {
+// setup makes the resources of another pipeline.
+func (c *cloud) setup(t *testing.T, suffix string) awsdrivers.Resources {
 	t.Helper()
 	names := awsstore.Names{Bucket: "packages" + suffix, CatalogTable: "catalog" + suffix, LedgerTable: "ledger" + suffix,
 		Queue: "jobs" + suffix, DeadLetters: "dead" + suffix}
 	made, err := awsstore.Setup(t.Context(), c.direct, names)
 	must(t, err)
-	return awspipeline.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
+	return awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable,
 		QueueURL: made.QueueURL, DeadLettersURL: made.DeadLetterURL}
 }
 
@@ -78,9 +79,9 @@ func (c *cloud) drivers(t *testing.T, url string, credentials aws.CredentialsPro
 	t.Helper()
 	cfg := c.config(t, url, credentials)
 	clients := awsstore.NewClients(cfg)
-	d, err := awspipeline.Open(clients, c.places)
+	d, err := awspipeline.Open(clients, c.resources)
 	must(t, err)
-	awspipeline.Poll(&d, clients, dynamodbstreams.NewFromConfig(cfg), c.places)
+	awspipeline.Poll(&d, clients, dynamodbstreams.NewFromConfig(cfg), c.resources)
 	return d
 }
 

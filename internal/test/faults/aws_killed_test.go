@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
@@ -22,8 +23,8 @@ import (
 
 // site is where a process of its own finds a pipeline.
 type site struct {
-	URL    string
-	Places awspipeline.Resources
+	URL       string
+	Resources awsdrivers.Resources
 }
 
 // encode is what stands for a data folder's path.
@@ -45,7 +46,7 @@ func openSite(ctx context.Context, text string) (pipeline.Drivers, error) {
 	if err != nil {
 		return pipeline.Drivers{}, err
 	}
-	return awspipeline.Open(awsstore.NewClients(cfg), s.Places)
+	return awspipeline.Open(awsstore.NewClients(cfg), s.Resources)
 }
 
 // hidden is for how long nobody else gets a job whose process has died.
@@ -85,7 +86,7 @@ func TestKilledAtEveryWriteAWS(t *testing.T) {
 	c := newCloud(t)
 	ctx := t.Context()
 	want := c.drivers(t, c.url, nil)
-	out, err := child("pipeline on AWS", site{c.url, c.places}.encode(), "0 false")
+	out, err := child("pipeline on AWS", site{c.url, c.resources}.encode(), "0 false")
 	must(t, err)
 	writes, _ := counts(t, out)
 	if writes < 30 {
@@ -125,7 +126,7 @@ func TestKilledAtEveryWriteAWS(t *testing.T) {
 	counted(t, "more than %d kills", (writes-1)/10*10)
 }
 
-// killedAt plays one crash and the restart, in places of its own.
+// killedAt plays one crash and the restart, on resources of its own.
 func (c *cloud) killedAt(t *testing.T, at int, want map[string]string) (killed, published bool, err error) {
 	ctx := t.Context()
 	s := site{c.url, c.setup(t, fmt.Sprint("-", at))}
@@ -170,6 +171,6 @@ func TestRollbackKilledAtEveryWriteAWS(t *testing.T) {
 	c := newCloud(t)
 	d := c.drivers(t, c.url, nil)
 	killRollbacks(t, d, func(arg string) (string, error) {
-		return child("rollback on AWS", site{c.url, c.places}.encode(), arg)
+		return child("rollback on AWS", site{c.url, c.resources}.encode(), arg)
 	}, func() pipeline.Drivers { return d })
 }

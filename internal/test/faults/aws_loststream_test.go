@@ -43,7 +43,7 @@ type forgetful struct {
 // forget puts a forgetful stream behind a middleman.
 func forget(t *testing.T, c *cloud, m *middleman) *forgetful {
 	t.Helper()
-	table, err := c.direct.DynamoDB.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &c.places.CatalogTable})
+	table, err := c.direct.DynamoDB.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: &c.resources.CatalogTable})
 	must(t, err)
 	f := &forgetful{
 		t: t, client: dynamodbstreams.NewFromConfig(c.config(t, c.url, nil)), arn: aws.ToString(table.Table.LatestStreamArn),

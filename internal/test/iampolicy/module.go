@@ -12,8 +12,8 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
 
-// Places are what the module's policies are about, by their names.
-type Places struct {
+// Resources name what the policies of the module are about.
+type Resources struct {
 	Region, Account                                     string
 	Bucket, Catalog, Ledger, Jobs, DeadLetters, Failure string
 	Distribution, KeyValueStore                         string // ARNs
@@ -22,7 +22,7 @@ type Places struct {
 
 // FromModule evaluates iam.tf of the Terraform module: what the roles enqueuer, builder and composer may do, without
 // their logs, and what release-manager may, by the module's defaults.
-func FromModule(module fs.FS, p Places) (map[string]Policy, error) {
+func FromModule(module fs.FS, r Resources) (map[string]Policy, error) {
 	source, err := fs.ReadFile(module, "iam.tf")
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func FromModule(module fs.FS, p Places) (map[string]Policy, error) {
 		}
 	}
 	known := make(map[string]cty.Value)
-	eval := evaluation(p)
+	eval := evaluation(r)
 	value := func(name string) (cty.Value, error) {
 		expr, ok := locals[name]
 		if !ok {
@@ -76,29 +76,29 @@ func FromModule(module fs.FS, p Places) (map[string]Policy, error) {
 }
 
 // evaluation has what iam.tf refers to.
-func evaluation(p Places) *hcl.EvalContext {
+func evaluation(r Resources) *hcl.EvalContext {
 	with := func(attribute, value string) cty.Value {
 		return cty.ObjectVal(map[string]cty.Value{attribute: cty.StringVal(value)})
 	}
-	table := "arn:aws:dynamodb:" + p.Region + ":" + p.Account + ":table/"
-	queue := "arn:aws:sqs:" + p.Region + ":" + p.Account + ":"
+	table := "arn:aws:dynamodb:" + r.Region + ":" + r.Account + ":table/"
+	queue := "arn:aws:sqs:" + r.Region + ":" + r.Account + ":"
 	signing := cty.NullVal(cty.String)
-	if p.SigningKey != "" {
-		signing = cty.StringVal(p.SigningKey)
+	if r.SigningKey != "" {
+		signing = cty.StringVal(r.SigningKey)
 	}
 	return &hcl.EvalContext{
 		Functions: map[string]function.Function{"concat": stdlib.ConcatFunc, "length": stdlib.LengthFunc},
 		Variables: map[string]cty.Value{
-			"aws_s3_bucket": cty.ObjectVal(map[string]cty.Value{"store": with("arn", "arn:aws:s3:::"+p.Bucket)}),
+			"aws_s3_bucket": cty.ObjectVal(map[string]cty.Value{"store": with("arn", "arn:aws:s3:::"+r.Bucket)}),
 			"aws_dynamodb_table": cty.ObjectVal(map[string]cty.Value{
-				"catalog": cty.ObjectVal(map[string]cty.Value{"arn": cty.StringVal(table + p.Catalog), "stream_arn": cty.StringVal(table + p.Catalog + "/stream/1")}),
-				"ledger":  with("arn", table+p.Ledger),
+				"catalog": cty.ObjectVal(map[string]cty.Value{"arn": cty.StringVal(table + r.Catalog), "stream_arn": cty.StringVal(table + r.Catalog + "/stream/1")}),
+				"ledger":  with("arn", table+r.Ledger),
 			}),
 			"aws_sqs_queue": cty.ObjectVal(map[string]cty.Value{
-				"jobs": with("arn", queue+p.Jobs), "dead_letters": with("arn", queue+p.DeadLetters), "stream_failures": with("arn", queue+p.Failure),
+				"jobs": with("arn", queue+r.Jobs), "dead_letters": with("arn", queue+r.DeadLetters), "stream_failures": with("arn", queue+r.Failure),
 			}),
-			"aws_cloudfront_distribution":    cty.ObjectVal(map[string]cty.Value{"cdn": with("arn", p.Distribution)}),
-			"aws_cloudfront_key_value_store": cty.ObjectVal(map[string]cty.Value{"rollouts": with("arn", p.KeyValueStore)}),
+			"aws_cloudfront_distribution":    cty.ObjectVal(map[string]cty.Value{"cdn": with("arn", r.Distribution)}),
+			"aws_cloudfront_key_value_store": cty.ObjectVal(map[string]cty.Value{"rollouts": with("arn", r.KeyValueStore)}),
 			"var": cty.ObjectVal(map[string]cty.Value{
 				"store_composed": cty.True, "tracing": cty.False, "bucket_kms_key_arn": cty.NullVal(cty.String),
 				"source_bucket_arns": cty.ListValEmpty(cty.String), "signing_key_arn": signing,

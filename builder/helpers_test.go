@@ -19,6 +19,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/inspect"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/internal/store/source"
@@ -103,7 +104,7 @@ func itemOf(app, track, version string, attrs ...string) catalog.Item {
 func (w *world) release(it catalog.Item, content string) catalog.Item {
 	w.t.Helper()
 	im := w.importer()
-	res, err := im.Import(context.Background(), []seed.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
+	res, err := im.Import(context.Background(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
 		return nopCloser{strings.NewReader(content)}, nil
 	}}}, false)
 	if err != nil {
@@ -112,8 +113,8 @@ func (w *world) release(it catalog.Item, content string) catalog.Item {
 	return res.Items[0]
 }
 
-func (w *world) importer() *seed.Importer {
-	return &seed.Importer{Objects: w.base.Objects, Catalog: struct {
+func (w *world) importer() *release.Importer {
+	return &release.Importer{Objects: w.base.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
 	}{w.base.Catalog, w.base.Writer}}
@@ -133,7 +134,7 @@ func (w *world) apply(changes ...catalog.Change) {
 func (w *world) seed(size int64) {
 	w.t.Helper()
 	im := w.importer()
-	if _, err := im.Sample(context.Background(), size, 1); err != nil {
+	if _, err := im.Import(context.Background(), seed.Releases(size, 1), false); err != nil {
 		w.t.Fatal(err)
 	}
 }

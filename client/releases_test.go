@@ -17,9 +17,9 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
-	"github.com/precast-ota/precast/seed"
 )
 
 // fileSize is that of every binary, large enough for a download to break off in the middle.
@@ -111,21 +111,21 @@ func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, err
 	return all, nil
 }
 
-func build(store *local.Store, release int, of func(int, catalog.Item) catalog.Item) error {
+func build(store *local.Store, number int, of func(int, catalog.Item) catalog.Item) error {
 	ctx := context.Background()
-	var releases []seed.Release
+	var releases []release.Release
 	for _, it := range apps {
-		it = of(release, it)
+		it = of(number, it)
 		version := 0
 		if _, err := fmt.Sscanf(it.Version, "1.%d", &version); err != nil {
 			return err
 		}
 		content := contentOf(it.App, version)
-		releases = append(releases, seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
+		releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
 			return nopCloser{strings.NewReader(content)}, nil
 		}})
 	}
-	im := &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog(), Now: time.Now}
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog(), Now: time.Now}
 	if _, err := im.Import(ctx, releases, true); err != nil {
 		return err
 	}

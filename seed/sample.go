@@ -1,9 +1,7 @@
-// Package seed brings releases in: the sample data, catalog files and release archives. It computes
-// digests, stores binaries and writes the catalog, all of an import or nothing of it.
+// Package seed has the sample: nine items and their generated binaries, to try Precast with.
 package seed
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -11,6 +9,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 )
 
 // SampleItems are the sample's items, without what follows from their binaries.
@@ -43,10 +42,10 @@ func SampleItems() []catalog.Item {
 }
 
 // Content returns the binary of a sample item: size bytes that look random and follow from the
-// number rng, the app and the version alone.
-func Content(rng uint64, it catalog.Item, size int64) io.ReadSeeker {
+// number seed, the app and the version alone.
+func Content(seed uint64, it catalog.Item, size int64) io.ReadSeeker {
 	h := sha256.New()
-	_ = binary.Write(h, binary.LittleEndian, rng)
+	_ = binary.Write(h, binary.LittleEndian, seed)
 	fmt.Fprintf(h, "%s\x00%s", it.App, it.Version)
 	c := &content{size: size}
 	h.Sum(c.key[:0])
@@ -102,15 +101,15 @@ func (c *content) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Sample brings the sample's items in, with binaries of size bytes.
-func (im *Importer) Sample(ctx context.Context, size int64, rng uint64) (Result, error) {
-	var releases []Release
+// Releases are the sample's items with binaries of size bytes, which follow from the number seed.
+func Releases(size int64, seed uint64) []release.Release {
+	var all []release.Release
 	for _, it := range SampleItems() {
-		releases = append(releases, Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
-			return nopCloser{Content(rng, it, size)}, nil
+		all = append(all, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
+			return nopCloser{Content(seed, it, size)}, nil
 		}})
 	}
-	return im.Import(ctx, releases, false)
+	return all
 }
 
 type nopCloser struct{ io.ReadSeeker }

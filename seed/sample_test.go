@@ -9,7 +9,11 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
+	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -45,9 +49,9 @@ func TestSampleItems(t *testing.T) {
 	}
 }
 
-func readContent(t *testing.T, rng uint64, it catalog.Item, size int64) []byte {
+func readContent(t *testing.T, number uint64, it catalog.Item, size int64) []byte {
 	t.Helper()
-	data, err := io.ReadAll(seed.Content(rng, it, size))
+	data, err := io.ReadAll(seed.Content(number, it, size))
 	if err != nil || int64(len(data)) != size {
 		t.Fatalf("%d bytes of %d, error %v", len(data), size, err)
 	}
@@ -110,5 +114,49 @@ func TestContentSeeks(t *testing.T) {
 		if n, err := c.Seek(bad.off, bad.whence); err == nil {
 			t.Errorf("seek to %d from %d: %d", bad.off, bad.whence, n)
 		}
+	}
+}
+
+func TestSample(t *testing.T) {
+	store, err := local.Open(t.TempDir(), local.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
+	var last []catalog.Item
+	for range 2 { // again: nothing changes
+		res, err := im.Import(t.Context(), seed.Releases(1000, 1), false)
+		if err != nil || len(res.Items) != 9 {
+			t.Fatalf("%d items, error %v", len(res.Items), err)
+		}
+		items, err := store.Catalog().Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		items = catalog.Apply(items, nil)
+		if last != nil && !reflect.DeepEqual(items, last) {
+			t.Errorf("the second time it makes %v of %v", items, last)
+		}
+		last = items
+	}
+	for _, it := range last {
+		want := readContent(t, 1, it, 1000)
+		body, _, err := store.Objects().Get(t.Context(), layout.BinaryKey(it.SHA256, it.App, it.Version), 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(body)
+		body.Close()
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: other content is stored, error %v", it.Key(), err)
+		}
+	}
+	if problems := catalog.Check(last); len(problems) != 0 {
+		t.Errorf("problems %v", problems)
+	}
+	n := 0
+	if err := store.Objects().List(t.Context(), "", func(builder.ObjectInfo) error { n++; return nil }); err != nil || n != 9 {
+		t.Errorf("%d objects, want 9, error %v", n, err)
 	}
 }

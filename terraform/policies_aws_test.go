@@ -27,6 +27,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/lambdas"
@@ -34,7 +35,6 @@ import (
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/test/iampolicy"
 	"github.com/precast-ota/precast/internal/test/standin"
-	"github.com/precast-ota/precast/seed"
 	"github.com/precast-ota/precast/terraform"
 )
 
@@ -88,15 +88,15 @@ func TestRolesOnAWS(t *testing.T) {
 	}
 
 	manager := drivers("release-manager", awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
-	im := &seed.Importer{Objects: manager.Objects, Catalog: struct {
+	im := &release.Importer{Objects: manager.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
 	}{manager.Catalog, manager.Writer}, Now: time.Now}
 	imported := func(tracks ...string) {
 		t.Helper()
-		var releases []seed.Release
+		var releases []release.Release
 		for _, track := range tracks {
-			releases = append(releases, seed.Release{Item: catalog.Item{App: "os_armv8", Track: track, Version: "1.0.0-" + track, CPUArch: "armv8"},
+			releases = append(releases, release.Release{Item: catalog.Item{App: "os_armv8", Track: track, Version: "1.0.0-" + track, CPUArch: "armv8"},
 				Open: func() (io.ReadSeekCloser, error) { return content{bytes.NewReader([]byte(track))}, nil }})
 		}
 		if _, err := im.Import(ctx, releases, true); err != nil {

@@ -35,6 +35,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/pipeline"
@@ -229,11 +230,11 @@ func (p *deployment) modified() map[string]time.Time {
 // the embedded build makes of it; then one item changes, and only what it affects is written.
 func TestPipeline(t *testing.T) {
 	p := deploy(t)
-	im := &seed.Importer{Objects: p.drivers.Objects, Catalog: struct {
+	im := &release.Importer{Objects: p.drivers.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
 	}{p.drivers.Catalog, p.drivers.Writer}}
-	res, err := im.Sample(t.Context(), 20<<10, 1)
+	res, err := im.Import(t.Context(), seed.Releases(20<<10, 1), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +248,7 @@ func TestPipeline(t *testing.T) {
 
 	before := p.modified()
 	item := catalog.Item{App: "scoreboard", Track: "prod", Version: "1.0.1", DeviceAttr: map[string]bool{"gamer": true}}
-	res, err = im.Import(t.Context(), []seed.Release{{Item: item, Open: func() (io.ReadSeekCloser, error) {
+	res, err = im.Import(t.Context(), []release.Release{{Item: item, Open: func() (io.ReadSeekCloser, error) {
 		return nopCloser{bytes.NewReader([]byte("a new scoreboard"))}, nil
 	}}}, false)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -38,15 +39,15 @@ func (c *seedCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	res, err := importer(d, std, c.JSON).Sample(ctx, int64(c.Size), c.Rng)
+	res, err := importer(d, std, c.JSON).Import(ctx, seed.Releases(int64(c.Size), c.Rng), false)
 	if err != nil {
 		return err
 	}
 	return report(c.jsonFlag, std, d, res)
 }
 
-func importer(d *data, std streams, quiet bool) *seed.Importer {
-	im := &seed.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now}
+func importer(d *data, std streams, quiet bool) *release.Importer {
+	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now}
 	if !quiet {
 		im.Report = func(it catalog.Item, stored bool) {
 			state := "binary was there"
@@ -60,7 +61,7 @@ func importer(d *data, std streams, quiet bool) *seed.Importer {
 }
 
 // report says what an import did.
-func report(j jsonFlag, std streams, d *data, res seed.Result) error {
+func report(j jsonFlag, std streams, d *data, res release.Result) error {
 	if j.JSON {
 		out := struct {
 			Items   []catalog.Item `json:"items"`
@@ -151,8 +152,8 @@ func (c *putCmd) Run(ctx context.Context, std streams) error {
 		}
 		it.Floors = []catalog.Item{}
 	}
-	release := seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(c.File) }}
-	res, err := importer(d, std, c.JSON).Import(ctx, []seed.Release{release}, false)
+	one := release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(c.File) }}
+	res, err := importer(d, std, c.JSON).Import(ctx, []release.Release{one}, false)
 	if err != nil {
 		return err
 	}
@@ -244,7 +245,7 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 		it.Rollout.Percent = float64(*c.Percent)
 	}
 	if c.Cancel || c.Percent != nil {
-		res, err := importer(d, std, true).Import(ctx, []seed.Release{{Item: it}}, false)
+		res, err := importer(d, std, true).Import(ctx, []release.Release{{Item: it}}, false)
 		if err != nil {
 			return err
 		}
@@ -385,7 +386,7 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer d.Close()
 	im := importer(d, std, c.JSON)
-	im.Limits = seed.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
+	im.Limits = release.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
 	releases, done, err := im.Load(ctx, c.From)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/test/story"
+	"github.com/precast-ota/precast/seed"
 )
 
 type demoCmd struct {
@@ -77,7 +78,7 @@ func (d *demo) seed(ctx context.Context) error {
 		return err
 	}
 	defer data.Close()
-	res, err := importer(data, streams{}, true).Sample(ctx, d.size, d.rng)
+	res, err := importer(data, streams{}, true).Import(ctx, seed.Releases(d.size, d.rng), false)
 	if err != nil {
 		return err
 	}

@@ -328,7 +328,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	sums := make(map[string]string)
 	if c.Seed {
 		fmt.Fprintln(std.err, "Bringing in the sample:")
-		if _, err := importer(d, std, false).Sample(ctx, int64(c.SeedSize), 1); err != nil {
+		if _, err := importer(d, std, false).Import(ctx, seed.Releases(int64(c.SeedSize), 1), false); err != nil {
 			return 0, err
 		}
 		for _, it := range seed.SampleItems() {

@@ -23,6 +23,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/manifest"
 	"github.com/precast-ota/precast/internal/operate/inspect"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
@@ -95,8 +96,8 @@ func buildSample(name string, opt builder.Options) (string, error) {
 	}
 	defer store.Close()
 	ctx := context.Background()
-	im := &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
-	if _, err := im.Sample(ctx, itemSize, 1); err != nil {
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
+	if _, err := im.Import(ctx, seed.Releases(itemSize, 1), false); err != nil {
 		return "", err
 	}
 	return dir, pipeline.New(pipeline.Local(store), pipeline.Config{Builder: opt}).Build(ctx, builder.PlanOptions{}, true, nil)
@@ -155,8 +156,8 @@ func (i invalidations) CreateInvalidation(_ context.Context, in *cloudfront.Crea
 	return &cloudfront.CreateInvalidationOutput{}, nil
 }
 
-func (s *site) importer() *seed.Importer {
-	return &seed.Importer{Objects: s.store.Objects(), Catalog: s.store.Catalog()}
+func (s *site) importer() *release.Importer {
+	return &release.Importer{Objects: s.store.Objects(), Catalog: s.store.Catalog()}
 }
 
 // build builds and publishes what is in the catalog. The observer has been told when it returns.
@@ -182,7 +183,7 @@ func (s *site) release(version string) {
 func (s *site) put(it catalog.Item) {
 	s.t.Helper()
 	open := func() (io.ReadSeekCloser, error) { return noClose{seed.Content(1, it, itemSize)}, nil }
-	if _, err := s.importer().Import(s.t.Context(), []seed.Release{{Item: it, Open: open}}, false); err != nil {
+	if _, err := s.importer().Import(s.t.Context(), []release.Release{{Item: it, Open: open}}, false); err != nil {
 		s.t.Fatal(err)
 	}
 }

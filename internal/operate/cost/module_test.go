@@ -16,6 +16,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -136,15 +137,15 @@ func TestScheduledPlans(t *testing.T) {
 			}
 		}
 	}
-	im := &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
 	for rng := range 5 {
-		if _, err := im.Import(t.Context(), []seed.Release{{Item: catalog.Item{App: "os_armv8", Track: "prod", Version: fmt.Sprint(rng), CPUArch: "armv8"},
+		if _, err := im.Import(t.Context(), []release.Release{{Item: catalog.Item{App: "os_armv8", Track: "prod", Version: fmt.Sprint(rng), CPUArch: "armv8"},
 			Open: func() (io.ReadSeekCloser, error) { return content{strings.NewReader(fmt.Sprint(rng))}, nil }}}, false); err != nil {
 			t.Fatal(err)
 		}
 		plan(builder.PlanOptions{})
 	}
-	if _, err := im.Sample(t.Context(), 100, 1); err != nil {
+	if _, err := im.Import(t.Context(), seed.Releases(100, 1), false); err != nil {
 		t.Fatal(err)
 	}
 	plan(builder.PlanOptions{})

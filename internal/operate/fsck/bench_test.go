@@ -12,9 +12,9 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/fsck"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
-	"github.com/precast-ota/precast/seed"
 )
 
 // tenThousand is a data folder with that many bundles.
@@ -31,13 +31,13 @@ func tenThousand(b *testing.B) builder.Objects {
 // fill publishes 10,000 bundles of binaries of 8 KiB.
 func fill(b *testing.B, d pipeline.Drivers) {
 	b.Helper()
-	var releases []seed.Release
+	var releases []release.Release
 	for i := range 12 {
 		it := catalog.Item{App: fmt.Sprint("app", i), Track: "prod", Version: "1", DeviceAttr: map[string]bool{fmt.Sprint("attr", i): true}}
 		content := strings.Repeat(fmt.Sprint(i, " is the number of this binary. "), 300)[:8<<10]
-		releases = append(releases, seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(content)}, nil }})
+		releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(content)}, nil }})
 	}
-	im := &seed.Importer{Objects: d.Objects, Catalog: struct {
+	im := &release.Importer{Objects: d.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
 	}{d.Catalog, d.Writer}}

@@ -20,8 +20,8 @@ import (
 	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/operate/gc"
 	"github.com/precast-ota/precast/internal/operate/history"
+	rel "github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/store/storetest"
-	"github.com/precast-ota/precast/seed"
 )
 
 // shelf is a store with one generation for every release, with a clock that a test moves.
@@ -42,8 +42,8 @@ func newShelf(t *testing.T, releases int) *shelf {
 
 func (s *shelf) publish(v int) {
 	s.t.Helper()
-	im := &seed.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog}
-	_, err := im.Import(s.t.Context(), []seed.Release{release("os_a", 1), release("b", v)}, true)
+	im := &rel.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog}
+	_, err := im.Import(s.t.Context(), []rel.Release{release("os_a", 1), release("b", v)}, true)
 	must(s.t, err)
 	s.build(builder.PlanOptions{})
 	s.now = s.now.Add(time.Hour)
@@ -163,12 +163,12 @@ func TestWhatElseIsKept(t *testing.T) {
 	_, err := k.Pin(ctx, "fair")
 	must(t, err)
 	// Release 1 comes back: built, waiting for the pin to be taken off.
-	im := &seed.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog, Clock: s.clock()}
-	_, err = im.Import(ctx, []seed.Release{release("b", 1)}, false)
+	im := &rel.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog, Clock: s.clock()}
+	_, err = im.Import(ctx, []rel.Release{release("b", 1)}, false)
 	must(t, err)
 	s.build(builder.PlanOptions{})
 	// Release 2 is in the catalog only.
-	_, err = im.Import(ctx, []seed.Release{release("b", 2)}, false)
+	_, err = im.Import(ctx, []rel.Release{release("b", 2)}, false)
 	must(t, err)
 	s.now = s.now.Add(time.Hour)
 	rep, err := s.collector(gc.Options{Keep: 3, Grace: time.Minute}).Sweep(ctx)
@@ -346,8 +346,8 @@ func TestAFailedSweepLeavesNothingTorn(t *testing.T) {
 func TestABuildWaitsForASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &story{t: t, memory: storetest.NewMemory(time.Now, 5), tally: &outcomes{}}
-		im := &seed.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog}
-		_, err := im.Import(t.Context(), []seed.Release{release("b", 1)}, true)
+		im := &rel.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog}
+		_, err := im.Import(t.Context(), []rel.Release{release("b", 1)}, true)
 		must(t, err)
 		data, err := builder.Fence{Epoch: 1, Running: true, Until: time.Now().Add(40 * time.Second)}.Encode()
 		must(t, err)

@@ -21,9 +21,9 @@ import (
 	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/operate/gc"
 	"github.com/precast-ota/precast/internal/operate/history"
+	rel "github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/store/source"
 	"github.com/precast-ota/precast/internal/store/storetest"
-	"github.com/precast-ota/precast/seed"
 )
 
 // A scheduler lets one call to the store happen at a time, and decides which. Everything runs in a
@@ -205,9 +205,9 @@ func (s *story) plain() builder.Ports {
 	}
 }
 
-func release(app string, n int) seed.Release {
+func release(app string, n int) rel.Release {
 	it := catalog.Item{App: app, Track: "prod", Version: fmt.Sprint(n), DeviceAttr: map[string]bool{"x": true}}
-	return seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
+	return rel.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
 		return nopCloser{strings.NewReader(fmt.Sprintf("release %d of %s", n, app))}, nil
 	}}
 }
@@ -290,9 +290,9 @@ func interleave(t *testing.T, n uint64, total *outcomes) {
 	s.opt.Log = slog.New(slog.NewTextHandler(&s.said, &slog.HandlerOptions{Level: slog.LevelError}))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	im := &seed.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog}
+	im := &rel.Importer{Objects: s.memory.Objects, Catalog: s.memory.Catalog}
 	for v := 1; v <= releases; v++ {
-		_, err := im.Import(ctx, []seed.Release{release("os_a", 1), release("b", v), release("c", (v+1)/2)}, true)
+		_, err := im.Import(ctx, []rel.Release{release("os_a", 1), release("b", v), release("c", (v+1)/2)}, true)
 		must(t, err)
 		s.build(builder.PlanOptions{})
 	}
@@ -322,10 +322,10 @@ func interleave(t *testing.T, n uint64, total *outcomes) {
 	}
 	actor("import", func(r *rand.Rand) {
 		p := s.ports("import")
-		im := &seed.Importer{Objects: p.Objects.(scheduled), Catalog: scheduledCatalog{s.sched, "import", s.memory.Catalog}}
+		im := &rel.Importer{Objects: p.Objects.(scheduled), Catalog: scheduledCatalog{s.sched, "import", s.memory.Catalog}}
 		for range 1 + r.IntN(3) {
 			v := 1 + r.IntN(releases)
-			if _, err := im.Import(ctx, []seed.Release{release("b", v), release("c", (v+1)/2)}, false); err != nil {
+			if _, err := im.Import(ctx, []rel.Release{release("b", v), release("c", (v+1)/2)}, false); err != nil {
 				t.Errorf("import: %v", err)
 			}
 			request()

@@ -11,9 +11,9 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
-	"github.com/precast-ota/precast/seed"
 )
 
 // conditional counts writes, and those of them that are conditional on what they replace.
@@ -55,13 +55,13 @@ func BenchmarkRollback(b *testing.B) {
 	b.Cleanup(func() { store.Close() })
 	d := pipeline.Local(store)
 	for generation := range 3 {
-		var releases []seed.Release
+		var releases []release.Release
 		for i := range 8 {
 			it := catalog.Item{App: fmt.Sprint("app", i), Track: "prod", Version: fmt.Sprint(generation), DeviceAttr: map[string]bool{fmt.Sprint("attr", i): true}}
 			content := fmt.Sprint(strings.Repeat("content ", 1000), i, generation)
-			releases = append(releases, seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(content)}, nil }})
+			releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(content)}, nil }})
 		}
-		im := &seed.Importer{Objects: d.Objects, Catalog: store.Catalog()}
+		im := &release.Importer{Objects: d.Objects, Catalog: store.Catalog()}
 		_, err := im.Import(ctx, releases, false)
 		must(b, err)
 		must(b, pipeline.New(d, pipeline.Config{}).Build(ctx, builder.PlanOptions{}, true, nil))

@@ -13,10 +13,10 @@ import (
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/source"
 	"github.com/precast-ota/precast/internal/store/storetest"
-	"github.com/precast-ota/precast/seed"
 )
 
 // world is a pipeline over drivers in memory.
@@ -69,8 +69,8 @@ func (w *world) put(app, track, version, content string, attrs ...string) {
 	for _, a := range attrs {
 		it.DeviceAttr[a] = true
 	}
-	im := &seed.Importer{Objects: w.memory.Objects, Catalog: w.memory.Catalog}
-	_, err := im.Import(w.t.Context(), []seed.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
+	im := &release.Importer{Objects: w.memory.Objects, Catalog: w.memory.Catalog}
+	_, err := im.Import(w.t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
 		return nopCloser{strings.NewReader(content)}, nil
 	}}}, false)
 	must(w.t, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -135,8 +136,8 @@ func TestEnqueuerThatCannotSend(t *testing.T) {
 // built brings the sample in and builds it under params.
 func built(t *testing.T, store *local.Store, opt builder.Options) {
 	t.Helper()
-	im := &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
-	if _, err := im.Sample(t.Context(), 500, 1); err != nil {
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
+	if _, err := im.Import(t.Context(), seed.Releases(500, 1), false); err != nil {
 		t.Fatal(err)
 	}
 	build(t, store, opt)
@@ -181,8 +182,8 @@ func deliver(t *testing.T, ctx context.Context, store *local.Store, w *lambdas.W
 
 func TestWorkerBuildsByBatches(t *testing.T) {
 	store := open(t)
-	im := &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
-	if _, err := im.Sample(t.Context(), 500, 1); err != nil {
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
+	if _, err := im.Import(t.Context(), seed.Releases(500, 1), false); err != nil {
 		t.Fatal(err)
 	}
 	var metrics bytes.Buffer
@@ -280,9 +281,9 @@ func TestComposer(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The next generation: the retained one can still be asked for.
-	im := &seed.Importer{Objects: objects, Catalog: store.Catalog()}
+	im := &release.Importer{Objects: objects, Catalog: store.Catalog()}
 	it := catalog.Item{App: "scoreboard", Track: "prod", Version: "9", DeviceAttr: map[string]bool{"gamer": true}}
-	if _, err := im.Import(t.Context(), []seed.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader("nine")}, nil }}}, false); err != nil {
+	if _, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader("nine")}, nil }}}, false); err != nil {
 		t.Fatal(err)
 	}
 	build(t, store, builder.Options{Params: nothing})

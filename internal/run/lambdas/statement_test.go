@@ -13,11 +13,11 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/signing"
 	"github.com/precast-ota/precast/internal/trust/statement"
-	"github.com/precast-ota/precast/seed"
 )
 
 func TestComposerSignsStatements(t *testing.T) {
@@ -28,9 +28,9 @@ func TestComposerSignsStatements(t *testing.T) {
 	objects := store.Objects()
 	release := func(version string) {
 		t.Helper()
-		im := &seed.Importer{Objects: objects, Catalog: store.Catalog()}
+		im := &release.Importer{Objects: objects, Catalog: store.Catalog()}
 		it := catalog.Item{App: "scoreboard", Track: "prod", Version: version, DeviceAttr: map[string]bool{"gamer": true}}
-		if _, err := im.Import(t.Context(), []seed.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(version)}, nil }}}, false); err != nil {
+		if _, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(version)}, nil }}}, false); err != nil {
 			t.Fatal(err)
 		}
 		build(t, store, builder.Options{Params: nothing})

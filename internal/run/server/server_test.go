@@ -25,6 +25,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/format/manifest"
 	"github.com/precast-ota/precast/internal/operate/inspect"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -41,7 +42,7 @@ type site struct {
 }
 
 // newSite brings in what fill says, builds it under params and serves it.
-func newSite(t testing.TB, opt builder.Options, fill func(im *seed.Importer)) *site {
+func newSite(t testing.TB, opt builder.Options, fill func(im *release.Importer)) *site {
 	t.Helper()
 	store, err := local.Open(t.TempDir(), local.Options{})
 	if err != nil {
@@ -57,7 +58,7 @@ func newSite(t testing.TB, opt builder.Options, fill func(im *seed.Importer)) *s
 	t.Cleanup(srv.Close)
 	s.url = srv.URL
 	if fill != nil {
-		fill(&seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()})
+		fill(&release.Importer{Objects: store.Objects(), Catalog: store.Catalog()})
 		s.build(opt)
 	}
 	return s
@@ -82,9 +83,9 @@ func nothingPrebuilt() builder.Options {
 	return builder.Options{Params: p}
 }
 
-func sample(size int64) func(*seed.Importer) {
-	return func(im *seed.Importer) {
-		if _, err := im.Sample(context.Background(), size, 1); err != nil {
+func sample(size int64) func(*release.Importer) {
+	return func(im *release.Importer) {
+		if _, err := im.Import(context.Background(), seed.Releases(size, 1), false); err != nil {
 			panic(err)
 		}
 	}
@@ -404,8 +405,8 @@ func TestRawRequests(t *testing.T) {
 }
 
 func TestManifestURLsCanBeFetched(t *testing.T) {
-	s := newSite(t, builder.Options{}, func(im *seed.Importer) {
-		_, err := im.Import(context.Background(), []seed.Release{
+	s := newSite(t, builder.Options{}, func(im *release.Importer) {
+		_, err := im.Import(context.Background(), []release.Release{
 			{Item: catalog.Item{App: "os_a b%ü", Track: "prod", Version: "1?#&"}, Open: content("strange names")},
 			{Item: catalog.Item{App: "empty", Track: "prod", Version: "0", DeviceAttr: map[string]bool{"e": true}}, Open: content("")},
 		}, false)
@@ -535,8 +536,8 @@ func TestTheServerAgreesWithTheReference(t *testing.T) {
 			opt.Params = builder.DefaultParams()
 			opt.Params.MaxBundles = 5
 		}
-		s := newSite(t, opt, func(im *seed.Importer) {
-			var releases []seed.Release
+		s := newSite(t, opt, func(im *release.Importer) {
+			var releases []release.Release
 			seen := make(map[catalog.Key]bool)
 			for range 2 + r.IntN(9) {
 				it := catalog.Item{App: pick("os_a", "os_B", "Tool", "game", "fw"), Track: pick("prod", "Beta", "x y"), DeviceAttr: map[string]bool{}}
@@ -549,7 +550,7 @@ func TestTheServerAgreesWithTheReference(t *testing.T) {
 					it.DeviceAttr[pick("Gamer", "camera", "ü")] = r.IntN(4) > 0
 				}
 				// One version has one content, on every track.
-				releases = append(releases, seed.Release{Item: it, Open: content(it.App + it.Version)})
+				releases = append(releases, release.Release{Item: it, Open: content(it.App + it.Version)})
 			}
 			if _, err := im.Import(context.Background(), releases, false); err != nil {
 				t.Fatal(err)

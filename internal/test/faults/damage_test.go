@@ -14,10 +14,10 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/fsck"
+	releases "github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/internal/test/reference"
-	"github.com/precast-ota/precast/seed"
 )
 
 // damages are what happens to files.
@@ -183,7 +183,7 @@ func TestDamagedPieces(t *testing.T) {
 			must(t, err)
 			damageAll(t, dir, layout.PiecePrefix, damages[name])
 			w.change(func() error {
-				_, err := importer(base).Import(ctx, []seed.Release{release(2, 1, 900)}, false)
+				_, err := importer(base).Import(ctx, []releases.Release{release(2, 1, 900)}, false)
 				return err
 			})
 			if err := w.pipeline().Build(ctx, builder.PlanOptions{}, true, nil); err == nil {

@@ -14,9 +14,9 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	releases "github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
-	"github.com/precast-ota/precast/seed"
 )
 
 // crash kills this process at its nth write: when it has been done, or when half of its bytes have been read.
@@ -132,8 +132,8 @@ func (w crashingWriter) Apply(ctx context.Context, changes []catalog.Change) err
 }
 
 // chapters of the story that is interrupted: some releases, then one more of what is there already.
-func chapters() [][]seed.Release {
-	return [][]seed.Release{{release(0, 0, 900), release(2, 0, 1200)}, {release(2, 1, 1500)}}
+func chapters() [][]releases.Release {
+	return [][]releases.Release{{release(0, 0, 900), release(2, 0, 1200)}, {release(2, 1, 1500)}}
 }
 
 // playPipeline plays the story in a data folder. arg is the crash.

@@ -13,9 +13,9 @@ import (
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/operate/history"
+	releases "github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
-	"github.com/precast-ota/precast/seed"
 )
 
 // playRollback rolls a data folder back. arg is the crash, and the generation to go back to.
@@ -66,7 +66,7 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 	for n := range 6 {
 		if n > 0 {
 			w.change(func() error {
-				_, err := importer(d).Import(ctx, []seed.Release{release(2, n, 900), release(n%2, n, 700)}, false)
+				_, err := importer(d).Import(ctx, []releases.Release{release(2, n, 900), release(n%2, n, 700)}, false)
 				return err
 			})
 		}

@@ -27,10 +27,10 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/fsck"
+	releases "github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/internal/test/faults/suite"
-	"github.com/precast-ota/precast/seed"
 )
 
 // counted says, for the table of docs/reliability.md, how many cases a test has played. It must be the same in every
@@ -132,7 +132,7 @@ var kinds = [...]struct {
 }
 
 // release is the release number n of an item, with content that only it has.
-func release(kind, n, size int) seed.Release {
+func release(kind, n, size int) releases.Release {
 	k := kinds[kind]
 	it := catalog.Item{App: k.app, Track: k.track, Version: fmt.Sprintf("%d.%d", n, kind)}
 	for _, a := range k.attrs {
@@ -146,15 +146,15 @@ func release(kind, n, size int) seed.Release {
 	for i := range content {
 		content[i] = byte(r.Uint32() >> 26) // compresses by a quarter
 	}
-	return seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{bytes.NewReader(content)}, nil }}
+	return releases.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{bytes.NewReader(content)}, nil }}
 }
 
 type nopCloser struct{ io.ReadSeeker }
 
 func (nopCloser) Close() error { return nil }
 
-func importer(d pipeline.Drivers) *seed.Importer {
-	return &seed.Importer{Objects: d.Objects, Catalog: struct {
+func importer(d pipeline.Drivers) *releases.Importer {
+	return &releases.Importer{Objects: d.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter
 	}{d.Catalog, d.Writer}}
@@ -163,7 +163,7 @@ func importer(d pipeline.Drivers) *seed.Importer {
 // begin brings the first releases in.
 func (w *world) begin() {
 	w.t.Helper()
-	var all []seed.Release
+	var all []releases.Release
 	for k := range kinds {
 		all = append(all, release(k, 0, 700+300*k))
 	}
@@ -181,7 +181,7 @@ func (w *world) step(r *rand.Rand, n int) {
 		if k := kinds[kind]; remove && k.attrs != nil {
 			return w.base.Writer.Apply(w.t.Context(), []catalog.Change{catalog.Remove(catalog.Key{App: k.app, Track: k.track})})
 		}
-		_, err := importer(w.base).Import(w.t.Context(), []seed.Release{release(kind, n, size)}, false)
+		_, err := importer(w.base).Import(w.t.Context(), []releases.Release{release(kind, n, size)}, false)
 		return err
 	})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -93,8 +94,8 @@ func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n",
 
 // play runs the pipeline, and the story in front of it.
 func (d *demo) play(ctx context.Context, dist string) error {
-	im := &seed.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
-	if _, err := im.Sample(ctx, d.size, rng); err != nil {
+	im := &release.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
+	if _, err := im.Import(ctx, seed.Releases(d.size, rng), false); err != nil {
 		return err
 	}
 	st := pipeline.New(pipeline.Local(d.store), pipeline.Config{Builder: builder.Options{Log: d.log}, Window: 50 * time.Millisecond})
@@ -143,9 +144,9 @@ func (d *demo) await(ctx context.Context) error {
 }
 
 func (d *demo) release(ctx context.Context, it catalog.Item, file string) error {
-	im := &seed.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
-	release := seed.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(file) }}
-	if _, err := im.Import(ctx, []seed.Release{release}, false); err != nil {
+	im := &release.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
+	one := release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(file) }}
+	if _, err := im.Import(ctx, []release.Release{one}, false); err != nil {
 		return err
 	}
 	if err := d.await(ctx); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/store/local"
 	"github.com/precast-ota/precast/seed"
@@ -86,8 +87,8 @@ func sample(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	im := &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
-	if _, err := im.Sample(ctx, 256<<10, 1); err != nil {
+	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}
+	if _, err := im.Import(ctx, seed.Releases(256<<10, 1), false); err != nil {
 		return err
 	}
 	return pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(ctx, builder.PlanOptions{}, true, nil)

@@ -1,4 +1,6 @@
-package seed
+// Package release brings releases into the catalog: catalog files and release archives are read, digests computed,
+// binaries stored and the catalog written, all of an import or nothing of it.
+package release
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package seed
+package release
 
 import (
 	"context"

@@ -1,7 +1,6 @@
-package seed_test
+package release_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
@@ -18,24 +17,24 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/store/local"
-	"github.com/precast-ota/precast/seed"
 )
 
 // newImporter makes an importer into an empty store.
-func newImporter(t *testing.T) (*seed.Importer, *local.Store) {
+func newImporter(t *testing.T) (*release.Importer, *local.Store) {
 	t.Helper()
 	store, err := local.Open(t.TempDir(), local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	return &seed.Importer{Objects: store.Objects(), Catalog: store.Catalog()}, store
+	return &release.Importer{Objects: store.Objects(), Catalog: store.Catalog()}, store
 }
 
 // release is a release of a text.
-func release(app, track, version, content string) seed.Release {
-	return seed.Release{Item: catalog.Item{App: app, Track: track, Version: version}, Open: opener(content)}
+func releaseOf(app, track, version, content string) release.Release {
+	return release.Release{Item: catalog.Item{App: app, Track: track, Version: version}, Open: opener(content)}
 }
 
 func opener(content string) func() (io.ReadSeekCloser, error) {
@@ -55,7 +54,7 @@ func complete(app, track, version, content string) catalog.Item {
 	return it
 }
 
-func snapshot(t *testing.T, c seed.Catalog) []catalog.Item {
+func snapshot(t *testing.T, c release.Catalog) []catalog.Item {
 	t.Helper()
 	items, err := c.Snapshot(t.Context())
 	if err != nil {
@@ -99,10 +98,10 @@ func TestImport(t *testing.T) {
 	}
 	elsewhere := complete("c", "prod", "3", "content c")
 	elsewhere.URL = "s3://bucket/c_3"
-	res, err := im.Import(t.Context(), []seed.Release{
-		release("a", "prod", "1", "content 1"),
-		release("a", "beta", "1", "content 1"), // promoted: the same file
-		release("b", "prod", "2", ""),
+	res, err := im.Import(t.Context(), []release.Release{
+		releaseOf("a", "prod", "1", "content 1"),
+		releaseOf("a", "beta", "1", "content 1"), // promoted: the same file
+		releaseOf("b", "prod", "2", ""),
 		{Item: elsewhere},
 	}, false)
 	if err != nil {
@@ -133,21 +132,21 @@ func TestImportChecksWhatIsSaid(t *testing.T) {
 	content := "content"
 	sum := complete("a", "prod", "1", content)
 	im, _ := newImporter(t)
-	r := release("a", "prod", "1", content)
+	r := releaseOf("a", "prod", "1", content)
 	r.MD5, r.SHA256, r.Size, r.URL = sum.MD5, sum.SHA256, sum.Size, "https://elsewhere.example/x"
-	if res, err := im.Import(t.Context(), []seed.Release{r}, false); err != nil || res.Items[0].URL != sum.URL {
+	if res, err := im.Import(t.Context(), []release.Release{r}, false); err != nil || res.Items[0].URL != sum.URL {
 		t.Errorf("result %+v, error %v", res, err)
 	}
 	zeros := strings.Repeat("0", 64)
-	for want, change := range map[string]func(*seed.Release){
-		"import: item a/prod: md5: the catalog says " + zeros[:32] + ", the file has " + sum.MD5:  func(r *seed.Release) { r.MD5 = zeros[:32] },
-		"import: item a/prod: sha256: the catalog says " + zeros + ", the file has " + sum.SHA256: func(r *seed.Release) { r.SHA256 = zeros },
-		"import: item a/prod: size: the catalog says 8, the file has 7 bytes":                     func(r *seed.Release) { r.Size = 8 },
+	for want, change := range map[string]func(*release.Release){
+		"import: item a/prod: md5: the catalog says " + zeros[:32] + ", the file has " + sum.MD5:  func(r *release.Release) { r.MD5 = zeros[:32] },
+		"import: item a/prod: sha256: the catalog says " + zeros + ", the file has " + sum.SHA256: func(r *release.Release) { r.SHA256 = zeros },
+		"import: item a/prod: size: the catalog says 8, the file has 7 bytes":                     func(r *release.Release) { r.Size = 8 },
 	} {
 		im, store := newImporter(t)
-		r := release("a", "prod", "1", content)
+		r := releaseOf("a", "prod", "1", content)
 		change(&r)
-		if _, err := im.Import(t.Context(), []seed.Release{r}, false); err == nil || err.Error() != want {
+		if _, err := im.Import(t.Context(), []release.Release{r}, false); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 		if len(snapshot(t, im.Catalog)) != 0 || len(keys(t, store)) != 0 {
@@ -158,7 +157,7 @@ func TestImportChecksWhatIsSaid(t *testing.T) {
 
 // failing objects fail at the n-th write.
 type failing struct {
-	seed.Objects
+	release.Objects
 	after int
 	err   error
 }
@@ -171,7 +170,7 @@ func (f *failing) Put(ctx context.Context, key string, body builder.Body, opt bu
 }
 
 type brokenCatalog struct {
-	seed.Catalog
+	release.Catalog
 	snapshot, apply error
 }
 
@@ -192,32 +191,32 @@ func (c brokenCatalog) Apply(ctx context.Context, changes []catalog.Change) erro
 // Whatever goes wrong with one item, the catalog stays as it was.
 func TestImportIsAllOrNothing(t *testing.T) {
 	broken := errors.New("broken")
-	good := release("good", "prod", "1", "content")
-	later := release("later", "prod", "1", "more")
+	good := releaseOf("good", "prod", "1", "content")
+	later := releaseOf("later", "prod", "1", "more")
 	for _, c := range []struct {
 		name string
-		bad  seed.Release
+		bad  release.Release
 		is   error // what the error wraps
 		has  string
 	}{
-		{"cannot be opened", seed.Release{Item: catalog.Item{App: "bad", Track: "prod", Version: "1"}, Open: func() (io.ReadSeekCloser, error) { return nil, broken }}, broken, "import: item bad/prod: broken"},
-		{"cannot be read", seed.Release{Item: catalog.Item{App: "bad", Track: "prod", Version: "1"}, Open: func() (io.ReadSeekCloser, error) {
+		{"cannot be opened", release.Release{Item: catalog.Item{App: "bad", Track: "prod", Version: "1"}, Open: func() (io.ReadSeekCloser, error) { return nil, broken }}, broken, "import: item bad/prod: broken"},
+		{"cannot be read", release.Release{Item: catalog.Item{App: "bad", Track: "prod", Version: "1"}, Open: func() (io.ReadSeekCloser, error) {
 			return struct {
 				io.Reader
 				io.Seeker
 				io.Closer
 			}{Reader: iotest.ErrReader(broken), Closer: io.NopCloser(nil)}, nil
 		}}, broken, "import: item bad/prod: read its file: broken"},
-		{"bad name", release("../bad", "prod", "1", "x"), nil, "import: item ../bad/prod: app: "},
-		{"no version", release("bad", "prod", "", "x"), nil, "import: item bad/prod: version: is empty"},
-		{"there twice", release("good", "prod", "2", "x"), nil, "import: item good/prod: is there twice"},
-		{"collides", release("Good", "beta", "2", "x"), nil, "only in upper and lower case"},
-		{"collides with what is there", release("there", "beta", "1", "other content"), nil, "item there/prod: version: "},
-		{"incomplete", seed.Release{Item: catalog.Item{App: "bad", Track: "prod", Version: "1"}}, nil, "import: item bad/prod: md5: is missing"},
+		{"bad name", releaseOf("../bad", "prod", "1", "x"), nil, "import: item ../bad/prod: app: "},
+		{"no version", releaseOf("bad", "prod", "", "x"), nil, "import: item bad/prod: version: is empty"},
+		{"there twice", releaseOf("good", "prod", "2", "x"), nil, "import: item good/prod: is there twice"},
+		{"collides", releaseOf("Good", "beta", "2", "x"), nil, "only in upper and lower case"},
+		{"collides with what is there", releaseOf("there", "beta", "1", "other content"), nil, "item there/prod: version: "},
+		{"incomplete", release.Release{Item: catalog.Item{App: "bad", Track: "prod", Version: "1"}}, nil, "import: item bad/prod: md5: is missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			im, store := newImporter(t)
-			if _, err := im.Import(t.Context(), []seed.Release{release("there", "prod", "1", "x")}, false); err != nil {
+			if _, err := im.Import(t.Context(), []release.Release{releaseOf("there", "prod", "1", "x")}, false); err != nil {
 				t.Fatal(err)
 			}
 			before, objects := snapshot(t, im.Catalog), keys(t, store)
@@ -225,11 +224,11 @@ func TestImportIsAllOrNothing(t *testing.T) {
 				if replace && strings.HasPrefix(c.name, "collides with") {
 					continue // what is there would go
 				}
-				_, err := im.Import(t.Context(), []seed.Release{good, c.bad, later}, replace)
+				_, err := im.Import(t.Context(), []release.Release{good, c.bad, later}, replace)
 				if err == nil || !strings.Contains(err.Error(), c.has) || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("error %v, want %s", err, c.has)
 				}
-				if _, err := im.Changes(t.Context(), before, []seed.Release{good, c.bad, later}, replace); err == nil {
+				if _, err := im.Changes(t.Context(), before, []release.Release{good, c.bad, later}, replace); err == nil {
 					t.Error("the changes of such an import can be had")
 				}
 			}
@@ -244,7 +243,7 @@ func TestImportIsAllOrNothing(t *testing.T) {
 	for n := range 3 {
 		im, _ := newImporter(t)
 		im.Objects = &failing{im.Objects, n, broken}
-		_, err := im.Import(t.Context(), []seed.Release{good, later, release("third", "prod", "1", "x")}, false)
+		_, err := im.Import(t.Context(), []release.Release{good, later, releaseOf("third", "prod", "1", "x")}, false)
 		if !errors.Is(err, broken) || !strings.Contains(err.Error(), ": store its binary: ") {
 			t.Errorf("write %d fails: %v", n, err)
 		}
@@ -254,14 +253,14 @@ func TestImportIsAllOrNothing(t *testing.T) {
 	}
 	im, _ := newImporter(t)
 	for _, c := range []brokenCatalog{{im.Catalog, broken, nil}, {im.Catalog, nil, broken}} {
-		im := &seed.Importer{Objects: im.Objects, Catalog: c}
-		if _, err := im.Import(t.Context(), []seed.Release{good}, false); !errors.Is(err, broken) {
+		im := &release.Importer{Objects: im.Objects, Catalog: c}
+		if _, err := im.Import(t.Context(), []release.Release{good}, false); !errors.Is(err, broken) {
 			t.Errorf("the catalog is broken: %v", err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := im.Import(ctx, []seed.Release{good}, false); !errors.Is(err, context.Canceled) || len(snapshot(t, im.Catalog)) != 0 {
+	if _, err := im.Import(ctx, []release.Release{good}, false); !errors.Is(err, context.Canceled) || len(snapshot(t, im.Catalog)) != 0 {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -269,20 +268,20 @@ func TestImportIsAllOrNothing(t *testing.T) {
 // A file that changes while it is imported is not kept under the digest of what it was.
 func TestFileChangesDuringImport(t *testing.T) {
 	im, store := newImporter(t)
-	r := release("a", "prod", "1", "content before")
+	r := releaseOf("a", "prod", "1", "content before")
 	opened := 0
 	r.Open = func() (io.ReadSeekCloser, error) {
 		opened++
 		return opener([]string{"content before", "CONTENT AFTER!"}[opened-1])()
 	}
-	if _, err := im.Import(t.Context(), []seed.Release{r}, false); err == nil || !strings.Contains(err.Error(), "import: item a/prod: store its binary: ") {
+	if _, err := im.Import(t.Context(), []release.Release{r}, false); err == nil || !strings.Contains(err.Error(), "import: item a/prod: store its binary: ") {
 		t.Errorf("error %v", err)
 	}
 	if got := keys(t, store); len(got) != 0 || len(snapshot(t, im.Catalog)) != 0 {
 		t.Errorf("objects %q, items %v", got, snapshot(t, im.Catalog))
 	}
 	// The key is free for the right content.
-	if _, err := im.Import(t.Context(), []seed.Release{release("a", "prod", "1", "content before")}, false); err != nil {
+	if _, err := im.Import(t.Context(), []release.Release{releaseOf("a", "prod", "1", "content before")}, false); err != nil {
 		t.Error(err)
 	}
 	if got := stored(t, store, complete("a", "prod", "1", "content before")); got != "content before" {
@@ -292,13 +291,13 @@ func TestFileChangesDuringImport(t *testing.T) {
 
 func TestReplace(t *testing.T) {
 	im, _ := newImporter(t)
-	for _, r := range []seed.Release{release("a", "prod", "1", "x"), release("a", "beta", "2", "y"), release("b", "prod", "1", "z")} {
-		if _, err := im.Import(t.Context(), []seed.Release{r}, false); err != nil {
+	for _, r := range []release.Release{releaseOf("a", "prod", "1", "x"), releaseOf("a", "beta", "2", "y"), releaseOf("b", "prod", "1", "z")} {
+		if _, err := im.Import(t.Context(), []release.Release{r}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
 	before := snapshot(t, im.Catalog)
-	releases := []seed.Release{release("a", "prod", "3", "new"), release("c", "prod", "1", "w")}
+	releases := []release.Release{releaseOf("a", "prod", "3", "new"), releaseOf("c", "prod", "1", "w")}
 	changes, err := im.Changes(t.Context(), before, releases, true)
 	if err != nil || len(changes) != 4 {
 		t.Errorf("changes %v, error %v", changes, err)
@@ -332,50 +331,19 @@ func TestProblemsOfBefore(t *testing.T) {
 	if err := im.Catalog.Apply(t.Context(), []catalog.Change{catalog.Put(broken), catalog.Put(odd)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := im.Import(t.Context(), []seed.Release{release("a", "prod", "1", "x")}, false); err != nil {
+	if _, err := im.Import(t.Context(), []release.Release{releaseOf("a", "prod", "1", "x")}, false); err != nil {
 		t.Errorf("another app: %v", err)
 	}
-	if _, err := im.Import(t.Context(), []seed.Release{{Item: broken}}, false); err == nil {
+	if _, err := im.Import(t.Context(), []release.Release{{Item: broken}}, false); err == nil {
 		t.Error("the broken item is imported again")
 	}
-	if _, err := im.Import(t.Context(), []seed.Release{release("odd", "beta", "2", "x")}, false); err == nil {
+	if _, err := im.Import(t.Context(), []release.Release{releaseOf("odd", "beta", "2", "x")}, false); err == nil {
 		t.Error("a new collision is imported")
 	}
-	if _, err := im.Import(t.Context(), []seed.Release{release("broken", "prod", "2", "x")}, false); err != nil {
+	if _, err := im.Import(t.Context(), []release.Release{releaseOf("broken", "prod", "2", "x")}, false); err != nil {
 		t.Errorf("what mends it: %v", err)
 	}
 	if got := catalog.Check(snapshot(t, im.Catalog)); len(got) != 1 || got[0].Key.App != "ODD" {
 		t.Errorf("problems left: %v", got)
-	}
-}
-
-func TestSample(t *testing.T) {
-	im, store := newImporter(t)
-	var last []catalog.Item
-	for range 2 { // again: nothing changes
-		res, err := im.Sample(t.Context(), 1000, 1)
-		if err != nil || len(res.Items) != 9 {
-			t.Fatalf("%d items, error %v", len(res.Items), err)
-		}
-		items := snapshot(t, im.Catalog)
-		if last != nil && !reflect.DeepEqual(items, last) {
-			t.Errorf("the second time it makes %v of %v", items, last)
-		}
-		last = items
-	}
-	for _, it := range last {
-		want, err := io.ReadAll(seed.Content(1, it, 1000))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := stored(t, store, it); !bytes.Equal([]byte(got), want) {
-			t.Errorf("%s: other content is stored", it.Key())
-		}
-	}
-	if problems := catalog.Check(last); len(problems) != 0 {
-		t.Errorf("problems %v", problems)
-	}
-	if n := len(keys(t, store)); n != 9 {
-		t.Errorf("%d objects, want 9", n)
 	}
 }

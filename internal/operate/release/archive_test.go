@@ -1,4 +1,4 @@
-package seed_test
+package release_test
 
 import (
 	"archive/tar"
@@ -17,7 +17,7 @@ import (
 	"github.com/mholt/archives"
 
 	"github.com/precast-ota/precast/internal/format/catalog"
-	"github.com/precast-ota/precast/seed"
+	"github.com/precast-ota/precast/internal/operate/release"
 )
 
 const sampleCatalog = `[{"app":"scoreboard","env":"prod","version":"1.0.0","deviceAttr":{"gamer":true},"file":"bin/scoreboard"}]`
@@ -124,7 +124,7 @@ func write(t *testing.T, name string, data []byte) string {
 }
 
 // wantSample fails unless name holds the sample release.
-func wantSample(t *testing.T, im *seed.Importer, name string) {
+func wantSample(t *testing.T, im *release.Importer, name string) {
 	t.Helper()
 	releases, done, err := im.Load(t.Context(), name)
 	if err != nil {
@@ -174,7 +174,7 @@ func TestLoadArchives(t *testing.T) {
 		"no-entry-dir.zip": zipOf(t, sampleEntries),
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantSample(t, &seed.Importer{}, write(t, name, data))
+			wantSample(t, &release.Importer{}, write(t, name, data))
 		})
 	}
 }
@@ -203,12 +203,12 @@ func folder(t *testing.T, entries []entry) string {
 
 func TestLoadFolders(t *testing.T) {
 	dir := folder(t, append([]entry{{name: "other.JSON", content: sampleCatalog}}, sampleEntries...))
-	wantSample(t, &seed.Importer{}, dir)
-	wantSample(t, &seed.Importer{}, filepath.Join(dir, "catalog.json"))
-	wantSample(t, &seed.Importer{}, filepath.Join(dir, "other.JSON"))
+	wantSample(t, &release.Importer{}, dir)
+	wantSample(t, &release.Importer{}, filepath.Join(dir, "catalog.json"))
+	wantSample(t, &release.Importer{}, filepath.Join(dir, "other.JSON"))
 	t.Chdir(dir)
-	wantSample(t, &seed.Importer{}, "catalog.json")
-	wantSample(t, &seed.Importer{}, ".")
+	wantSample(t, &release.Importer{}, "catalog.json")
+	wantSample(t, &release.Importer{}, ".")
 }
 
 func TestLoadErrors(t *testing.T) {
@@ -235,7 +235,7 @@ func TestLoadErrors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := folder(t, c.entries)
-			releases, done, err := (&seed.Importer{}).Load(t.Context(), dir)
+			releases, done, err := (&release.Importer{}).Load(t.Context(), dir)
 			if err == nil {
 				done()
 				t.Fatalf("loaded %+v", releases)
@@ -245,7 +245,7 @@ func TestLoadErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := (&seed.Importer{}).Load(t.Context(), filepath.Join(t.TempDir(), "missing")); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := (&release.Importer{}).Load(t.Context(), filepath.Join(t.TempDir(), "missing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
 	}
 	// Too long to be read into memory: refused by its length.
@@ -256,7 +256,7 @@ func TestLoadErrors(t *testing.T) {
 	if err := os.Truncate(long, 1<<40); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := (&seed.Importer{}).Load(t.Context(), long); err == nil || !strings.Contains(err.Error(), "catalog.json has 1099511627776 bytes, more than 268435456") {
+	if _, _, err := (&release.Importer{}).Load(t.Context(), long); err == nil || !strings.Contains(err.Error(), "catalog.json has 1099511627776 bytes, more than 268435456") {
 		t.Errorf("too long: %v", err)
 	}
 }
@@ -266,35 +266,35 @@ func TestHostileArchives(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		entries []entry
-		limits  seed.Limits
+		limits  release.Limits
 		want    string
 	}{
-		{"name above", with(entry{name: "../evil", content: "x"}), seed.Limits{}, `"../evil" leads out of the archive`},
-		{"name far above", with(entry{name: "a/../../../evil", content: "x"}), seed.Limits{}, `leads out of the archive`},
-		{"name above after a dot", with(entry{name: "./../evil", content: "x"}), seed.Limits{}, `leads out of the archive`},
-		{"absolute name", with(entry{name: "/tmp/evil", content: "x"}), seed.Limits{}, `"/tmp/evil" leads out of the archive`},
-		{"empty part", with(entry{name: "a//evil", content: "x"}), seed.Limits{}, `leads out of the archive`},
-		{"backslashes", with(entry{name: `..\evil`, content: "x"}), seed.Limits{}, `leads out of the archive`},
-		{"symbolic link", with(entry{name: "evil", link: "/etc/passwd"}), seed.Limits{}, `"evil" is not a regular file`},
-		{"link as a folder", with(entry{name: "bin", link: "/tmp"}), seed.Limits{}, `"bin" is not a regular file`},
-		{"name twice", with(sampleEntries[1]), seed.Limits{}, `"bin/scoreboard" is in it twice`},
-		{"name twice, spelt otherwise", with(entry{name: "./bin/scoreboard", content: "y"}), seed.Limits{}, `"bin/scoreboard" is in it twice`},
-		{"file and folder", with(entry{name: "bin", content: "x"}), seed.Limits{}, `bin`},
-		{"too deep", with(entry{name: strings.Repeat("a/", 1000) + "x", content: "x"}), seed.Limits{}, `lies too deep`},
-		{"too many files", with(entry{name: "x"}), seed.Limits{Files: 2, Bytes: 1 << 20}, "it holds too many files"},
-		{"bomb", with(entry{name: "bomb", content: strings.Repeat("\x00", 1<<20)}), seed.Limits{Files: 10, Bytes: 1<<20 - 1}, "it unpacks to more bytes than are allowed"},
-		{"bomb of small files", with(entry{name: "x", content: "0123456789"}), seed.Limits{Files: 10, Bytes: int64(len(sampleCatalog)) + 10}, "it unpacks to more bytes than are allowed"},
-		{"no catalog", sampleEntries[1:], seed.Limits{}, "there is no catalog.json in it"},
-		{"catalog as a folder", []entry{{name: "catalog.json/x", content: "x"}}, seed.Limits{}, "there is no catalog.json in it"},
-		{"nothing", nil, seed.Limits{}, ""},
-		{"two catalogs", append(within("a/", sampleEntries), within("b/", sampleEntries)...), seed.Limits{}, "there are two catalogs in it: "},
-		{"file of another folder", []entry{{name: "r/catalog.json", content: strings.Replace(sampleCatalog, "bin/", "../", 1)}, {name: "scoreboard", content: "x"}}, seed.Limits{}, `"../scoreboard" leads out of the folder of the catalog`},
-		{"file outside", []entry{{name: "catalog.json", content: strings.Replace(sampleCatalog, "bin/scoreboard", "/etc/passwd", 1)}}, seed.Limits{}, `"/etc/passwd" leads out of the folder of the catalog`},
+		{"name above", with(entry{name: "../evil", content: "x"}), release.Limits{}, `"../evil" leads out of the archive`},
+		{"name far above", with(entry{name: "a/../../../evil", content: "x"}), release.Limits{}, `leads out of the archive`},
+		{"name above after a dot", with(entry{name: "./../evil", content: "x"}), release.Limits{}, `leads out of the archive`},
+		{"absolute name", with(entry{name: "/tmp/evil", content: "x"}), release.Limits{}, `"/tmp/evil" leads out of the archive`},
+		{"empty part", with(entry{name: "a//evil", content: "x"}), release.Limits{}, `leads out of the archive`},
+		{"backslashes", with(entry{name: `..\evil`, content: "x"}), release.Limits{}, `leads out of the archive`},
+		{"symbolic link", with(entry{name: "evil", link: "/etc/passwd"}), release.Limits{}, `"evil" is not a regular file`},
+		{"link as a folder", with(entry{name: "bin", link: "/tmp"}), release.Limits{}, `"bin" is not a regular file`},
+		{"name twice", with(sampleEntries[1]), release.Limits{}, `"bin/scoreboard" is in it twice`},
+		{"name twice, spelt otherwise", with(entry{name: "./bin/scoreboard", content: "y"}), release.Limits{}, `"bin/scoreboard" is in it twice`},
+		{"file and folder", with(entry{name: "bin", content: "x"}), release.Limits{}, `bin`},
+		{"too deep", with(entry{name: strings.Repeat("a/", 1000) + "x", content: "x"}), release.Limits{}, `lies too deep`},
+		{"too many files", with(entry{name: "x"}), release.Limits{Files: 2, Bytes: 1 << 20}, "it holds too many files"},
+		{"bomb", with(entry{name: "bomb", content: strings.Repeat("\x00", 1<<20)}), release.Limits{Files: 10, Bytes: 1<<20 - 1}, "it unpacks to more bytes than are allowed"},
+		{"bomb of small files", with(entry{name: "x", content: "0123456789"}), release.Limits{Files: 10, Bytes: int64(len(sampleCatalog)) + 10}, "it unpacks to more bytes than are allowed"},
+		{"no catalog", sampleEntries[1:], release.Limits{}, "there is no catalog.json in it"},
+		{"catalog as a folder", []entry{{name: "catalog.json/x", content: "x"}}, release.Limits{}, "there is no catalog.json in it"},
+		{"nothing", nil, release.Limits{}, ""},
+		{"two catalogs", append(within("a/", sampleEntries), within("b/", sampleEntries)...), release.Limits{}, "there are two catalogs in it: "},
+		{"file of another folder", []entry{{name: "r/catalog.json", content: strings.Replace(sampleCatalog, "bin/", "../", 1)}, {name: "scoreboard", content: "x"}}, release.Limits{}, `"../scoreboard" leads out of the folder of the catalog`},
+		{"file outside", []entry{{name: "catalog.json", content: strings.Replace(sampleCatalog, "bin/scoreboard", "/etc/passwd", 1)}}, release.Limits{}, `"/etc/passwd" leads out of the folder of the catalog`},
 	} {
 		for kind, data := range map[string][]byte{"tar.gz": compressed(t, archives.Gz{}, tarOf(t, c.entries)), "zip": zipOf(t, c.entries)} {
 			t.Run(c.name+" in "+kind, func(t *testing.T) {
 				name := write(t, "r."+kind, data)
-				releases, done, err := (&seed.Importer{Limits: c.limits}).Load(t.Context(), name)
+				releases, done, err := (&release.Importer{Limits: c.limits}).Load(t.Context(), name)
 				if err == nil {
 					done()
 					t.Fatalf("loaded %+v", releases)
@@ -306,9 +306,9 @@ func TestHostileArchives(t *testing.T) {
 		}
 	}
 	// Exactly what is allowed.
-	limits := seed.Limits{Files: 2, Bytes: int64(len(sampleCatalog) + len(sampleEntries[1].content))}
-	wantSample(t, &seed.Importer{Limits: limits}, write(t, "r.zip", zipOf(t, sampleEntries)))
-	wantSample(t, &seed.Importer{Limits: seed.Limits{Files: 2, Bytes: 1<<63 - 1}}, write(t, "r.tar", tarOf(t, sampleEntries)))
+	limits := release.Limits{Files: 2, Bytes: int64(len(sampleCatalog) + len(sampleEntries[1].content))}
+	wantSample(t, &release.Importer{Limits: limits}, write(t, "r.zip", zipOf(t, sampleEntries)))
+	wantSample(t, &release.Importer{Limits: release.Limits{Files: 2, Bytes: 1<<63 - 1}}, write(t, "r.tar", tarOf(t, sampleEntries)))
 }
 
 // Links and devices that only tar has.
@@ -323,7 +323,7 @@ func TestHostileTar(t *testing.T) {
 		if err := errors.Join(w.WriteHeader(&h), w.Close()); err != nil {
 			t.Fatal(err)
 		}
-		_, _, err := (&seed.Importer{}).Load(t.Context(), write(t, "r.tar", b.Bytes()))
+		_, _, err := (&release.Importer{}).Load(t.Context(), write(t, "r.tar", b.Bytes()))
 		if err == nil || !strings.Contains(err.Error(), `"evil" is not a regular file`) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -344,14 +344,14 @@ func TestNotAnArchive(t *testing.T) {
 		"wrong.zip": {[]byte("PK\x03\x04 and so on"), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, _, err := (&seed.Importer{}).Load(t.Context(), write(t, name, c.data)); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, _, err := (&release.Importer{}).Load(t.Context(), write(t, name, c.data)); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %s", err, c.want)
 			}
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := (&seed.Importer{}).Load(ctx, write(t, "r.zip", zipOf(t, sampleEntries))); !errors.Is(err, context.Canceled) {
+	if _, _, err := (&release.Importer{}).Load(ctx, write(t, "r.zip", zipOf(t, sampleEntries))); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

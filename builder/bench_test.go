@@ -103,7 +103,7 @@ func BenchmarkWorkers(b *testing.B) {
 			w.put("extra", "prod", "1", "one more attribute", "extra")
 			s := pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: workers})
 			start := time.Now()
-			if err := s.Build(context.Background(), builder.PlanOptions{}, true, nil); err != nil {
+			if err := s.Build(context.Background(), builder.PlanOptions{}, nil); err != nil {
 				b.Fatal(err)
 			}
 			took[workers] += time.Since(start)

@@ -69,7 +69,7 @@ func worldOf(t fataler, base pipeline.Drivers, opt builder.Options, wrap ...func
 	return w
 }
 
-func (w *world) pipeline() *pipeline.Station {
+func (w *world) pipeline() *pipeline.Pipeline {
 	return pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2})
 }
 
@@ -78,7 +78,7 @@ func (w *world) build(opt builder.PlanOptions) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if err := w.pipeline().Build(ctx, opt, true, nil); err != nil {
+	if err := w.pipeline().Build(ctx, opt, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -132,7 +132,7 @@ func build(store *local.Store, number int, of func(int, catalog.Item) catalog.It
 	params := builder.DefaultParams()
 	params.MaxBundles = 1 // the others are composed when they are asked for
 	st := pipeline.New(pipeline.Local(store), pipeline.Config{Builder: builder.Options{Params: params}})
-	return st.Build(ctx, builder.PlanOptions{}, true, nil)
+	return st.Build(ctx, builder.PlanOptions{}, nil)
 }
 
 type nopCloser struct{ io.ReadSeeker }

@@ -12,7 +12,7 @@ import (
 	"github.com/precast-ota/precast/internal/run/server"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
-	"github.com/precast-ota/precast/internal/trust/statement"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 // serveSample serves the first release of the tests, signed, by the system's clock, until stop is called.
@@ -30,7 +30,7 @@ func serveSample() (url string, rootPEM []byte, stop func()) {
 	for _, key := range []string{layout.KeyringVersionKey(1), layout.KeyringKey} {
 		objects.put(key, signed.Encode())
 	}
-	maker, err := statement.NewMaker(signingKey, statement.DefaultSchedule(), time.Now)
+	maker, err := issuer.NewMaker(signingKey, issuer.DefaultSchedule(), time.Now)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -203,7 +203,7 @@ func (p *deployment) embedded(items []catalog.Item, binaries map[string]string) 
 			p.t.Fatal(err)
 		}
 	}
-	if err := pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(p.t.Context(), builder.PlanOptions{}, true, nil); err != nil {
+	if err := pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(p.t.Context(), builder.PlanOptions{}, nil); err != nil {
 		p.t.Fatal(err)
 	}
 	return stored(p.t, store.Objects())

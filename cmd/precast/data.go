@@ -114,7 +114,7 @@ func (d *data) build(ctx context.Context, opt builder.Options, plan builder.Plan
 	if d.server != nil {
 		return d.server.Build(ctx, plan, observe)
 	}
-	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Build(ctx, plan, true, observe)
+	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Build(ctx, plan, observe)
 }
 
 func (d *data) status(ctx context.Context, opt builder.Options) (pipeline.Status, error) {

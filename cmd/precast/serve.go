@@ -136,7 +136,7 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 }
 
 // announce lets other commands into the data folder's server.
-func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *pipeline.Station, url string) (withdraw func(), err error) {
+func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *pipeline.Pipeline, url string) (withdraw func(), err error) {
 	local, endpoint, err := admin.Listen(url)
 	if err != nil {
 		return nil, err

@@ -100,7 +100,7 @@ func buildSample(name string, opt builder.Options) (string, error) {
 	if _, err := im.Import(ctx, seed.Releases(itemSize, 1), false); err != nil {
 		return "", err
 	}
-	return dir, pipeline.New(pipeline.Local(store), pipeline.Config{Builder: opt}).Build(ctx, builder.PlanOptions{}, true, nil)
+	return dir, pipeline.New(pipeline.Local(store), pipeline.Config{Builder: opt}).Build(ctx, builder.PlanOptions{}, nil)
 }
 
 // newSite serves the sample, built under opt. change may change the rig's options.
@@ -164,7 +164,7 @@ func (s *site) importer() *release.Importer {
 func (s *site) build() {
 	s.t.Helper()
 	st := pipeline.New(pipeline.Local(s.store), pipeline.Config{Builder: s.opt})
-	if err := st.Build(s.t.Context(), builder.PlanOptions{}, true, nil); err != nil {
+	if err := st.Build(s.t.Context(), builder.PlanOptions{}, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.pub.Refresh(s.t.Context()); err != nil {

@@ -43,7 +43,7 @@ func fill(b *testing.B, d pipeline.Drivers) {
 	}{d.Catalog, d.Writer}}
 	_, err := im.Import(b.Context(), releases, false)
 	must(b, err)
-	must(b, pipeline.New(d, pipeline.Config{Workers: 4}).Build(b.Context(), builder.PlanOptions{}, true, nil))
+	must(b, pipeline.New(d, pipeline.Config{Workers: 4}).Build(b.Context(), builder.PlanOptions{}, nil))
 }
 
 func allNeeded(b *testing.B, objects builder.Objects) []string {

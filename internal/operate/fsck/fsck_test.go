@@ -37,7 +37,7 @@ import (
 type world struct {
 	t        testing.TB
 	memory   storetest.Memory
-	pipeline *pipeline.Station
+	pipeline *pipeline.Pipeline
 	remote   map[string]string // binaries by URL
 }
 
@@ -61,7 +61,7 @@ func newWorld(t testing.TB) *world {
 			App: "far", Track: "prod", Version: "1+0 x", URL: "http://host/far", MD5: hex.EncodeToString(md[:]), SHA256: hex.EncodeToString(sha[:]),
 			Size: int64(len(content)), DeviceAttr: map[string]bool{"camera": true},
 		})}))
-		must(t, w.pipeline.Build(t.Context(), builder.PlanOptions{}, true, nil))
+		must(t, w.pipeline.Build(t.Context(), builder.PlanOptions{}, nil))
 	}
 	return w
 }

@@ -64,7 +64,7 @@ func BenchmarkRollback(b *testing.B) {
 		im := &release.Importer{Objects: d.Objects, Catalog: store.Catalog()}
 		_, err := im.Import(ctx, releases, false)
 		must(b, err)
-		must(b, pipeline.New(d, pipeline.Config{}).Build(ctx, builder.PlanOptions{}, true, nil))
+		must(b, pipeline.New(d, pipeline.Config{}).Build(ctx, builder.PlanOptions{}, nil))
 	}
 	objects, told := &conditional{Objects: d.Objects}, &published{}
 	d.Objects = objects

@@ -53,7 +53,7 @@ func (o *told) Published(_ context.Context, p builder.Published) {
 	o.w.told = append(o.w.told, p)
 }
 
-func (w *world) pipeline() *pipeline.Station {
+func (w *world) pipeline() *pipeline.Pipeline {
 	d := w.drivers
 	if w.wrap != nil {
 		d.Objects = w.wrap(d.Objects)
@@ -78,7 +78,7 @@ func (w *world) put(app, track, version, content string, attrs ...string) {
 
 func (w *world) build() error {
 	w.t.Helper()
-	return w.pipeline().Build(w.t.Context(), builder.PlanOptions{}, true, nil)
+	return w.pipeline().Build(w.t.Context(), builder.PlanOptions{}, nil)
 }
 
 // publish makes a generation: release n of an app.

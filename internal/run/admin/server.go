@@ -28,10 +28,10 @@ type line struct {
 }
 
 // Handler serves the admin API of a pipeline.
-func Handler(s *pipeline.Station, token string) http.Handler {
+func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/catalog", func(w http.ResponseWriter, r *http.Request) {
-		items, err := s.Catalog.Snapshot(r.Context())
+		items, err := p.Snapshot(r.Context())
 		answer(w, items, err)
 	})
 	mux.HandleFunc("POST /v1/changes", func(w http.ResponseWriter, r *http.Request) {
@@ -39,38 +39,38 @@ func Handler(s *pipeline.Station, token string) http.Handler {
 		if !read(w, r, &changes) {
 			return
 		}
-		answer(w, struct{}{}, s.Writer.Apply(r.Context(), changes))
+		answer(w, struct{}{}, p.Apply(r.Context(), changes))
 	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		status, err := s.Status(r.Context())
+		status, err := p.Status(r.Context())
 		answer(w, status, err)
 	})
 	mux.HandleFunc("POST /v1/redrive", func(w http.ResponseWriter, r *http.Request) {
-		n, err := s.DeadLetters.Redrive(r.Context())
+		n, err := p.Redrive(r.Context())
 		answer(w, n, err)
 	})
 	mux.HandleFunc("POST /v1/rollback", func(w http.ResponseWriter, r *http.Request) {
 		var req history.Request
 		if read(w, r, &req) {
-			res, err := s.Rollback(r.Context(), req)
+			res, err := p.Rollback(r.Context(), req)
 			answer(w, res, err)
 		}
 	})
 	mux.HandleFunc("POST /v1/pin", func(w http.ResponseWriter, r *http.Request) {
 		var reason string
 		if read(w, r, &reason) {
-			p, err := s.Pin(r.Context(), reason)
-			answer(w, p, err)
+			pinned, err := p.Pin(r.Context(), reason)
+			answer(w, pinned, err)
 		}
 	})
 	mux.HandleFunc("POST /v1/unpin", func(w http.ResponseWriter, r *http.Request) {
-		p, err := s.Unpin(r.Context())
-		answer(w, p, err)
+		pinned, err := p.Unpin(r.Context())
+		answer(w, pinned, err)
 	})
 	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
 		var opt builder.PlanOptions
 		if read(w, r, &opt) {
-			build(w, r.Context(), s, opt)
+			build(w, r.Context(), p, opt)
 		}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -84,10 +84,10 @@ func Handler(s *pipeline.Station, token string) http.Handler {
 }
 
 // build streams a build's events, one JSON object a line.
-func build(w http.ResponseWriter, ctx context.Context, s *pipeline.Station, opt builder.PlanOptions) {
+func build(w http.ResponseWriter, ctx context.Context, p *pipeline.Pipeline, opt builder.PlanOptions) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc, flush := json.NewEncoder(w), http.NewResponseController(w)
-	err := s.Build(ctx, opt, false, func(ev pipeline.Event) {
+	err := p.Follow(ctx, opt, func(ev pipeline.Event) {
 		_ = enc.Encode(line{Event: ev}) // a client that has gone ends ctx
 		_ = flush.Flush()
 	})

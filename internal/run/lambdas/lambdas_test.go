@@ -145,7 +145,7 @@ func built(t *testing.T, store *local.Store, opt builder.Options) {
 
 func build(t *testing.T, store *local.Store, opt builder.Options) {
 	t.Helper()
-	if err := pipeline.New(pipeline.Local(store), pipeline.Config{Builder: opt}).Build(t.Context(), builder.PlanOptions{}, true, nil); err != nil {
+	if err := pipeline.New(pipeline.Local(store), pipeline.Config{Builder: opt}).Build(t.Context(), builder.PlanOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
 }

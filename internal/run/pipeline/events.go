@@ -73,4 +73,4 @@ func (e *events) Published(ctx context.Context, p builder.Published) {
 }
 
 // Subscribe passes every event to f until the function returned is called.
-func (s *Station) Subscribe(f func(Event)) (unsubscribe func()) { return s.events.subscribe(f) }
+func (p *Pipeline) Subscribe(f func(Event)) (unsubscribe func()) { return p.events.subscribe(f) }

@@ -18,31 +18,31 @@ type RolledBack struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-func (s *Station) keeper() *history.Keeper {
-	return &history.Keeper{Objects: s.Objects, Ledger: s.Ledger, Clock: s.cfg.Builder.Clock}
+func (p *Pipeline) keeper() *history.Keeper {
+	return &history.Keeper{Objects: p.Objects, Ledger: p.Ledger, Clock: p.cfg.Builder.Clock}
 }
 
 // Rollback publishes the content of an earlier generation again, pinned, then looks whether everything
 // is there for devices that took what was rolled back, and asks for what is not.
-func (s *Station) Rollback(ctx context.Context, r history.Request) (RolledBack, error) {
-	clock := s.cfg.Builder.Clock
+func (p *Pipeline) Rollback(ctx context.Context, r history.Request) (RolledBack, error) {
+	clock := p.cfg.Builder.Clock
 	start := clock.Now()
-	k := s.keeper()
+	k := p.keeper()
 	res, err := k.Rollback(ctx, r)
 	out := RolledBack{Result: res}
 	if err != nil {
 		return out, err
 	}
 	out.Seconds = seconds(clock, start)
-	s.events.Published(ctx, builder.Published{Generation: res.Generation, Sequence: res.Sequence, Changed: true})
-	if err := s.afterRollback(ctx, k, &out); err != nil {
+	p.events.Published(ctx, builder.Published{Generation: res.Generation, Sequence: res.Sequence, Changed: true})
+	if err := p.afterRollback(ctx, k, &out); err != nil {
 		out.Problem = err.Error()
 	}
 	out.Checked = seconds(clock, start)
 	return out, nil
 }
 
-func (s *Station) afterRollback(ctx context.Context, k *history.Keeper, out *RolledBack) error {
+func (p *Pipeline) afterRollback(ctx context.Context, k *history.Keeper, out *RolledBack) error {
 	missing, lacking, err := k.Check(ctx, out.Generation)
 	if err != nil {
 		return err
@@ -53,16 +53,16 @@ func (s *Station) afterRollback(ctx context.Context, k *history.Keeper, out *Rol
 	if out.Lacking = lacking; lacking == 0 {
 		return nil
 	}
-	return builder.RequestMend(ctx, s.Queue, out.Generation)
+	return builder.RequestMend(ctx, p.Queue, out.Generation)
 }
 
 func seconds(c builder.Clock, since time.Time) float64 { return c.Now().Sub(since).Seconds() }
 
 // Pin keeps what is published from being replaced.
-func (s *Station) Pin(ctx context.Context, reason string) (history.Pinned, error) {
-	return s.keeper().Pin(ctx, reason)
+func (p *Pipeline) Pin(ctx context.Context, reason string) (history.Pinned, error) {
+	return p.keeper().Pin(ctx, reason)
 }
 
 // Unpin lets what is published be replaced again. Nothing is published before somebody asks for a plan,
 // as Build does.
-func (s *Station) Unpin(ctx context.Context) (history.Pinned, error) { return s.keeper().Unpin(ctx) }
+func (p *Pipeline) Unpin(ctx context.Context) (history.Pinned, error) { return p.keeper().Unpin(ctx) }

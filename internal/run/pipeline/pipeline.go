@@ -1,4 +1,4 @@
-// Package pipeline runs the whole way of a change in one process: the catalog's watcher, the queue's
+// Package pipeline runs everything that publishes a change of the catalog in one process: the trigger, the queue's
 // workers and the builder, over a set of drivers.
 package pipeline
 
@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
 )
 
 // Drivers are all that a pipeline stands on.
@@ -21,7 +23,7 @@ type Drivers struct {
 	Writer      builder.CatalogWriter
 	DeadLetters builder.DeadLetters
 	// NewTrigger makes what asks for plans when the catalog changes, for one plan when many changes come
-	// within the window; nil: nobody does, or others do.
+	// within the window; nil if plans are triggered elsewhere.
 	NewTrigger func(window time.Duration, log *slog.Logger) (Trigger, error)
 	// Remote: others work on the queue too, and its depth is an approximation, a minute late at most
 	// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html).
@@ -45,8 +47,8 @@ type Config struct {
 	Every time.Duration
 }
 
-// Station is the running whole.
-type Station struct {
+// Pipeline is a complete pipeline in one process.
+type Pipeline struct {
 	Drivers
 	Builder *builder.Builder
 
@@ -55,7 +57,7 @@ type Station struct {
 }
 
 // New makes a pipeline. Its builder reports to cfg.Builder.Observer and to the pipeline's subscribers.
-func New(d Drivers, cfg Config) *Station {
+func New(d Drivers, cfg Config) *Pipeline {
 	if cfg.Workers <= 0 {
 		cfg.Workers = 2
 	}
@@ -71,30 +73,43 @@ func New(d Drivers, cfg Config) *Station {
 	if cfg.Builder.Observer == nil {
 		cfg.Builder.Observer = builder.Silent{}
 	}
-	s := &Station{Drivers: d, cfg: cfg, events: &events{next: cfg.Builder.Observer}}
-	cfg.Builder.Observer = s.events
-	s.Builder = builder.New(d.Ports, cfg.Builder)
-	return s
+	p := &Pipeline{Drivers: d, cfg: cfg, events: &events{next: cfg.Builder.Observer}}
+	cfg.Builder.Observer = p.events
+	p.Builder = builder.New(d.Ports, cfg.Builder)
+	return p
 }
 
+// Snapshot returns the items of the catalog.
+func (p *Pipeline) Snapshot(ctx context.Context) ([]catalog.Item, error) {
+	return p.Catalog.Snapshot(ctx)
+}
+
+// Apply changes the catalog.
+func (p *Pipeline) Apply(ctx context.Context, changes []catalog.Change) error {
+	return p.Writer.Apply(ctx, changes)
+}
+
+// Redrive puts the dead letters back into the queue and returns how many there were.
+func (p *Pipeline) Redrive(ctx context.Context) (int, error) { return p.DeadLetters.Redrive(ctx) }
+
 // Run watches and works until ctx is done. Jobs in hand are given back.
-func (s *Station) Run(ctx context.Context) error {
+func (p *Pipeline) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	if s.NewTrigger != nil {
-		t, err := s.NewTrigger(s.cfg.Window, s.cfg.Builder.Log)
+	if p.NewTrigger != nil {
+		t, err := p.NewTrigger(p.cfg.Window, p.cfg.Builder.Log)
 		if err != nil {
 			return err
 		}
 		g.Go(func() error { return t.Run(ctx) })
 	}
-	g.Go(func() error { return s.work(ctx, runWait, nil) })
-	g.Go(func() error { s.schedule(ctx); return nil })
+	g.Go(func() error { return p.work(ctx, runWait, nil) })
+	g.Go(func() error { p.schedule(ctx); return nil })
 	return g.Wait()
 }
 
 // schedule asks for plans by the clock.
-func (s *Station) schedule(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.Every)
+func (p *Pipeline) schedule(ctx context.Context) {
+	tick := time.NewTicker(p.cfg.Every)
 	defer tick.Stop()
 	for {
 		select {
@@ -102,8 +117,8 @@ func (s *Station) schedule(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if _, err := builder.RequestPlan(ctx, s.Ledger, s.Queue, builder.Request{}); err != nil && ctx.Err() == nil {
-			s.cfg.Builder.Log.ErrorContext(ctx, "ask for the scheduled plan", "error", err)
+		if _, err := builder.RequestPlan(ctx, p.Ledger, p.Queue, builder.Request{}); err != nil && ctx.Err() == nil {
+			p.cfg.Builder.Log.ErrorContext(ctx, "ask for the scheduled plan", "error", err)
 		}
 	}
 }
@@ -115,9 +130,9 @@ const (
 	buildWait = time.Second
 )
 
-func (s *Station) work(ctx context.Context, wait time.Duration, outage func(error)) error {
-	policy := builder.DeliveryPolicy{Builder: s.Builder, Visibility: s.cfg.Visibility, Outage: outage}
-	w := &builder.Worker{DeliveryPolicy: policy, Wait: wait, Concurrency: s.cfg.Workers}
+func (p *Pipeline) work(ctx context.Context, wait time.Duration, outage func(error)) error {
+	policy := builder.DeliveryPolicy{Builder: p.Builder, Visibility: p.cfg.Visibility, Outage: outage}
+	w := &builder.Worker{DeliveryPolicy: policy, Wait: wait, Concurrency: p.cfg.Workers}
 	return w.Run(ctx)
 }
 
@@ -134,36 +149,44 @@ func (e *PinnedError) Error() string {
 // ErrIncomplete: a build ended with jobs that could not be done.
 var ErrIncomplete = errors.New("the build could not be completed")
 
-// Build asks for a plan and waits until it, or a newer one, is published, or its jobs have ended and a
-// pin keeps it from being published: that is a PinnedError. Every event on the way is
-// passed to observe (nil: none), by one goroutine at a time. With alone, nobody else works on the
-// queue and Build does.
-func (s *Station) Build(ctx context.Context, opt builder.PlanOptions, alone bool, observe func(Event)) error {
+// Build asks for a plan, does the jobs that follow from it and waits for the result, as Follow does. It is for a
+// pipeline that does not Run.
+func (p *Pipeline) Build(ctx context.Context, opt builder.PlanOptions, observe func(Event)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	defer cancel(nil)
-	unsubscribe := func() {}
-	if observe != nil {
-		unsubscribe = s.events.subscribe(observe)
+	var outage func(error)
+	if !p.Remote { // a service may come back while one waits; a full disk wants its owner
+		outage = func(err error) { cancel(fmt.Errorf("build: %w", err)) }
 	}
-	defer unsubscribe()
-	after, err := builder.RequestPlan(ctx, s.Ledger, s.Queue, builder.Request{PlanOptions: opt})
-	if err != nil {
-		return err
-	}
-	if alone {
-		var outage func(error)
-		if !s.Remote { // a service may come back while one waits; a full disk wants its owner
-			outage = func(err error) { cancel(fmt.Errorf("build: %w", err)) }
-		}
-		workers.Go(func() { _ = s.work(ctx, buildWait, outage) }) // logs its errors
-	}
-	err = s.await(ctx, after)
+	err := p.follow(ctx, opt, observe, func() {
+		workers.Go(func() { _ = p.work(ctx, buildWait, outage) }) // logs its errors
+	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
 	return err
+}
+
+// Follow asks for a plan and waits until it, or a newer one, is published. If a pin keeps it from being published, it
+// returns a PinnedError once the jobs have ended. The jobs are done by Run. Every event on the way is passed to
+// observe (nil: none), by one goroutine at a time.
+func (p *Pipeline) Follow(ctx context.Context, opt builder.PlanOptions, observe func(Event)) error {
+	return p.follow(ctx, opt, observe, func() {})
+}
+
+// follow calls work once the plan has been asked for.
+func (p *Pipeline) follow(ctx context.Context, opt builder.PlanOptions, observe func(Event), work func()) error {
+	if observe != nil {
+		defer p.events.subscribe(observe)()
+	}
+	after, err := builder.RequestPlan(ctx, p.Ledger, p.Queue, builder.Request{PlanOptions: opt})
+	if err != nil {
+		return err
+	}
+	work()
+	return p.await(ctx, after)
 }
 
 // How often to look whether a build is done, and for how long a queue must have been empty before one
@@ -174,13 +197,13 @@ const (
 	remoteGrace = 90 * time.Second
 )
 
-// await looks until what was asked for is published, or cannot be any more.
-func (s *Station) await(ctx context.Context, after uint64) error {
+// await looks until a plan newer than after is published, or cannot be any more.
+func (p *Pipeline) await(ctx context.Context, after uint64) error {
 	look, grace := localLook, time.Duration(0)
-	if s.Remote {
+	if p.Remote {
 		look, grace = remoteLook, remoteGrace
 	}
-	_, _, deadBefore, err := s.DeadLetters.Depth(ctx)
+	_, _, deadBefore, err := p.DeadLetters.Depth(ctx)
 	if err != nil {
 		return err
 	}
@@ -188,26 +211,24 @@ func (s *Station) await(ctx context.Context, after uint64) error {
 	defer tick.Stop()
 	var idleFor time.Duration
 	for {
-		waiting, inFlight, dead, err := s.DeadLetters.Depth(ctx)
-		if err != nil {
-			return err
-		}
-		// The queue is looked at first: a job is deleted after what it published.
-		ix, _, err := builder.ReadIndex(ctx, s.Objects)
+		waiting, inFlight, dead, err := p.DeadLetters.Depth(ctx)
 		if err != nil {
 			return err
 		}
 		idle := waiting+inFlight == 0
-		switch {
-		case (idle || s.Remote) && ix != nil && ix.Sequence > after:
+		// The queue is looked at first: a job is deleted after what it published.
+		ix, _, err := builder.ReadIndex(ctx, p.Objects)
+		if err != nil {
+			return err
+		}
+		if ix != nil && ix.Sequence > after && (idle || p.Remote) {
 			return nil
-		case dead <= deadBefore && idle && idleFor >= grace && ix != nil && ix.Pin != "":
-			return &PinnedError{ix.Generation, ix.Pin}
-		case dead > deadBefore || idle && idleFor >= grace:
-			return fmt.Errorf("%w: %d dead letters; see the log, then `precast status`", ErrIncomplete, dead)
-		case idle:
-			idleFor += look
-		default:
+		}
+		failed := dead > deadBefore
+		if failed || idle && idleFor >= grace {
+			return unpublished(ix, dead, failed)
+		}
+		if idleFor += look; !idle {
 			idleFor = 0
 		}
 		select {
@@ -216,4 +237,12 @@ func (s *Station) await(ctx context.Context, after uint64) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// unpublished says why a build that has ended has published nothing.
+func unpublished(ix *index.Index, dead int, failed bool) error {
+	if ix != nil && ix.Pin != "" && !failed {
+		return &PinnedError{ix.Generation, ix.Pin}
+	}
+	return fmt.Errorf("%w: %d dead letters; see the log, then `precast status`", ErrIncomplete, dead)
 }

@@ -45,40 +45,40 @@ type DeadLetter struct {
 }
 
 // Status looks at catalog, index and queue.
-func (s *Station) Status(ctx context.Context) (Status, error) {
-	st, err := s.status(ctx)
+func (p *Pipeline) Status(ctx context.Context) (Status, error) {
+	st, err := p.status(ctx)
 	if err != nil {
 		return st, fmt.Errorf("read status: %w", err)
 	}
 	return st, nil
 }
 
-func (s *Station) status(ctx context.Context) (Status, error) {
+func (p *Pipeline) status(ctx context.Context) (Status, error) {
 	var st Status
-	items, err := s.Catalog.Snapshot(ctx)
+	items, err := p.Catalog.Snapshot(ctx)
 	if err != nil {
 		return st, err
 	}
-	p, err := s.Builder.Plan(ctx, items, builder.PlanOptions{})
+	plan, err := p.Builder.Plan(ctx, items, builder.PlanOptions{})
 	if err != nil {
 		return st, err
 	}
-	if p.Base != nil {
-		st.Generation, st.Sequence, st.Items = p.Base.Generation, p.Base.Sequence, p.Base.Len()
+	if plan.Base != nil {
+		st.Generation, st.Sequence, st.Items = plan.Base.Generation, plan.Base.Sequence, plan.Base.Len()
 	}
-	st.UpToDate = !p.Changed()
-	if p.Base != nil && p.Base.Pin != "" {
-		st.Pin = p.Base.Pin
-		if st.Ready, err = s.ready(ctx, p); err != nil {
+	st.UpToDate = !plan.Changed()
+	if plan.Base != nil && plan.Base.Pin != "" {
+		st.Pin = plan.Base.Pin
+		if st.Ready, err = p.ready(ctx, plan); err != nil {
 			return st, err
 		}
 	}
-	st.Rejected = append([]builder.Rejection{}, p.Rejected...)
-	st.OldestChange = oldestChange(items, p)
-	if st.Waiting, st.InFlight, st.Dead, err = s.DeadLetters.Depth(ctx); err != nil {
+	st.Rejected = append([]builder.Rejection{}, plan.Rejected...)
+	st.OldestChange = oldestChange(items, plan)
+	if st.Waiting, st.InFlight, st.Dead, err = p.DeadLetters.Depth(ctx); err != nil {
 		return st, err
 	}
-	letters, err := s.DeadLetters.Dead(ctx, 10)
+	letters, err := p.DeadLetters.Dead(ctx, 10)
 	if err != nil {
 		return st, err
 	}
@@ -97,12 +97,12 @@ func (s *Station) status(ctx context.Context) (Status, error) {
 const maxReadyLooks = 2000
 
 // ready tells whether all that a plan needs is stored.
-func (s *Station) ready(ctx context.Context, p *builder.Plan) (bool, error) {
-	if !p.Changed() || len(p.Pieces) > 0 {
+func (p *Pipeline) ready(ctx context.Context, plan *builder.Plan) (bool, error) {
+	if !plan.Changed() || len(plan.Pieces) > 0 {
 		return false, nil
 	}
 	var keys []string
-	for _, set := range p.Missing {
+	for _, set := range plan.Missing {
 		for _, m := range set.Masks {
 			keys = append(keys, layout.BundleKey(set.ID, m.String()), layout.ManifestKey(set.ID, m.String()))
 		}
@@ -110,7 +110,7 @@ func (s *Station) ready(ctx context.Context, p *builder.Plan) (bool, error) {
 	if len(keys) > maxReadyLooks {
 		return false, nil
 	}
-	absent, err := history.Absent(ctx, s.Objects, keys)
+	absent, err := history.Absent(ctx, p.Objects, keys)
 	return len(absent) == 0, err
 }
 

@@ -68,7 +68,7 @@ func (s *site) build(opt builder.Options) {
 	s.t.Helper()
 	ctx := context.Background()
 	st := pipeline.New(pipeline.Local(s.store), pipeline.Config{Builder: opt})
-	if err := st.Build(ctx, builder.PlanOptions{}, true, nil); err != nil {
+	if err := st.Build(ctx, builder.PlanOptions{}, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.pub.Refresh(ctx); err != nil {

@@ -57,7 +57,7 @@ func damaged(t *testing.T, prefix, name string, damage func([]byte) []byte) {
 	w := newWorld(t, base)
 	w.begin()
 	st := pipeline.New(base, pipeline.Config{Builder: small()})
-	must(t, st.Build(ctx, builder.PlanOptions{}, true, nil))
+	must(t, st.Build(ctx, builder.PlanOptions{}, nil))
 	old := w.fresh(base.Objects)
 	w.everybody(old)
 	before, err := stored(ctx, base.Objects)
@@ -88,7 +88,7 @@ func damaged(t *testing.T, prefix, name string, damage func([]byte) []byte) {
 	}
 	if prefix == layout.IndexKey {
 		must(t, os.Remove(filepath.Join(dir, "objects", layout.IndexKey)))
-		must(t, st.Build(ctx, builder.PlanOptions{Verify: true}, true, nil))
+		must(t, st.Build(ctx, builder.PlanOptions{Verify: true}, nil))
 	} else {
 		must(t, (&fsck.Repairer{Objects: base.Objects, Sources: base.Sources}).Repair(ctx, rep))
 		if !rep.Complete() {
@@ -178,7 +178,7 @@ func TestDamagedPieces(t *testing.T) {
 			w := newWorld(t, base)
 			w.begin()
 			st := w.pipeline()
-			must(t, st.Build(ctx, builder.PlanOptions{}, true, nil))
+			must(t, st.Build(ctx, builder.PlanOptions{}, nil))
 			was, err := published(ctx, base.Objects)
 			must(t, err)
 			damageAll(t, dir, layout.PiecePrefix, damages[name])
@@ -186,7 +186,7 @@ func TestDamagedPieces(t *testing.T) {
 				_, err := importer(base).Import(ctx, []releases.Release{release(2, 1, 900)}, false)
 				return err
 			})
-			if err := w.pipeline().Build(ctx, builder.PlanOptions{}, true, nil); err == nil {
+			if err := w.pipeline().Build(ctx, builder.PlanOptions{}, nil); err == nil {
 				t.Fatal("a build from damaged pieces was completed")
 			}
 			now, err := published(ctx, base.Objects)
@@ -203,7 +203,7 @@ func TestDamagedPieces(t *testing.T) {
 			for try := 1; ; try++ {
 				_, err = base.DeadLetters.Redrive(ctx)
 				must(t, err)
-				err = w.pipeline().Build(ctx, builder.PlanOptions{}, true, nil)
+				err = w.pipeline().Build(ctx, builder.PlanOptions{}, nil)
 				_, _, dead, depthErr := base.DeadLetters.Depth(ctx)
 				must(t, depthErr)
 				if err == nil && dead == 0 {

@@ -84,7 +84,7 @@ func (f over) ask(ctx context.Context, query, held string) (response, error) {
 }
 
 // serve is a server of what is published, which looks for a newer index until ctx is done.
-func (w *world) serve(ctx context.Context, objects builder.Objects, st *pipeline.Station) front {
+func (w *world) serve(ctx context.Context, objects builder.Objects, st *pipeline.Pipeline) front {
 	p := server.NewPublished(objects, w.opt.Log)
 	unsubscribe := st.Subscribe(func(ev pipeline.Event) {
 		if ev.Published != nil {

@@ -198,7 +198,7 @@ func playStory(ctx context.Context, d pipeline.Drivers, c *crash, visibility tim
 		if _, err := importer(d).Import(ctx, releases, false); err != nil {
 			return err
 		}
-		if err := pipeline.New(d, pipeline.Config{Builder: opt, Workers: 1, Visibility: visibility}).Build(ctx, builder.PlanOptions{}, true, nil); err != nil {
+		if err := pipeline.New(d, pipeline.Config{Builder: opt, Workers: 1, Visibility: visibility}).Build(ctx, builder.PlanOptions{}, nil); err != nil {
 			return err
 		}
 	}

@@ -70,7 +70,7 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 				return err
 			})
 		}
-		must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, true, nil))
+		must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, nil))
 	}
 	states := w.states
 	said := make([][]string, 3) // by generation
@@ -147,7 +147,7 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 	w.base, w.states, w.floor = d, states, len(states)-1
 	_, err := pipeline.New(d, pipeline.Config{}).Unpin(ctx)
 	must(t, err)
-	must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, true, nil))
+	must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, nil))
 	must(t, drain(ctx, d))
 	w.settle(time.Minute, time.Second)
 	w.everybody(w.fresh(d.Objects))

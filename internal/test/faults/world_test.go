@@ -199,7 +199,7 @@ func (w *world) change(do func() error) {
 }
 
 // pipeline is a pipeline over what the world lets it see.
-func (w *world) pipeline() *pipeline.Station {
+func (w *world) pipeline() *pipeline.Pipeline {
 	return pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 20 * time.Millisecond, Visibility: w.visibility})
 }
 
@@ -326,7 +326,7 @@ func (w *world) fromScratch() {
 	here, err := stored(ctx, w.base.Objects)
 	must(w.t, err)
 	must(w.t, copyCatalog(ctx, fresh, items, here))
-	must(w.t, pipeline.New(fresh, pipeline.Config{Builder: small()}).Build(ctx, builder.PlanOptions{}, true, nil))
+	must(w.t, pipeline.New(fresh, pipeline.Config{Builder: small()}).Build(ctx, builder.PlanOptions{}, nil))
 	there, err := stored(ctx, fresh.Objects)
 	must(w.t, err)
 	must(w.t, contains(here, there))

@@ -91,5 +91,5 @@ func sample(ctx context.Context, dir string) (err error) {
 	if _, err := im.Import(ctx, seed.Releases(256<<10, 1), false); err != nil {
 		return err
 	}
-	return pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(ctx, builder.PlanOptions{}, true, nil)
+	return pipeline.New(pipeline.Local(store), pipeline.Config{}).Build(ctx, builder.PlanOptions{}, nil)
 }

@@ -10,9 +10,9 @@ import (
 
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
-	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 // serveSample serves the first release of the tests, signed, by the system's clock, until stop is called.

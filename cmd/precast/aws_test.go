@@ -173,3 +173,14 @@ func TestCommandsOnAWS(t *testing.T) {
 	env = append(env, "PRECAST_QUEUE=")
 	contains(command(exitError, "status"), "--queue: \"\" is not of the form sqs://HOST/ACCOUNT/NAME")
 }
+
+// The story that every host plays, with the pipeline on AWS.
+func TestCommandsInEveryHostOnAWS(t *testing.T) {
+	env, _ := onAWS(t)
+	variables := map[string]string{"NEXT": "The pipeline builds it now; precast status tells how far it is."}
+	for _, e := range env[len(os.Environ()):] {
+		name, value, _ := strings.Cut(e, "=")
+		variables[name] = value
+	}
+	runScripts(t, "testdata/hosts", "aws", variables)
+}

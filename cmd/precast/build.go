@@ -60,20 +60,18 @@ func (c *buildCmd) Run(ctx context.Context, std streams) error {
 
 // build builds what has been opened.
 func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
-	c.unused(std, d)
-	log := errorLog(std)
-	observer, err := c.observer(ctx, log, d.objects, builder.Silent{})
+	front, err := d.cdn(ctx, c.publishFlags, std)
 	if err != nil {
 		return err
 	}
-	opt, err := c.options(log, observer)
+	opt, err := c.options(errorLog(std), telling(front, builder.Silent{}))
 	if err != nil {
 		return err
 	}
 	start := time.Now()
 	out := outcome{Rejected: []builder.Rejection{}}
 	progress := newProgress(std.err, c.JSON)
-	err = d.build(ctx, opt, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry}, func(ev pipeline.Event) {
+	err = d.pipeline(opt).Build(ctx, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry}, func(ev pipeline.Event) {
 		progress.tell(ev)
 		switch {
 		case ev.Planned != nil:

@@ -11,50 +11,88 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/history"
 	"github.com/precast-ota/precast/internal/run/admin"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
+	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/store/local"
 )
 
-// data is what a command works on: a data folder of its own, one through the server that runs on it, or a
-// pipeline on AWS.
-type data struct {
-	name    string // for people
-	objects builder.Objects
-	drivers pipeline.Drivers // unless server is set
-	server  *admin.Client    // a server has the folder
-	close   func() error
-}
-
-// catalogAccess is what commands do with a catalog.
+// catalogAccess reads and changes a catalog.
 type catalogAccess interface {
+	// Snapshot returns every item as it was at one moment.
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
+	// Apply makes all the changes or none.
 	Apply(ctx context.Context, changes []catalog.Change) error
 }
 
-// open opens what the flags name.
+// jobs are what publishes the catalog.
+type jobs interface {
+	// Build returns once a plan of now, or a newer one, is published, or with a *pipeline.PinnedError once
+	// everything is built and a pin keeps it from being published. Events on the way are passed to observe, unless
+	// it is nil.
+	Build(ctx context.Context, opt builder.PlanOptions, observe func(pipeline.Event)) error
+	Status(ctx context.Context) (pipeline.Status, error)
+	// Redrive puts the dead letters back into the queue and returns how many there were.
+	Redrive(ctx context.Context) (int, error)
+}
+
+// releases decide which generation is published. An error is history.ErrRefused or history.ErrRace where nothing went
+// wrong and the answer is no.
+type releases interface {
+	Rollback(ctx context.Context, r history.Request) (pipeline.RolledBack, error)
+	Pin(ctx context.Context, reason string) (history.Pinned, error)
+	Unpin(ctx context.Context) (history.Pinned, error)
+}
+
+// operations are what commands do with an installation. A *pipeline.Pipeline does them in this process, an
+// *admin.Client has a running server do them.
+type operations interface {
+	catalogAccess
+	jobs
+	releases
+}
+
+// host is where the pipeline of an installation runs.
+type host interface {
+	// pipeline returns the pipeline. One in this process has these options; a server's has its own.
+	pipeline(opt builder.Options) operations
+	// note says what happens next to a change of the catalog.
+	note() string
+	// cdn connects to the CDN that this process has to tell of what it publishes; nil if there is none to tell.
+	cdn(ctx context.Context, f publishFlags, std streams) (*cdn.CDN, error)
+}
+
+// data is the installation that a command works on: a data folder, or a pipeline on AWS.
+type data struct {
+	host
+	name    string // for people
+	objects builder.Objects
+	sources builder.Sources // of binaries
+	close   func() error
+}
+
+func (d *data) Close() error { return d.close() }
+
+func (d *data) catalog() catalogAccess { return d.pipeline(builder.Options{}) }
+
+// open opens what the flags name. Where a server has the data folder, the pipeline is the server's.
 func (f dataFlag) open(ctx context.Context) (*data, error) {
-	if f.remote() {
-		return f.openRemote(ctx)
-	}
-	store, err := local.Open(f.Data, local.Options{})
+	drivers, closeAll, err := f.take(ctx)
 	if err == nil {
-		return &data{name: f.Data, objects: store.Objects(), drivers: pipeline.Local(store), close: store.Close}, nil
+		return f.inProcess(drivers, closeAll), nil
 	}
-	if !errors.Is(err, local.ErrLocked) {
+	served, ok := errors.AsType[*servedError](err)
+	if !ok {
 		return nil, err
-	}
-	endpoint, findErr := admin.Find(f.Data)
-	if findErr != nil {
-		return nil, fmt.Errorf("%w: wait for it to end", err)
 	}
 	objects, err := local.OpenObjects(f.Data)
 	if err != nil {
 		return nil, err
 	}
-	return &data{name: f.Data, server: admin.NewClient(endpoint), objects: objects}, nil
+	return &data{host: runningServer{admin.NewClient(served.by)}, name: f.Data, objects: objects, sources: pipeline.LocalSources(objects), close: noClose}, nil
 }
 
 // existing is open for commands that only look: a mistyped name makes no folder.
@@ -65,79 +103,110 @@ func (f dataFlag) existing(ctx context.Context) (*data, error) {
 	return f.open(ctx)
 }
 
-func (f dataFlag) openRemote(ctx context.Context) (*data, error) {
-	if _, err := f.resources(); err != nil {
-		return nil, err
-	}
-	cfg, err := awsstore.LoadConfig(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return f.openWith(cfg)
-}
-
 // openWith opens a pipeline on AWS.
 func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
-	resources, err := f.resources()
+	drivers, err := f.driversOnAWS(cfg)
 	if err != nil {
 		return nil, err
+	}
+	return f.inProcess(drivers, noClose), nil
+}
+
+// take opens what the flags name for a pipeline in this process. It fails with a *servedError if a server has the data
+// folder.
+func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, error) {
+	if f.remote() {
+		if _, err := f.resources(); err != nil {
+			return pipeline.Drivers{}, nil, err
+		}
+		cfg, err := awsstore.LoadConfig(ctx)
+		if err != nil {
+			return pipeline.Drivers{}, nil, err
+		}
+		drivers, err := f.driversOnAWS(cfg)
+		return drivers, noClose, err
+	}
+	store, err := local.Open(f.Data, local.Options{})
+	if err == nil {
+		return pipeline.Local(store), store.Close, nil
+	}
+	if !errors.Is(err, local.ErrLocked) {
+		return pipeline.Drivers{}, nil, err
+	}
+	endpoint, findErr := admin.Find(f.Data)
+	if findErr != nil {
+		return pipeline.Drivers{}, nil, fmt.Errorf("%w: wait for it to end", err)
+	}
+	return pipeline.Drivers{}, nil, &servedError{err, endpoint}
+}
+
+// servedError: a server has the data folder.
+type servedError struct {
+	error
+	by admin.Endpoint
+}
+
+func (e *servedError) Error() string {
+	return fmt.Sprintf("%v: precast serve, pid %d, at %s", e.error, e.by.PID, e.by.URL)
+}
+
+func (e *servedError) Unwrap() error { return e.error }
+
+func (f dataFlag) driversOnAWS(cfg aws.Config) (pipeline.Drivers, error) {
+	resources, err := f.resources()
+	if err != nil {
+		return pipeline.Drivers{}, err
 	}
 	resources.SplitChanges = f.split
 	clients := awsstore.NewClients(cfg)
 	drivers, err := awspipeline.Open(clients, resources)
 	if err != nil {
-		return nil, err
+		return pipeline.Drivers{}, err
 	}
 	awspipeline.Poll(&drivers, clients, dynamodbstreams.NewFromConfig(cfg), resources)
-	return &data{name: f.CatalogURL, objects: drivers.Objects, drivers: drivers}, nil
+	return drivers, nil
 }
 
-func (d *data) Close() error {
-	if d.close == nil {
-		return nil
+func noClose() error { return nil }
+
+func (f dataFlag) inProcess(drivers pipeline.Drivers, closeAll func() error) *data {
+	d := &data{host: thisProcess{drivers}, name: f.Data, objects: drivers.Objects, sources: drivers.Sources, close: closeAll}
+	if drivers.Remote {
+		d.name = f.CatalogURL
 	}
-	return d.close()
+	return d
 }
 
-func (d *data) catalog() catalogAccess {
-	if d.server != nil {
-		return d.server
-	}
-	return struct {
-		builder.Catalog
-		builder.CatalogWriter
-	}{d.drivers.Catalog, d.drivers.Writer}
+// thisProcess is a host.
+type thisProcess struct{ drivers pipeline.Drivers }
+
+func (p thisProcess) pipeline(opt builder.Options) operations {
+	return pipeline.New(p.drivers, pipeline.Config{Builder: opt})
 }
 
-// build builds and publishes, here or in the server.
-func (d *data) build(ctx context.Context, opt builder.Options, plan builder.PlanOptions, observe func(pipeline.Event)) error {
-	if d.server != nil {
-		return d.server.Build(ctx, plan, observe)
-	}
-	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Build(ctx, plan, observe)
-}
-
-func (d *data) status(ctx context.Context, opt builder.Options) (pipeline.Status, error) {
-	if d.server != nil {
-		return d.server.Status(ctx)
-	}
-	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Status(ctx)
-}
-
-func (d *data) redrive(ctx context.Context) (int, error) {
-	if d.server != nil {
-		return d.server.Redrive(ctx)
-	}
-	return d.drivers.DeadLetters.Redrive(ctx)
-}
-
-// note says what happens next to a change.
-func (d *data) note() string {
-	switch {
-	case d.server != nil:
-		return "The server at " + d.server.Endpoint().URL + " builds it now."
-	case d.drivers.Remote:
+func (p thisProcess) note() string {
+	if p.drivers.Remote {
 		return "The pipeline builds it now; precast status tells how far it is."
 	}
 	return "Run precast build or precast serve to publish it."
+}
+
+func (p thisProcess) cdn(ctx context.Context, f publishFlags, std streams) (*cdn.CDN, error) {
+	return f.connect(ctx, p.drivers.Objects, errorLog(std))
+}
+
+// runningServer is a host: the precast serve that has the data folder.
+type runningServer struct{ client *admin.Client }
+
+func (s runningServer) pipeline(builder.Options) operations { return s.client }
+
+func (s runningServer) note() string {
+	return "The server at " + s.client.Endpoint().URL + " builds it now."
+}
+
+func (s runningServer) cdn(_ context.Context, f publishFlags, std streams) (*cdn.CDN, error) {
+	if f.edge() != (cdn.Resources{}) { // somebody counts on it
+		fmt.Fprintf(std.err, "precast: --distribution and --key-value-store are not used: the server at %s publishes, and tells the CDN that it was started with\n", s.client.Endpoint().URL)
+	}
+	return nil, nil
 }

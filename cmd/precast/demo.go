@@ -118,7 +118,7 @@ func (d *demo) build(ctx context.Context) error {
 	opt := builder.Options{Log: d.log()}
 	start := time.Now()
 	written, bytes := 0, int64(0)
-	err = data.build(ctx, opt, builder.PlanOptions{}, func(ev pipeline.Event) {
+	err = data.pipeline(opt).Build(ctx, builder.PlanOptions{}, func(ev pipeline.Event) {
 		if ev.Stored != nil && !ev.Stored.Existed {
 			written++
 			bytes += ev.Stored.Size

@@ -419,7 +419,7 @@ func buildsAs(out deploy.Outputs) (builder.Options, error) {
 func published(ctx context.Context, d *data, opt builder.Options, out io.Writer) (uint64, error) {
 	last := ""
 	for start := time.Now(); ; {
-		st, err := d.status(ctx, opt)
+		st, err := d.pipeline(opt).Status(ctx)
 		if err != nil {
 			return 0, err
 		}

@@ -144,7 +144,7 @@ func (c *fsckCmd) repair(ctx context.Context, d *data, rep *fsck.Report) error {
 			urls[it.SHA256] = it.URL
 		}
 	}
-	r := &fsck.Repairer{Objects: d.objects, Sources: d.drivers.Sources, URL: func(sha256 string) string { return urls[sha256] }}
+	r := &fsck.Repairer{Objects: d.objects, Sources: d.sources, URL: func(sha256 string) string { return urls[sha256] }}
 	return r.Repair(ctx, rep)
 }
 

@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,18 +24,69 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"precast": main})
 }
 
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata", "", nil) }
+
+// Commands do and say the same wherever the pipeline runs.
+func TestCommandsInEveryHost(t *testing.T) {
+	t.Run("process", func(t *testing.T) {
+		runScripts(t, "testdata/hosts", "process", map[string]string{"NEXT": "Run precast build or precast serve to publish it."})
+	})
+	t.Run("served", func(t *testing.T) {
+		runScripts(t, "testdata/hosts", "served", map[string]string{"NEXT": "The server at http://127.0.0.1:[0-9]+ builds it now."})
+	})
+}
+
+// Only data.go knows which hosts there are.
+func TestCommandsDoNotAskForTheirHost(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			id, ok := n.(*ast.Ident)
+			if !ok || id.Name != "thisProcess" && id.Name != "runningServer" {
+				return true
+			}
+			if found++; name != "data.go" {
+				t.Errorf("%s: it asks for %s", name, id.Name)
+			}
+			return true
+		})
+	}
+	if found < 4 {
+		t.Errorf("the hosts are named %d times: have they other names now?", found)
+	}
+}
+
+// runScripts runs the scripts of a folder. [process], [served] and [aws] in them are for that host only.
+func runScripts(t *testing.T, dir, host string, env map[string]string) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: dir,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve": scriptServe,
 			"stop":  scriptStop,
 			"fill":  scriptFill,
 		},
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("PRECAST_DATA", env.WorkDir+"/data")
-			env.Setenv("TMPDIR", env.WorkDir+"/tmp")
-			return os.Mkdir(env.WorkDir+"/tmp", 0o755)
+		Condition: func(cond string) (bool, error) {
+			if cond != "process" && cond != "served" && cond != "aws" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return host == cond, nil
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PRECAST_DATA", e.WorkDir+"/data")
+			e.Setenv("TMPDIR", e.WorkDir+"/tmp")
+			e.Setenv("LONG", strings.Repeat("x", 301))
+			for name, value := range env {
+				e.Setenv(name, value)
+			}
+			return os.Mkdir(e.WorkDir+"/tmp", 0o755)
 		},
 	})
 }
@@ -132,8 +187,8 @@ func TestHelpHasExamplesThatParse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	parser := newParser(t)
-	leaves := parser.Model.Leaves(true)
+	p := newParser(t)
+	leaves := p.Model.Leaves(true)
 	if len(leaves) < 12 {
 		t.Fatalf("only %d commands", len(leaves))
 	}

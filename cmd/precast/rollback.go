@@ -4,60 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/operate/history"
-	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 )
-
-// publishFlags are those of the commands that publish.
-type publishFlags struct {
-	Distribution  string `help:"Invalidate /package* of this CloudFront distribution at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
-	KeyValueStore string `help:"Keep the table of rollouts in this CloudFront KeyValueStore." env:"PRECAST_KEY_VALUE_STORE" placeholder:"ARN" group:"aws"`
-}
-
-// edge is what they name.
-func (f publishFlags) edge() cdn.Resources {
-	return cdn.Resources{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
-}
-
-// unused says so where a server does what the flags would have this command do: somebody counts on it.
-func (f publishFlags) unused(std streams, d *data) {
-	if d.server != nil && f.edge() != (cdn.Resources{}) {
-		fmt.Fprintf(std.err, "precast: --distribution and --key-value-store are not used: the server at %s publishes, and tells the CDN that it was started with\n", d.server.Endpoint().URL)
-	}
-}
-
-// observer adds the CDN, if there is one, to another observer.
-func (f publishFlags) observer(ctx context.Context, log *slog.Logger, objects builder.Objects, next builder.Observer) (builder.Observer, error) {
-	if f.edge() == (cdn.Resources{}) {
-		return next, nil
-	}
-	c, err := cdn.Connect(ctx, f.edge(), objects, log)
-	if err != nil {
-		return nil, err
-	}
-	return withCDN{next, c}, nil
-}
-
-type withCDN struct {
-	builder.Observer
-	cdn *cdn.CDN
-}
-
-func (o withCDN) Planned(ctx context.Context, r builder.Report) {
-	o.Observer.Planned(ctx, r)
-	o.cdn.Planned(ctx, r)
-}
-
-func (o withCDN) Published(ctx context.Context, p builder.Published) {
-	o.Observer.Published(ctx, p)
-	o.cdn.Published(ctx, p)
-}
 
 // errorLog is the log of a command that ends: what it says itself is not said again.
 func errorLog(std streams) *slog.Logger {
@@ -101,29 +54,21 @@ type rolledBack struct {
 	CDN *cdnTold `json:"cdn,omitempty"` // if this command told one
 }
 
-// cdnTold is what the CDN was told.
-type cdnTold struct {
-	Table        string   `json:"table"`        // none, kept, written, failed
-	Invalidation string   `json:"invalidation"` // none, done, early, failed
-	Problems     []string `json:"problems"`
-}
-
 func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	c.unused(std, d)
 	told := &tellsCDN{out: std.err, quiet: c.JSON}
+	if told.cdn, err = d.cdn(ctx, c.publishFlags, std); err != nil {
+		return err
+	}
 	opt := builder.Options{Log: errorLog(std), Observer: builder.Silent{}}
-	if c.edge() != (cdn.Resources{}) && d.server == nil {
-		if told.cdn, err = cdn.Connect(ctx, c.edge(), d.objects, opt.Log); err != nil {
-			return err
-		}
+	if told.cdn != nil {
 		opt.Observer = told
 	}
-	res, err := d.rollback(ctx, opt, history.Request{Generation: c.Generation, Reason: c.Reason, Force: c.Force})
+	res, err := d.pipeline(opt).Rollback(ctx, history.Request{Generation: c.Generation, Reason: c.Reason, Force: c.Force})
 	if err != nil {
 		return answered(err)
 	}
@@ -163,76 +108,6 @@ func writes(n int) string {
 	return fmt.Sprintf("one conditional write, and %d before it", n-1)
 }
 
-// tellsCDN tells a CDN of a rollback, and the operator of both.
-type tellsCDN struct {
-	builder.Silent
-	cdn   *cdn.CDN // nil: there is none
-	out   io.Writer
-	quiet bool
-
-	told         bool
-	table        cdn.Table
-	tableErr     error
-	invalidation cdn.Invalidation
-	err          error // of the invalidation
-}
-
-func (o *tellsCDN) Published(ctx context.Context, p builder.Published) {
-	o.told = true
-	if o.cdn.Rollouts != nil {
-		o.table, o.tableErr = o.cdn.Rollouts.Bring(ctx)
-	}
-	if o.cdn.Invalidator != nil {
-		if !o.quiet {
-			fmt.Fprintf(o.out, "generation %d is published; %s is invalidated in %s, when the edge has settled\n", p.Generation, cdn.Paths, cdn.Settled)
-		}
-		o.invalidation, o.err = o.cdn.Invalidator.Invalidate(ctx, p)
-	}
-}
-
-// print says when devices get what was published.
-func (o *tellsCDN) print(std streams) {
-	if !o.told {
-		fmt.Fprintln(std.out, "devices get it with their next request, or as a cache in front forgets the old answer")
-		return
-	}
-	switch {
-	case o.tableErr != nil:
-		fmt.Fprintf(std.err, "precast: the table of rollouts may still be the one of before: %v\nThe next plan mends it; until then devices in a rollout may get its previous release.\n", o.tableErr)
-	case o.table == cdn.TableWritten:
-		fmt.Fprintln(std.out, "the table of rollouts is written")
-	}
-	const expire = "as cached answers expire, in a minute (package_max_ttl_seconds)"
-	switch {
-	case o.err != nil:
-		fmt.Fprintln(std.err, "precast: the CDN was not told:", o.err)
-		fmt.Fprintln(std.out, "devices get it", expire)
-	case o.invalidation == cdn.Invalidated:
-		fmt.Fprintf(std.out, "one invalidation of %s: devices get it with their next request, as soon as CloudFront has done it\n", cdn.Paths)
-	case o.invalidation == cdn.InvalidatedEarly:
-		fmt.Fprintf(std.out, "one invalidation of %s, before the edge had settled: devices get it with their next request, or %s\n", cdn.Paths, expire)
-	default:
-		fmt.Fprintln(std.out, "devices get it", expire)
-	}
-}
-
-func (o *tellsCDN) json() *cdnTold {
-	if !o.told {
-		return nil
-	}
-	told := &cdnTold{Problems: []string{},
-		Table:        map[cdn.Table]string{cdn.TableUnknown: "none", cdn.TableKept: "kept", cdn.TableWritten: "written"}[o.table],
-		Invalidation: map[cdn.Invalidation]string{cdn.InvalidatedNot: "none", cdn.InvalidatedEarly: "early", cdn.Invalidated: "done"}[o.invalidation],
-	}
-	if o.tableErr != nil {
-		told.Table, told.Problems = "failed", append(told.Problems, o.tableErr.Error())
-	}
-	if o.err != nil {
-		told.Invalidation, told.Problems = "failed", append(told.Problems, o.err.Error())
-	}
-	return told
-}
-
 type pinCmd struct {
 	dataFlag
 	jsonFlag
@@ -253,7 +128,7 @@ func (c *pinCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	p, err := d.pin(ctx, c.Reason)
+	p, err := d.pipeline(builder.Options{}).Pin(ctx, c.Reason)
 	if err != nil {
 		return answered(err)
 	}
@@ -287,7 +162,7 @@ func (c *unpinCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	p, err := d.unpin(ctx)
+	p, err := d.pipeline(builder.Options{}).Unpin(ctx)
 	if err != nil {
 		return answered(err)
 	}
@@ -301,26 +176,4 @@ func (c *unpinCmd) Run(ctx context.Context, std streams) error {
 	fmt.Fprintf(std.err, "generation %d is not pinned any more\n", p.Generation)
 	b := buildCmd{dataFlag: c.dataFlag, buildFlags: c.buildFlags, publishFlags: c.publishFlags, jsonFlag: c.jsonFlag, Retry: true}
 	return b.build(ctx, std, d)
-}
-
-// rollback rolls back, here or in the server.
-func (d *data) rollback(ctx context.Context, opt builder.Options, r history.Request) (pipeline.RolledBack, error) {
-	if d.server != nil {
-		return d.server.Rollback(ctx, r)
-	}
-	return pipeline.New(d.drivers, pipeline.Config{Builder: opt}).Rollback(ctx, r)
-}
-
-func (d *data) pin(ctx context.Context, reason string) (history.Pinned, error) {
-	if d.server != nil {
-		return d.server.Pin(ctx, reason)
-	}
-	return pipeline.New(d.drivers, pipeline.Config{}).Pin(ctx, reason)
-}
-
-func (d *data) unpin(ctx context.Context) (history.Pinned, error) {
-	if d.server != nil {
-		return d.server.Unpin(ctx)
-	}
-	return pipeline.New(d.drivers, pipeline.Config{}).Unpin(ctx)
 }

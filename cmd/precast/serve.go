@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/run/admin"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
@@ -55,74 +56,59 @@ const shutdownGrace = 20 * time.Second
 // refreshInterval is how often the index is looked at, besides after every publish of this process.
 const refreshInterval = 5 * time.Second
 
-// keyInterval is how often the key that signs is held against the published keyring.
+// keyInterval is how often KeyWatch checks that the signing key is in the published keyring.
 const keyInterval = time.Minute
 
 // serve runs until ctx is done. It calls ready once requests are answered from a published index; one
 // that comes before is told to come back.
 func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url string)) (err error) {
-	d, err := c.open(ctx)
+	drivers, closeAll, err := c.take(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if d.server != nil {
-		e := d.server.Endpoint()
-		return fmt.Errorf("open data folder %s: in use by another process: precast serve, pid %d, at %s", c.Data, e.PID, e.URL)
-	}
-
+	defer func() { err = errors.Join(err, closeAll()) }()
 	metrics := server.NewMetrics()
-	observer, err := c.observer(ctx, log, d.objects, metrics)
+	metrics.Depth(drivers.DeadLetters.Depth)
+	p, err := c.pipeline(ctx, drivers, log, metrics)
 	if err != nil {
 		return err
 	}
-	opt, err := c.options(log, observer)
-	if err != nil {
-		return err
-	}
-	st := pipeline.New(d.drivers, pipeline.Config{Builder: opt, Workers: c.Workers, Window: c.Window})
-	metrics.Depth(d.drivers.DeadLetters.Depth)
-	published := server.NewPublished(d.objects, log)
-	if err := published.Refresh(ctx); err != nil {
-		log.ErrorContext(ctx, "read published index", "error", err)
-	}
-	defer st.Subscribe(func(ev pipeline.Event) {
-		if ev.Published != nil {
-			published.Poke()
-		}
-	})()
-
-	front := server.New(d.objects, published, metrics, log)
 	statements, err := c.statements(ctx)
 	if err != nil {
 		return err
 	}
-	if statements != nil {
-		front.Statements(statements)
+	published := server.NewPublished(drivers.Objects, log)
+	if err := published.Refresh(ctx); err != nil {
+		log.ErrorContext(ctx, "read published index", "error", err)
 	}
+	defer p.Subscribe(func(ev pipeline.Event) {
+		if ev.Published != nil {
+			published.Poke()
+		}
+	})()
+	front := server.New(drivers.Objects, published, metrics, log)
 	devices, err := net.Listen("tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen for devices: %w", err)
 	}
 	url := publicURL(devices.Addr())
 	g, ctx := errgroup.WithContext(ctx)
-	if !d.drivers.Remote {
-		withdraw, err := c.announce(ctx, g, st, url)
+	if !drivers.Remote {
+		withdraw, err := c.announce(ctx, g, p, url)
 		if err != nil {
 			devices.Close()
 			return err
 		}
 		defer withdraw()
 	}
-	g.Go(func() error { return st.Run(ctx) })
-	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
 	if statements != nil {
-		watch := &server.KeyWatch{Objects: d.objects, Key: statements.Key(), Now: time.Now, Log: log}
+		front.Statements(statements)
+		watch := &server.KeyWatch{Objects: drivers.Objects, Key: statements.Key(), Now: time.Now, Log: log}
 		g.Go(func() error { watch.Run(ctx, keyInterval); return nil })
 	}
-	g.Go(func() error {
-		return listen(ctx, server.HTTP(front.Handler(), log), devices)
-	})
+	g.Go(func() error { return p.Run(ctx) })
+	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
+	g.Go(func() error { return listen(ctx, server.HTTP(front.Handler(), log), devices) })
 	g.Go(func() error {
 		log.InfoContext(ctx, "listening", "url", url, "data", c.Data)
 		select {
@@ -135,8 +121,21 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	return g.Wait()
 }
 
+// pipeline makes the pipeline that the flags describe.
+func (c *serveCmd) pipeline(ctx context.Context, drivers pipeline.Drivers, log *slog.Logger, next builder.Observer) (*pipeline.Pipeline, error) {
+	front, err := c.connect(ctx, drivers.Objects, log)
+	if err != nil {
+		return nil, err
+	}
+	opt, err := c.options(log, telling(front, next))
+	if err != nil {
+		return nil, err
+	}
+	return pipeline.New(drivers, pipeline.Config{Builder: opt, Workers: c.Workers, Window: c.Window}), nil
+}
+
 // announce lets other commands into the data folder's server.
-func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *pipeline.Pipeline, url string) (withdraw func(), err error) {
+func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, p *pipeline.Pipeline, url string) (withdraw func(), err error) {
 	local, endpoint, err := admin.Listen(url)
 	if err != nil {
 		return nil, err
@@ -147,7 +146,7 @@ func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, st *pipeline
 		return nil, err
 	}
 	g.Go(func() error {
-		return listen(ctx, &http.Server{Handler: admin.Handler(st, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
+		return listen(ctx, &http.Server{Handler: admin.Handler(p, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
 	})
 	return withdraw, nil
 }

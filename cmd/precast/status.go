@@ -36,14 +36,15 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	p := d.pipeline(opt)
 	if c.Redrive {
-		n, err := d.redrive(ctx)
+		n, err := p.Redrive(ctx)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(std.err, "%d dead letters put back\n", n)
 	}
-	st, err := d.status(ctx, opt)
+	st, err := p.Status(ctx)
 	if err != nil {
 		return err
 	}

@@ -101,12 +101,15 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 	}
 }
 
-// refusal is the server's text of a history.ErrRefused.
-type refusal string
+// refusal is the server's text of an error of the history package.
+type refusal struct {
+	text string
+	of   error
+}
 
-func (e refusal) Error() string { return string(e) }
+func (e refusal) Error() string { return e.text }
 
-func (refusal) Is(target error) bool { return target == history.ErrRefused }
+func (e refusal) Unwrap() error { return e.of }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	resp, err := c.send(ctx, method, path, in)
@@ -140,10 +143,14 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		resp.Body.Close()
-		if resp.StatusCode == statusRefused {
-			return nil, refusal(strings.TrimSpace(string(text)))
+		said := strings.TrimSpace(string(text))
+		switch resp.StatusCode {
+		case statusRefused:
+			return nil, refusal{said, history.ErrRefused}
+		case statusRace:
+			return nil, refusal{said, history.ErrRace}
 		}
-		return nil, fmt.Errorf("ask the server (pid %d): %s: %s", c.endpoint.PID, resp.Status, strings.TrimSpace(string(text)))
+		return nil, fmt.Errorf("ask the server (pid %d): %s: %s", c.endpoint.PID, resp.Status, said)
 	}
 	return resp, nil
 }

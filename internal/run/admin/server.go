@@ -16,8 +16,11 @@ import (
 // maxRequest bounds a request: a catalog of 100,000 items is about 30 MB.
 const maxRequest = 256 << 20
 
-// statusRefused goes with history.ErrRefused: nothing went wrong, and the answer is no.
-const statusRefused = http.StatusUnprocessableEntity
+// Statuses of errors where nothing went wrong, and the answer is no.
+const (
+	statusRefused = http.StatusUnprocessableEntity // history.ErrRefused
+	statusRace    = http.StatusPreconditionFailed  // history.ErrRace
+)
 
 // line is one line of the answer to a build: an event, or last of all the outcome.
 type line struct {
@@ -110,10 +113,12 @@ func answer(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		status := http.StatusInternalServerError
 		switch {
-		case errors.Is(err, builder.ErrPrecondition):
-			status = http.StatusConflict
 		case errors.Is(err, history.ErrRefused):
 			status = statusRefused
+		case errors.Is(err, history.ErrRace):
+			status = statusRace
+		case errors.Is(err, builder.ErrPrecondition):
+			status = http.StatusConflict
 		}
 		http.Error(w, err.Error(), status)
 		return

@@ -20,7 +20,7 @@ func Local(store *local.Store) Drivers {
 			Catalog: store.Catalog(),
 			Queue:   store.Queue(),
 			Ledger:  store.Ledger(),
-			Sources: &source.Sources{Objects: store.Objects(), HTTP: &http.Client{Timeout: time.Hour}, Files: true},
+			Sources: LocalSources(store.Objects()),
 		},
 		Writer:      store.Catalog(),
 		DeadLetters: store.Queue(),
@@ -30,6 +30,11 @@ func Local(store *local.Store) Drivers {
 			}, nil
 		},
 	}
+}
+
+// LocalSources are where the binaries of a data folder's catalog may be.
+func LocalSources(objects builder.Objects) builder.Sources {
+	return &source.Sources{Objects: objects, HTTP: &http.Client{Timeout: time.Hour}, Files: true}
 }
 
 // changeLog makes a trigger.ChangeLog of the embedded catalog's.

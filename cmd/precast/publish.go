@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/cdn"
+	"io"
+	"log/slog"
+)
+
+// publishFlags are those of the commands that publish.
+type publishFlags struct {
+	Distribution  string `help:"Invalidate /package* of this CloudFront distribution at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
+	KeyValueStore string `help:"Keep the table of rollouts in this CloudFront KeyValueStore." env:"PRECAST_KEY_VALUE_STORE" placeholder:"ARN" group:"aws"`
+}
+
+// edge is what they name.
+func (f publishFlags) edge() cdn.Resources {
+	return cdn.Resources{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
+}
+
+// connect connects to the CDN that they name; nil if they name none.
+func (f publishFlags) connect(ctx context.Context, objects builder.Objects, log *slog.Logger) (*cdn.CDN, error) {
+	if f.edge() == (cdn.Resources{}) {
+		return nil, nil
+	}
+	return cdn.Connect(ctx, f.edge(), objects, log)
+}
+
+// telling adds a CDN, if there is one, to another observer.
+func telling(c *cdn.CDN, next builder.Observer) builder.Observer {
+	if c == nil {
+		return next
+	}
+	return withCDN{next, c}
+}
+
+type withCDN struct {
+	builder.Observer
+	cdn *cdn.CDN
+}
+
+func (o withCDN) Planned(ctx context.Context, r builder.Report) {
+	o.Observer.Planned(ctx, r)
+	o.cdn.Planned(ctx, r)
+}
+
+func (o withCDN) Published(ctx context.Context, p builder.Published) {
+	o.Observer.Published(ctx, p)
+	o.cdn.Published(ctx, p)
+}
+
+// cdnTold is what the CDN was told.
+type cdnTold struct {
+	Table        string   `json:"table"`        // none, kept, written, failed
+	Invalidation string   `json:"invalidation"` // none, done, early, failed
+	Problems     []string `json:"problems"`
+}
+
+// tellsCDN tells a CDN of a rollback, and the operator of both.
+type tellsCDN struct {
+	builder.Silent
+	cdn   *cdn.CDN // nil: there is none
+	out   io.Writer
+	quiet bool
+
+	told         bool
+	table        cdn.Table
+	tableErr     error
+	invalidation cdn.Invalidation
+	err          error // of the invalidation
+}
+
+func (o *tellsCDN) Published(ctx context.Context, p builder.Published) {
+	o.told = true
+	if o.cdn.Rollouts != nil {
+		o.table, o.tableErr = o.cdn.Rollouts.Bring(ctx)
+	}
+	if o.cdn.Invalidator != nil {
+		if !o.quiet {
+			fmt.Fprintf(o.out, "generation %d is published; %s is invalidated in %s, when the edge has settled\n", p.Generation, cdn.Paths, cdn.Settled)
+		}
+		o.invalidation, o.err = o.cdn.Invalidator.Invalidate(ctx, p)
+	}
+}
+
+// print says when devices get what was published.
+func (o *tellsCDN) print(std streams) {
+	if !o.told {
+		fmt.Fprintln(std.out, "devices get it with their next request, or as a cache in front forgets the old answer")
+		return
+	}
+	switch {
+	case o.tableErr != nil:
+		fmt.Fprintf(std.err, "precast: the table of rollouts may still be the one of before: %v\nThe next plan mends it; until then devices in a rollout may get its previous release.\n", o.tableErr)
+	case o.table == cdn.TableWritten:
+		fmt.Fprintln(std.out, "the table of rollouts is written")
+	}
+	const expire = "as cached answers expire, in a minute (package_max_ttl_seconds)"
+	switch {
+	case o.err != nil:
+		fmt.Fprintln(std.err, "precast: the CDN was not told:", o.err)
+		fmt.Fprintln(std.out, "devices get it", expire)
+	case o.invalidation == cdn.Invalidated:
+		fmt.Fprintf(std.out, "one invalidation of %s: devices get it with their next request, as soon as CloudFront has done it\n", cdn.Paths)
+	case o.invalidation == cdn.InvalidatedEarly:
+		fmt.Fprintf(std.out, "one invalidation of %s, before the edge had settled: devices get it with their next request, or %s\n", cdn.Paths, expire)
+	default:
+		fmt.Fprintln(std.out, "devices get it", expire)
+	}
+}
+
+func (o *tellsCDN) json() *cdnTold {
+	if !o.told {
+		return nil
+	}
+	told := &cdnTold{Problems: []string{},
+		Table:        map[cdn.Table]string{cdn.TableUnknown: "none", cdn.TableKept: "kept", cdn.TableWritten: "written"}[o.table],
+		Invalidation: map[cdn.Invalidation]string{cdn.InvalidatedNot: "none", cdn.InvalidatedEarly: "early", cdn.Invalidated: "done"}[o.invalidation],
+	}
+	if o.tableErr != nil {
+		told.Table, told.Problems = "failed", append(told.Problems, o.tableErr.Error())
+	}
+	if o.err != nil {
+		told.Invalidation, told.Problems = "failed", append(told.Problems, o.err.Error())
+	}
+	return told
+}

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/layout"
@@ -53,22 +55,15 @@ type Issuer struct {
 	schedule Schedule
 	now      func() time.Time
 
-	// What was made, and is being made, by path: a signer may be remote, slow and paid by the signature. What is
-	// asked for again stays; the rest goes half by half, so that a flood of selections that nobody else has
-	// does not push out those of the fleet.
-	mu           sync.Mutex
-	recent, past map[string]*making
+	// A signer may be remote, slow and paid by the signature: whoever asks for the same statement at the same time
+	// waits for one signature, and what was signed is kept, by path. Anybody can make up selections; the statements
+	// that the fleet asks for are used again and again, so a flood of others does not push them out.
+	signing singleflight.Group
+	signed  *lru.Cache[string, []byte]
 }
 
-// maxMade bounds what is kept: about 1 KB each.
-const maxMade = 4096
-
-// making is a statement that is being signed, for everybody who asks for it meanwhile.
-type making struct {
-	done chan struct{} // closed once the rest is there
-	data []byte
-	err  error
-}
+// maxSigned bounds how many statements are kept, of about 1 KB each.
+const maxSigned = 4096
 
 // signTime bounds a signature that is made for several.
 const signTime = 30 * time.Second
@@ -78,77 +73,58 @@ func New(signer signing.Signer, schedule Schedule, now func() time.Time) (*Issue
 	if err := schedule.Check(); err != nil {
 		return nil, err
 	}
-	return &Issuer{signer: signer, schedule: schedule, now: now, recent: make(map[string]*making)}, nil
+	signed, err := lru.New[string, []byte](maxSigned)
+	if err != nil {
+		return nil, err
+	}
+	return &Issuer{signer: signer, schedule: schedule, now: now, signed: signed}, nil
 }
 
 // Key is the ID of the key that signs.
-func (m *Issuer) Key() string { return m.signer.Public().ID() }
+func (i *Issuer) Key() string { return i.signer.Public().ID() }
 
 // Epoch is the number of the current epoch.
-func (m *Issuer) Epoch() uint64 { return m.schedule.Epoch(m.now()) }
+func (i *Issuer) Epoch() uint64 { return i.schedule.Epoch(i.now()) }
 
 // ErrEpoch: a statement of this epoch is not due, or not any more.
 var ErrEpoch = errors.New("not the epoch of this time")
 
 // ETag is the entity tag, without quotes, of the statement with this path: another key makes another one.
-func (m *Issuer) ETag(path string) string {
-	return layout.ETag(path) + "-" + m.signer.Public().ID()[:16]
+func (i *Issuer) ETag(path string) string {
+	return layout.ETag(path) + "-" + i.signer.Public().ID()[:16]
 }
 
 // Issue returns the statement of a decision about a selection of statements. Its epoch may be off by one: clocks
 // differ. It fails with ErrEpoch for any other: nobody gets a statement from the future, which would be good for
 // longer than the schedule says.
-func (m *Issuer) Issue(ctx context.Context, d edge.Decision) ([]byte, error) {
-	if now := m.Epoch(); d.Epoch+1 < now || d.Epoch > now+1 {
+func (i *Issuer) Issue(ctx context.Context, d edge.Decision) ([]byte, error) {
+	if now := i.Epoch(); d.Epoch+1 < now || d.Epoch > now+1 {
 		return nil, fmt.Errorf("sign statement of epoch %d at %d: %w", d.Epoch, now, ErrEpoch)
 	}
 	_, path := d.Object()
-	one, mine := m.find(path)
-	if mine {
+	if data, ok := i.signed.Get(path); ok {
+		return data, nil
+	}
+	result := i.signing.DoChan(path, func() (any, error) {
+		if data, ok := i.signed.Get(path); ok { // it was signed since
+			return data, nil
+		}
 		// Whoever asked first may go; the others still wait.
-		signCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTime)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTime)
 		defer cancel()
 		s := statement.Of(d)
-		s.Expires = m.schedule.expires(d.Epoch)
-		one.data, one.err = statement.Sign(signCtx, s, m.signer)
-		m.finish(path, one)
-	}
+		s.Expires = i.schedule.expires(d.Epoch)
+		data, err := statement.Sign(ctx, s, i.signer)
+		if err == nil {
+			i.signed.Add(path, data)
+		}
+		return data, err
+	})
 	select {
-	case <-one.done:
-		return one.data, one.err
+	case r := <-result:
+		data, _ := r.Val.([]byte)
+		return data, r.Err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// find returns the statement of a path; mine: it is the caller's to make and to finish.
-func (m *Issuer) find(path string) (one *making, mine bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if one, ok := m.recent[path]; ok {
-		return one, false
-	}
-	one, ok := m.past[path]
-	if !ok {
-		one = &making{done: make(chan struct{})}
-	}
-	if len(m.recent) >= maxMade/2 {
-		m.recent, m.past = make(map[string]*making), m.recent
-	}
-	m.recent[path] = one
-	return one, !ok
-}
-
-// finish tells everybody who waits. What has failed is not kept.
-func (m *Issuer) finish(path string, one *making) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if one.err != nil {
-		for _, made := range []map[string]*making{m.recent, m.past} {
-			if made[path] == one {
-				delete(made, path)
-			}
-		}
-	}
-	close(one.done)
 }

@@ -57,13 +57,16 @@ func TestIssuerSignsOnceForAll(t *testing.T) {
 	d := decision(t)
 	d.Epoch = m.Epoch()
 	gone, goes := context.WithCancel(t.Context())
-	first := make(chan error)
+	first := make(chan error, 1)
 	go func() {
 		_, err := m.Issue(gone, d)
 		first <- err
 	}()
 	<-g.asked // the first is at it
 	goes()    // and does not wait for it
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first, who has gone: %v", err)
+	}
 	const n = 20
 	var all sync.WaitGroup
 	var good atomic.Int64
@@ -81,7 +84,6 @@ func TestIssuerSignsOnceForAll(t *testing.T) {
 	}
 	g.let <- nil
 	all.Wait()
-	<-first // whether it got the statement or not
 	if good.Load() != n || len(g.asked) != 0 {
 		t.Errorf("%d of %d got it, %d more signatures", good.Load(), n, len(g.asked))
 	}
@@ -145,6 +147,15 @@ func TestIssuerUnderAFlood(t *testing.T) {
 	}
 	if n.Load() != flood+1 {
 		t.Errorf("%d signatures for %d statements", n.Load(), flood+1)
+	}
+	// What nobody has asked for again is forgotten: memory is bounded.
+	junk := d
+	if junk.Selection, err = edge.ParseSelection("cpuArch=x&junk0=1"); err != nil {
+		t.Fatal(err)
+	}
+	junk.Selection.Payload = d.Selection.Payload
+	if _, err := m.Issue(t.Context(), junk); err != nil || n.Load() != flood+2 {
+		t.Errorf("%v, %d signatures, want %d", err, n.Load(), flood+2)
 	}
 }
 

@@ -43,6 +43,19 @@ func (o objects) ifAbsent(t *testing.T) {
 	o.want(t, layout.PlanKey(99), nil, info.ETag)
 }
 
+// Two conditions at once are a mistake of the caller, not a condition that does not hold.
+func (o objects) bothConditions(t *testing.T) {
+	first := o.put(t, layout.IndexKey, []byte("first"))
+	for _, key := range []string{layout.IndexKey, layout.PlanKey(1)} {
+		_, err := o.Put(t.Context(), key, body([]byte("second")), builder.PutOptions{IfAbsent: true, IfMatch: first.ETag})
+		if err == nil || errors.Is(err, builder.ErrPrecondition) {
+			t.Errorf("Put(%q) with both conditions = %v", key, err)
+		}
+	}
+	o.want(t, layout.IndexKey, []byte("first"), first.ETag)
+	o.wantAbsent(t, layout.PlanKey(1))
+}
+
 func (o objects) ifMatch(t *testing.T) {
 	key := layout.IndexKey
 	other := o.put(t, layout.PlanKey(1), []byte("other"))

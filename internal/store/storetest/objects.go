@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/minio/crc64nvme"
 
@@ -218,75 +216,6 @@ func (o objects) etag(t *testing.T) {
 	}
 }
 
-func (o objects) meta(t *testing.T) {
-	for i, meta := range []map[string]string{
-		nil,
-		{"a": "1"},
-		{"generation": "42", "long-name-with-dashes": `printable ~!@#$%^&*()_+{}|:"<>?`, "long": strings.Repeat("x", 1800)},
-		{"!#$%&'*+-.^_`|~09az": "x y", "empty": ""},
-		{"a": strings.Repeat("x", 2046)},
-	} {
-		key := layout.PlanKey(uint64(i))
-		mine := maps.Clone(meta)
-		info, err := o.Put(t.Context(), key, body([]byte("x")), builder.PutOptions{Meta: mine})
-		if err != nil {
-			t.Fatalf("Put with meta %q: %v", meta, err)
-		}
-		if mine != nil {
-			mine["a"] = "changed afterwards"
-		}
-		stat, err := o.Stat(t.Context(), key)
-		if err != nil {
-			t.Fatalf("Stat(%q): %v", key, err)
-		}
-		_, got, err := o.get(t.Context(), key)
-		if err != nil {
-			t.Fatalf("Get(%q): %v", key, err)
-		}
-		for way, got := range map[string]map[string]string{"Put": info.Meta, "Stat": stat.Meta, "Get": got.Meta} {
-			if !maps.Equal(got, meta) {
-				t.Errorf("%s returned meta %q, want %q", way, got, meta)
-			}
-		}
-	}
-	// A replacement replaces the metadata too, and its absence is a value.
-	o.put(t, layout.PlanKey(1), []byte("x"))
-	if info, err := o.Stat(t.Context(), layout.PlanKey(1)); err != nil || len(info.Meta) != 0 {
-		t.Errorf("after a Put without meta Stat = %+v, %v", info, err)
-	}
-}
-
-// badMetas are what builder.PutOptions.Check refuses. Some store could not keep them, or not as they are.
-func badMetas() []map[string]string {
-	return []map[string]string{
-		{"Upper": "x"}, {"ünï": "x"}, {"": "x"}, {"two words": "x"}, {"a:b": "x"}, {"a/b": "x"}, {"a(b)": "x"}, {"a\x00": "x"},
-		{"a": "ünï"}, {"a": "line\nbreak"}, {"a": "\x7f"}, {"a": " before"}, {"a": "after "}, {"a": " "},
-		{"a": strings.Repeat("x", 3000)}, {"a": strings.Repeat("x", 2047)}, {"a": strings.Repeat("x", 1023), "b": strings.Repeat("x", 1023)},
-	}
-}
-
-func (o objects) badMeta(t *testing.T) {
-	for _, meta := range badMetas() {
-		if _, err := o.Put(t.Context(), layout.IndexKey, body([]byte("x")), builder.PutOptions{Meta: meta}); err == nil {
-			t.Errorf("Put accepted meta %.40q", meta)
-		}
-	}
-	o.wantAbsent(t, layout.IndexKey)
-}
-
-// Two conditions at once are a mistake of the caller, not a condition that does not hold.
-func (o objects) bothConditions(t *testing.T) {
-	first := o.put(t, layout.IndexKey, []byte("first"))
-	for _, key := range []string{layout.IndexKey, layout.PlanKey(1)} {
-		_, err := o.Put(t.Context(), key, body([]byte("second")), builder.PutOptions{IfAbsent: true, IfMatch: first.ETag})
-		if err == nil || errors.Is(err, builder.ErrPrecondition) {
-			t.Errorf("Put(%q) with both conditions = %v", key, err)
-		}
-	}
-	o.want(t, layout.IndexKey, []byte("first"), first.ETag)
-	o.wantAbsent(t, layout.PlanKey(1))
-}
-
 func (o objects) replace(t *testing.T) {
 	for i, s := range []string{"first", "second, longer", "", "4th"} {
 		info := o.put(t, layout.IndexKey, []byte(s))
@@ -376,43 +305,6 @@ func (o objects) ranges(t *testing.T) {
 	}
 }
 
-func (o objects) refusedKeys(t *testing.T) {
-	for _, key := range []string{
-		"", "/", ".", "..", "index/", "/index", "other", "INDEX", "index.d/1", "index.d", "../index",
-		"pieces", "pieces/", "pieces/../index", "pieces/" + sha0, "pieces/" + sha0 + "/", "pieces/" + sha0 + "/..",
-		"pieces/" + sha0 + "/a/b", "pieces/" + sha0 + "/a\x00b", "pieces/" + sha0 + "/a\nb", `pieces/` + sha0 + `/a\b`,
-		"pieces/" + strings.ToUpper(shaF) + "/x", "bundles/" + sha0 + "/01.tar.gz", "plans/../../etc/passwd",
-		"binaries/" + sha0 + "/" + strings.Repeat("x", 2000),
-	} {
-		if _, err := o.Put(t.Context(), key, body([]byte("x")), builder.PutOptions{}); err == nil {
-			t.Errorf("Put accepted the key %q", key)
-		}
-		if _, err := o.Stat(t.Context(), key); err == nil {
-			t.Errorf("Stat found the key %q", key)
-		}
-		if _, _, err := o.get(t.Context(), key); err == nil {
-			t.Errorf("Get found the key %q", key)
-		}
-	}
-	if keys := o.keys(t, ""); len(keys) != 0 {
-		t.Errorf("refused keys are listed: %q", keys)
-	}
-}
-
-func (o objects) oddNames(t *testing.T) {
-	var want []string
-	for _, version := range []string{
-		"1.0", "1.0 beta", "1.0+build", "1.0%2e%2e", "%", "a&b=c?d#e;f", "~-_.!*'()", "...", ".json", "ünï-日本語-🙂",
-		strings.Repeat("x", 251), `"quoted"`, "<xml>&amp;", "[a-z]*?", "a:b", "1.0.tar.gz",
-	} {
-		key := layout.BinaryKey(sha0, "app", version)
-		info := o.put(t, key, []byte(version))
-		o.want(t, key, []byte(version), info.ETag)
-		want = append(want, key)
-	}
-	wantKeys(t, "List of odd names", o.keys(t, layout.BinaryPrefix), want)
-}
-
 func (o objects) cancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -435,64 +327,4 @@ func (o objects) cancelled(t *testing.T) {
 		t.Errorf("List with an ended context = %v", err)
 	}
 	o.want(t, layout.IndexKey, []byte("x"), info.ETag)
-}
-
-// An object knows when it was written, to the second.
-func (o objects) modified(t *testing.T) {
-	const slack = 2 * time.Second // a remote store has a clock of its own, and some round
-	check := func(key string, since time.Time) time.Time {
-		t.Helper()
-		stat, err := o.Stat(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, got, err := o.get(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var listed builder.ObjectInfo
-		if err := o.List(t.Context(), key, func(i builder.ObjectInfo) error { listed = i; return nil }); err != nil {
-			t.Fatal(err)
-		}
-		for way, at := range map[string]time.Time{"Stat": stat.Modified, "Get": got.Modified, "List": listed.Modified} {
-			if at.Before(since.Add(-slack)) || at.After(time.Now().Add(slack)) {
-				t.Errorf("%s says that %s was written at %s; it was after %s", way, key, at, since)
-			}
-			if d := at.Sub(stat.Modified); d.Abs() >= time.Second {
-				t.Errorf("%s says that %s was written at %s, Stat at %s", way, key, at, stat.Modified)
-			}
-		}
-		return stat.Modified
-	}
-	start := time.Now()
-	o.put(t, layout.IndexKey, []byte("first"))
-	o.put(t, layout.PlanKey(1), nil)
-	first := check(layout.IndexKey, start)
-	check(layout.PlanKey(1), start)
-	o.put(t, layout.IndexKey, []byte("second"))
-	if second := check(layout.IndexKey, start); second.Before(first) {
-		t.Errorf("written again, an object went from %s to %s", first, second)
-	}
-}
-
-// Headers follow from the kind of a key.
-func (o objects) headers(t *testing.T) {
-	for _, key := range anyKeys() {
-		o.put(t, key, []byte(key))
-		kind, err := layout.KindOf(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stat, err := o.Stat(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, got, err := o.get(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := layout.HeadersOf(kind); stat.Headers != want || got.Headers != want {
-			t.Errorf("%s is kept with %+v and %+v, want %+v", key, stat.Headers, got.Headers, want)
-		}
-	}
 }

@@ -30,7 +30,7 @@ func serveSample() (url string, rootPEM []byte, stop func()) {
 	for _, key := range []string{layout.KeyringVersionKey(1), layout.KeyringKey} {
 		objects.put(key, signed.Encode())
 	}
-	maker, err := issuer.NewMaker(signingKey, issuer.DefaultSchedule(), time.Now)
+	maker, err := issuer.New(signingKey, issuer.DefaultSchedule(), time.Now)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func (w *world) drive(seed uint64, every time.Duration, during func(ctx context.
 	st := pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 50 * time.Millisecond, Visibility: w.visibility, Every: every})
 	f := w.serve(ctx, w.drivers.Objects, st)
 	all.Go(func() {
-		if err := st.Run(ctx); err != nil {
+		if err := w.work(ctx, st); err != nil {
 			w.problem("the pipeline has ended: %v", err)
 		}
 	})

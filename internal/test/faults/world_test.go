@@ -49,6 +49,10 @@ type world struct {
 	visibility time.Duration
 	log        *logged
 
+	// run does the work in the place of the pipeline, changed is called after every change of the catalog; nil: not.
+	run     func(context.Context) error
+	changed func()
+
 	// faulty: devices may be told to come back, and downloads may break off.
 	faulty atomic.Bool
 
@@ -196,11 +200,22 @@ func (w *world) change(do func() error) {
 	items, err := w.base.Catalog.Snapshot(w.t.Context())
 	must(w.t, err)
 	w.states = append(w.states, items)
+	if w.changed != nil {
+		w.changed()
+	}
 }
 
 // pipeline is a pipeline over what the world lets it see.
 func (w *world) pipeline() *pipeline.Pipeline {
 	return pipeline.New(w.drivers, pipeline.Config{Builder: w.opt, Workers: 2, Window: 20 * time.Millisecond, Visibility: w.visibility})
+}
+
+// work builds until ctx is done: in a pipeline's process, unless there is something in its place.
+func (w *world) work(ctx context.Context, st *pipeline.Station) error {
+	if w.run != nil {
+		return w.run(ctx)
+	}
+	return st.Run(ctx)
 }
 
 // complete fails unless everything that is published is there and sound, to the last byte.
@@ -256,6 +271,9 @@ func (w *world) settle(within, look time.Duration) {
 			w.t.Fatalf("%v after the fault it is not done: %+v", within, st)
 		}
 		pause(ctx, look)
+	}
+	if w.run != nil {
+		pause(ctx, 6*time.Second) // nobody pokes the server, which looks for a newer index every 5 s
 	}
 	w.mu.Lock()
 	w.floor = len(w.states) - 1

@@ -47,7 +47,7 @@ const (
 func FaultList() map[string][]string {
 	both, remote := []string{Embedded, AWS}, []string{AWS}
 	return map[string][]string{
-		"SIGKILL": both, "disk full": both, "read errors": both, "clock jumps": both, "lost stream events": both,
+		"SIGKILL": both, "disk full": both, "read errors": both, "clock jumps": both, "lost stream events": both, "outage": both,
 		"packet loss and latency": remote, "throttling": remote, "expired credentials": remote,
 	}
 }
@@ -125,6 +125,12 @@ func FaultRows() []Row {
 			holds("the plan at a new place in the stream, or the scheduled one, finds every change", endsRight)},
 		{"lost stream events", AWS, "internal/run/streampoll", "TestNothingIsLost", "plays random days of a stream: shards that split and end, records trimmed, restarts, failing calls, streams disabled and enabled",
 			"every change is followed by a plan that has seen it"},
+		{"outage", Embedded, Faults, "TestOutage",
+			"lets the object store, or the tables, fail for everybody, from any operation of a build on and for longer than all receives of a job: under one process, and under the Lambda functions on a queue whose deliveries Lambda throttles now and then; there also without any answer, up to the function's deadline",
+			holds(completeAlways, "devices get right answers, broken downloads or 503", endsRight, noLoss)},
+		{"outage", AWS, Faults, "TestOutageAWS",
+			"lets S3, then DynamoDB, answer 500 to everybody, from any request of a build on and for longer than all receives of a job: under one process, and under the Lambda functions",
+			holds(completeAlways, "devices get right answers, broken downloads or 503", endsRight, noLoss)},
 		{"packet loss and latency", AWS, Faults, "TestNetworkFaultsAWS",
 			"puts a fault proxy before S3, DynamoDB, its streams and SQS: latency and jitter, resets, requests and answers that vanish, 20 KB/s, slices of 60 bytes, connections that break off, down for seconds, and all but SQS once for 45 s",
 			holds(completeAlways, "devices get right answers, broken downloads or 503", endsRight, noLoss)},

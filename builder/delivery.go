@@ -52,9 +52,9 @@ func decide(err error, outage, stopped bool, receives, attempts int) verdict {
 // settleTimeout bounds what is done for a message after its job: that happens even if the worker is to stop.
 const settleTimeout = 10 * time.Second
 
-// Do does one job until ctx is done, or its deadline is near. It tells whether the message is gone, and
-// whether the job failed for a reason that the next one will meet, too.
-func (p *DeliveryPolicy) Do(ctx context.Context, m Message) (gone, outage bool) {
+// Do does one job until ctx is done, or its deadline is near. It tells whether the message is to be deleted,
+// and whether the job failed for a reason that the next one will meet, too.
+func (p *DeliveryPolicy) Do(ctx context.Context, m Message) (finished, outage bool) {
 	log := p.Builder.opt.Log.With("job", m.ID, "receives", m.Receives)
 	stopped, err := p.work(ctx, m)
 
@@ -96,7 +96,7 @@ func (p *DeliveryPolicy) work(ctx context.Context, m Message) (stopped bool, err
 		extender.Go(func() { p.extend(extending, m) })
 	}
 	err = p.Builder.Handle(ctx, m)
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		p.Builder.opt.Log.WarnContext(ctx, "job stopped before the deadline", "job", m.ID, "receives", m.Receives)
 	}
 	return ctx.Err() != nil, err
@@ -111,30 +111,25 @@ func (p *DeliveryPolicy) extend(ctx context.Context, m Message) {
 	}
 }
 
-// settle carries a verdict out. It tells whether the message is gone, or may be.
-func (p *DeliveryPolicy) settle(ctx context.Context, log *slog.Logger, m Message, v verdict) (gone bool) {
-	queue := p.Builder.Queue
-	if v == renew {
-		// The old message goes after the new one is there: a crash in between costs a job done twice.
-		if err := queue.Send(ctx, m.Body); err != nil {
-			log.WarnContext(ctx, "renew job", "error", err)
-			v = backOff
-		}
-	}
+// settle carries a verdict out. It tells whether the message is to be deleted: after the new one is there, so
+// that a crash in between costs a job done twice.
+func (p *DeliveryPolicy) settle(ctx context.Context, log *slog.Logger, m Message, v verdict) (finished bool) {
+	delay := backoff(m.Receives)
 	switch v {
-	case remove, renew:
-		if err := queue.Delete(ctx, m.Receipt); err != nil {
-			log.ErrorContext(ctx, "delete job that is done or renewed", "error", err)
-		}
+	case remove:
 		return true
+	case renew:
+		err := p.Builder.Queue.Send(ctx, m.Body)
+		if err == nil {
+			return true
+		}
+		log.WarnContext(ctx, "renew job", "error", err)
 	case handBack:
-		if err := queue.Extend(ctx, m.Receipt, 0); err != nil {
-			log.WarnContext(ctx, "hand job back", "error", err) // it becomes visible by itself, only later
-		}
+		delay = 0
 	case backOff:
-		if err := queue.Extend(ctx, m.Receipt, backoff(m.Receives)); err != nil {
-			log.WarnContext(ctx, "delay failed job", "error", err)
-		}
+	}
+	if err := p.Builder.Queue.Extend(ctx, m.Receipt, delay); err != nil {
+		log.WarnContext(ctx, "hand job back; it stays invisible until its time is up", "error", err)
 	}
 	return false
 }

@@ -47,12 +47,12 @@ func TestDeliveryPolicy(t *testing.T) {
 	well := func(context.Context) error { return nil }
 	const never = -1
 	for name, c := range map[string]struct {
-		job, store   func(context.Context) error
-		receives     int
-		deadline     time.Duration // 0: none
-		gone, outage bool
-		again        time.Duration // after which it is there again
-		as           int           // its receives then
+		job, store       func(context.Context) error
+		receives         int
+		deadline         time.Duration // 0: none
+		finished, outage bool
+		again            time.Duration // after which it is there again
+		as               int           // its receives then
 	}{
 		"done":                               {well, nil, 4, 0, true, false, never, 0},
 		"done, takes long":                   {slow, nil, 1, 0, true, false, never, 0},
@@ -100,12 +100,15 @@ func TestDeliveryPolicy(t *testing.T) {
 						}
 					}
 				}()
-				gone, outage := policy.Do(doing, delivered)
+				finished, outage := policy.Do(doing, delivered)
+				if finished {
+					must(t, m.Queue.Delete(ctx, delivered.Receipt))
+				}
 				late := doing.Err() != nil
 				stop()
 				synctest.Wait()
-				if gone != c.gone || outage != c.outage || late {
-					t.Errorf("gone %v, outage %v, beyond the deadline %v", gone, outage, late)
+				if finished != c.finished || outage != c.outage || late {
+					t.Errorf("finished %v, outage %v, beyond the deadline %v", finished, outage, late)
 				}
 				again, as := time.Duration(never), 0
 				for waited := time.Duration(0); waited < time.Minute && again == never; waited += time.Second {
@@ -118,7 +121,7 @@ func TestDeliveryPolicy(t *testing.T) {
 				}
 				_, _, dead, err := m.Queue.Depth(ctx)
 				must(t, err)
-				if again != c.again || as != c.as || dead > 0 != (c.again == never && !c.gone) {
+				if again != c.again || as != c.as || dead > 0 != (c.again == never && !c.finished) {
 					t.Errorf("there again after %v, received for the %dth time, %d dead letters; want %v, %d", again, as, dead, c.again, c.as)
 				}
 			})

@@ -51,8 +51,20 @@ func (w *Worker) once(ctx context.Context) (outage bool) {
 		return false
 	}
 	for _, m := range messages {
-		_, failed := w.Do(ctx, m)
+		finished, failed := w.Do(ctx, m)
 		outage = outage || failed
+		if finished {
+			w.delete(ctx, m)
+		}
 	}
 	return outage
+}
+
+// delete deletes a message, even if the worker is to stop.
+func (w *Worker) delete(ctx context.Context, m Message) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := w.Builder.Queue.Delete(ctx, m.Receipt); err != nil {
+		w.Builder.opt.Log.ErrorContext(ctx, "delete finished job", "job", m.ID, "error", err)
+	}
 }

@@ -198,7 +198,7 @@ func notDone() map[string][]string {
 			"cloudfront-keyvaluestore:DescribeKeyValueStore", "cloudfront-keyvaluestore:ListKeys", "cloudfront-keyvaluestore:UpdateKeys", // internal/run/cdn
 			"cloudfront:CreateInvalidation", // internal/run/cdn
 			"s3:AbortMultipartUpload",
-			"sqs:GetQueueAttributes", "sqs:ReceiveMessage", // Lambda's business
+			"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", // Lambda's business as well
 		},
 		"composer": nil,
 	}

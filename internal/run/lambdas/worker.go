@@ -21,8 +21,8 @@ type Worker struct {
 }
 
 // Handle does the jobs and reports those that are to be delivered again
-// (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html). Lambda deletes the others;
-// those are gone already, also if it never gets the report.
+// (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html). Lambda deletes the others,
+// among them those that a new message has taken the place of.
 func (w *Worker) Handle(ctx context.Context, ev events.SQSEvent) (events.SQSEventResponse, error) {
 	var mu sync.Mutex
 	failures := []events.SQSBatchItemFailure{}
@@ -30,10 +30,10 @@ func (w *Worker) Handle(ctx context.Context, ev events.SQSEvent) (events.SQSEven
 	g.SetLimit(max(1, w.Concurrency))
 	for _, record := range ev.Records {
 		g.Go(func() error {
-			gone, _ := w.Do(ctx, builder.Message{
+			finished, _ := w.Do(ctx, builder.Message{
 				ID: record.MessageId, Receipt: record.ReceiptHandle, Body: []byte(record.Body), Receives: receives(record),
 			})
-			if !gone {
+			if !finished {
 				mu.Lock()
 				defer mu.Unlock()
 				failures = append(failures, events.SQSBatchItemFailure{ItemIdentifier: record.MessageId})

@@ -41,12 +41,10 @@ func TestOutageAWS(t *testing.T) {
 						}
 						return internalError(service), false
 					})
-					before := w.failures()
 					w.step(r, n+1)
 					_, err := builder.RequestPlan(ctx, w.base.Ledger, w.base.Queue, builder.Request{})
 					must(t, err)
-					await(t, 5*time.Minute, "failed deliveries while "+out+" is out", func() bool { return w.failures()-before >= failures })
-					w.complete()
+					w.outlast(failures, 5*time.Minute, time.Second)
 					m.set(nil)
 				}
 			})

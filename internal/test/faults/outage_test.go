@@ -133,6 +133,22 @@ func (s *services) Close(ctx context.Context, id string) error {
 // failures counts deliveries that came to nothing.
 func (w *world) failures() int { return w.log.count("job failed") + w.log.count("job stopped") }
 
+// outlast waits for as many more failed deliveries. No job becomes a dead letter of it, and what is published stays
+// complete.
+func (w *world) outlast(failures int, within, look time.Duration) {
+	w.t.Helper()
+	ctx := w.t.Context()
+	failures += w.failures()
+	for end := time.Now().Add(within); w.failures() < failures; pause(ctx, look) {
+		_, _, dead, err := w.base.DeadLetters.Depth(ctx)
+		must(w.t, err)
+		if dead > 0 || time.Now().After(end) {
+			w.t.Fatalf("%d dead letters, %d failed deliveries of %d", dead, w.failures(), failures)
+		}
+	}
+	w.complete()
+}
+
 // The object store, or the tables, fail for much longer than it takes to receive a job as often as it may be, at
 // any moment of a build, and whoever does the jobs.
 func TestOutage(t *testing.T) {
@@ -181,8 +197,7 @@ func outage(t *testing.T, dir string, seed uint64, failures int, what string, la
 	w.step(r, 2)
 	_, err := builder.RequestPlan(ctx, base.Ledger, base.Queue, builder.Request{}) // which the tables' outage does not keep out
 	must(t, err)
-	await(t, 12*time.Hour, "as many failed deliveries", func() bool { return w.failures() >= failures })
-	w.complete()
+	w.outlast(failures, 12*time.Hour, 5*time.Second)
 	s.end()
 	w.settle(time.Hour, time.Second)
 	pause(ctx, 6*time.Second) // the server looks at the index again, after an outage too

@@ -152,7 +152,7 @@ func (w *world) outlast(failures int, within, look time.Duration) {
 // The object store, or the tables, fail for much longer than it takes to receive a job as often as it may be, at
 // any moment of a build, and whoever does the jobs.
 func TestOutage(t *testing.T) {
-	const seeds, failures = 4, 60
+	const seeds, failures = 4, 150
 	for _, c := range []struct {
 		what          string
 		lambda, hangs bool

@@ -13,7 +13,7 @@ TF_PLUGIN_MIRROR ?= $(patsubst %/,%,$(dir $(firstword $(wildcard /opt/*/registry
 export TF_PLUGIN_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench golden fmt cross module-path lint ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench golden fmt cross module-path lint vuln ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -113,15 +113,31 @@ module-path: ## rename the module everywhere, to TO: make module-path TO=example
 	  done
 	gofmt -w .
 
-lint: ## format, vet and staticcheck, without changing anything
+# The tools are a module of their own (tools/go.mod), so that the product's names only what it links. revive's bounds, for
+# what is no test: tools/revive.toml. It is given files, since packages would leave out those for other platforms.
+TOOL := $(GO) tool -modfile=tools/go.mod
+
+lint: vuln ## format, vet, staticcheck, bounds on size, both modules, vulnerabilities; changes nothing
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) vet -tags aws ./...
-	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags aws ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -tags aws ./...
+	@echo revive: functions, files
+	@$(TOOL) revive -config tools/revive.toml $$(git ls-files '*.go' ':!*_test.go')
 	$(GO) mod verify
+	$(GO) -C tools mod verify
 	$(GO) mod tidy -diff
+	$(GO) -C tools mod tidy -diff
+
+VULNDB ?= https://vuln.go.dev
+
+vuln: ## look for known vulnerabilities in what the code calls (needs the database at VULNDB, or says that it has none)
+	@mkdir -p $(CACHE)
+	@$(TOOL) govulncheck -db $(VULNDB) ./... > $(CACHE)/vuln.log 2>&1 || \
+	  if grep -q 'fetching vulnerabilities' $(CACHE)/vuln.log; then echo "govulncheck: not checked, $(VULNDB) cannot be reached"; \
+	  else cat $(CACHE)/vuln.log; exit 1; fi
 
 ci: lint ## what continuous integration runs
 	$(MAKE) cross

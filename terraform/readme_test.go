@@ -293,6 +293,64 @@ func TestExamplesPassOnlyVariables(t *testing.T) {
 	}
 }
 
+// What the examples' READMEs run and name is there: commands as in docs/deploy.md, variables, outputs, files.
+func TestReadmesOfExamples(t *testing.T) {
+	guide, declares := read(t, "../docs/deploy.md"), regexp.MustCompile(`(?m)^(variable|output) "(\w+)" \{`)
+	known := make(map[string]bool)
+	for _, v := range blocks(t, "variable") {
+		known[v.name()] = true
+	}
+	for name, needs := range map[string]string{"basic": "region", "custom-domain": "zone_name host mail"} {
+		dir := filepath.Join("examples", name)
+		readme, own := read(t, filepath.Join(dir, "README.md")), map[string]bool{}
+		for _, m := range declares.FindAllStringSubmatch(read(t, filepath.Join(dir, "main.tf")), -1) {
+			own[m[1]+" "+m[2]] = true
+		}
+		commands := 0
+		for _, shell := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(readme, -1) {
+			for line := range strings.Lines(shell[1]) {
+				commands++
+				// The folder and the variables are the example's own.
+				line, _, _ := strings.Cut(strings.ReplaceAll(strings.TrimSpace(line), dir, "examples/basic"), " -var")
+				if !strings.Contains(guide, line) {
+					t.Errorf("%s: docs/deploy.md has no %s", name, line)
+				}
+			}
+		}
+		var given []string
+		for _, m := range regexp.MustCompile(`-var (\w+)=`).FindAllStringSubmatch(readme, -1) {
+			given = append(given, m[1])
+			if !own["variable "+m[1]] {
+				t.Errorf("%s has no variable %s", name, m[1])
+			}
+		}
+		if strings.Join(given, " ") != needs || commands < 8 {
+			t.Errorf("%s: %d commands, which give %v, not %s", name, commands, given, needs)
+		}
+		for _, m := range regexp.MustCompile(`terraform output -raw (\w+)`).FindAllStringSubmatch(readme, -1) {
+			if !own["output "+m[1]] {
+				t.Errorf("%s has no output %s", name, m[1])
+			}
+		}
+		rows := regexp.MustCompile("(?m)^\\| `(\\w+)` ").FindAllStringSubmatch(readme, -1)
+		for _, m := range rows {
+			if !known[m[1]] && !own["variable "+m[1]] {
+				t.Errorf("%s: there is no variable %s", name, m[1])
+			}
+		}
+		links := regexp.MustCompile(`\]\(([^):#]+)(?:#([^)]*))?\)`).FindAllStringSubmatch(readme, -1)
+		for _, m := range links {
+			heading := regexp.MustCompile(`(?mi)^#+ ` + strings.NewReplacer("ones", "one's", "-", " ").Replace(m[2]) + `$`)
+			if text := read(t, filepath.Join(dir, m[1])); m[2] != "" && !heading.MatchString(text) {
+				t.Errorf("%s: %s has no heading %s", name, m[1], m[2])
+			}
+		}
+		if len(rows) < 5 || len(links) < 4 {
+			t.Errorf("%s: %d variables, %d links", name, len(rows), len(links))
+		}
+	}
+}
+
 // locals returns the local values that are written as literals.
 func locals(t *testing.T, name string) string {
 	t.Helper()

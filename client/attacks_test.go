@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/precast-ota/precast/client"
 	"github.com/precast-ota/precast/internal/format/layout"
@@ -27,446 +25,8 @@ import (
 // and recover as soon as the attacker has gone. And against a client in Go that leaves out the very checks that
 // hold it off: the attack must then succeed, or else the test would not show that the check is needed.
 
-type attack struct {
-	name string
-	// check is the symptom that the device must tell.
-	check client.Check
-	// leftOut are the checks without which the attack succeeds; nil: check alone.
-	leftOut []client.Check
-	// play is what the attacker does. It is called after the device has installed release 1 of generation 1,
-	// and may go on with the world (publish, rotate) before it returns the attacker's answers.
-	play func(w *world) http.HandlerFunc
-	// success tells whether the attack has succeeded against a client without the check; nil: it has updated
-	// without an error.
-	success func(t *testing.T, w *world, d *goDevice, err error) bool
-}
-
-func pass(w *world, rw http.ResponseWriter, r *http.Request) { w.forward(r).send(rw) }
-
-// answer has the attacker answer for statements and bundles, and pass everything else on.
-func answer(w *world, said, bundle *recorded) http.HandlerFunc {
-	return func(rw http.ResponseWriter, r *http.Request) {
-		switch {
-		case isStatement(r) && said != nil:
-			said.send(rw)
-		case isBundle(r) && bundle != nil:
-			bundle.send(rw)
-		default:
-			pass(w, rw, r)
-		}
-	}
-}
-
-// replay answers as the server did when it was called.
-func replay(w *world) http.HandlerFunc {
-	ring := w.fetch("/keyring")
-	said := w.fetch("/package?" + selection + "&payloadType=statement")
-	bundle := w.fetch("/package?" + selection)
-	return func(rw http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path == "/keyring":
-			ring.send(rw)
-		case isStatement(r):
-			said.send(rw)
-		case isBundle(r):
-			bundle.send(rw)
-		default:
-			pass(w, rw, r)
-		}
-	}
-}
-
-func attacks() []attack {
-	return []attack{
-		{
-			name:  "arbitrary installation: a statement by a key that nobody knows",
-			check: client.UnknownKey,
-			play: func(w *world) http.HandlerFunc {
-				s, bundle := w.evil(2)
-				said := w.signedBy(attackerKey, s)
-				return answer(w, &said, &bundle)
-			},
-		},
-		{
-			name:  "arbitrary installation: a keyring of the attacker's own",
-			check: client.UntrustedKeyring,
-			play: func(w *world) http.HandlerFunc {
-				k, err := keyring.Keyring{Version: 2, Expires: w.keyring.Expires, Roots: publics(attackerRoot), Signing: publics(attackerKey)}.Sign(w.t.Context(), attackerRoot)
-				if err != nil {
-					w.t.Fatal(err)
-				}
-				s, bundle := w.evil(2)
-				said := w.signedBy(attackerKey, s)
-				rest := answer(w, &said, &bundle)
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if isKeyring(r) {
-						recorded{200, nil, k.Encode()}.send(rw)
-						return
-					}
-					rest(rw, r)
-				}
-			},
-		},
-		{
-			name:  "arbitrary installation: a changed statement",
-			check: client.WrongSignature,
-			play: func(w *world) http.HandlerFunc {
-				s, bundle := w.evil(2)
-				said := w.signedBy(attackerKey, s)
-				// The server's key, and the attacker's signature.
-				said.body = []byte(strings.Replace(string(said.body), attackerKey.Public().ID(), w.signing.Public().ID(), 1))
-				return answer(w, &said, &bundle)
-			},
-		},
-		{
-			name:    "arbitrary installation: changed content under the right name and length",
-			check:   client.WrongFile,
-			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
-			play: func(w *world) http.HandlerFunc {
-				files := w.publish()
-				for name, content := range files {
-					files[name] = strings.Repeat("!", len(content))
-				}
-				bundle := w.bundle(files, files)
-				return answer(w, nil, &bundle)
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
-				return err == nil && strings.HasPrefix(d.files["os_armv8_1.2"], "!!!")
-			},
-		},
-		{
-			name:  "endless data: a bundle without an end",
-			check: client.TooLong,
-			play: func(w *world) http.HandlerFunc {
-				w.publish()
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if !isBundle(r) {
-						pass(w, rw, r)
-						return
-					}
-					endless(rw)
-				}
-			},
-			success: swallowed,
-		},
-		{
-			name:  "endless data: a statement without an end",
-			check: client.TooLong,
-			play: func(w *world) http.HandlerFunc {
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if !isStatement(r) {
-						pass(w, rw, r)
-						return
-					}
-					endless(rw)
-				}
-			},
-			success: swallowed,
-		},
-		{
-			name:  "endless data: a keyring without an end",
-			check: client.TooLong,
-			play: func(w *world) http.HandlerFunc {
-				return func(rw http.ResponseWriter, r *http.Request) { endless(rw) }
-			},
-			success: swallowed,
-		},
-		{
-			name:  "extraneous dependency: one file more in the bundle",
-			check: client.ExtraFile,
-			play: func(w *world) http.HandlerFunc {
-				files := w.publish()
-				more := maps.Clone(files)
-				more["cryptominer_1.0"] = "evil"
-				bundle := w.bundle(more, files)
-				return answer(w, nil, &bundle)
-			},
-		},
-		{
-			name:  "fast-forward: a stolen key counts far ahead",
-			check: client.FarGeneration,
-			play: func(w *world) http.HandlerFunc {
-				s, bundle := w.evil(1 << 40)
-				said := w.signedBy(w.signing, s)
-				return answer(w, &said, &bundle)
-			},
-		},
-		{
-			name:  "indefinite freeze: the same answers for ever",
-			check: client.ExpiredStatement,
-			play: func(w *world) http.HandlerFunc {
-				frozen := replay(w)
-				w.publish()
-				w.clock.advance(7 * 24 * time.Hour)
-				return frozen
-			},
-		},
-		{
-			name:  "indefinite freeze: the same keyring for ever",
-			check: client.ExpiredKeyring,
-			play: func(w *world) http.HandlerFunc {
-				ring := w.fetch("/keyring")
-				w.clock.advance(365 * 24 * time.Hour)
-				w.nextKeyring(func(k *keyring.Keyring) { k.Expires = w.clock.Now().Add(365 * 24 * time.Hour) }, rootKey)
-				w.publish()
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if isKeyring(r) {
-						ring.send(rw)
-						return
-					}
-					pass(w, rw, r)
-				}
-			},
-		},
-		{
-			name:    "malicious mirror: it changes a byte on the way",
-			check:   client.WrongFile,
-			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
-			play: func(w *world) http.HandlerFunc {
-				files := w.publish()
-				name := "scoreboard_1.2"
-				files[name] = files[name][:20000] + "X" + files[name][20001:]
-				bundle := w.bundle(files, files)
-				return answer(w, nil, &bundle)
-			},
-		},
-		{
-			// Signatures are not signed. A device that remembered the one added would refuse the honest keyring
-			// of this version for ever.
-			name:  "malicious mirror: it adds a signature to the keyring",
-			check: client.UnknownKey,
-			play: func(w *world) http.HandlerFunc {
-				w.nextKeyring(func(k *keyring.Keyring) { k.Expires = k.Expires.Add(time.Hour) }, rootKey)
-				ring := recorded{200, nil, addSignature(w.fetch("/keyring").body, attackerRoot.Public().ID())}
-				s, bundle := w.evil(2)
-				said := w.signedBy(attackerKey, s)
-				rest := answer(w, &said, &bundle)
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if isKeyring(r) {
-						ring.send(rw)
-						return
-					}
-					rest(rw, r)
-				}
-			},
-		},
-		{
-			name:    "mix-and-match: the new statement, a new file and old ones under new names",
-			check:   client.WrongFile,
-			leftOut: []client.Check{client.WrongFile, client.WrongDetails},
-			play: func(w *world) http.HandlerFunc {
-				files := w.publish()
-				files["scoreboard_1.2"] = contentOf("scoreboard", 1)
-				bundle := w.bundle(files, files)
-				return answer(w, nil, &bundle)
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
-				return err == nil && d.files["scoreboard_1.2"] == contentOf("scoreboard", 1) && d.files["os_armv8_1.2"] == contentOf("os_armv8", 2)
-			},
-		},
-		{
-			name:  "mix-and-match: the new statement and the old bundle",
-			check: client.ExtraFile,
-			// Left out, the files of the new generation are still missing.
-			leftOut: []client.Check{client.ExtraFile},
-			play: func(w *world) http.HandlerFunc {
-				bundle := w.fetch("/package?" + selection)
-				w.publish()
-				return answer(w, nil, &bundle)
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
-				return refusedBy(err) != string(client.ExtraFile)
-			},
-		},
-		{
-			name:  "rollback: the answers of the generation before",
-			check: client.OldGeneration,
-			play: func(w *world) http.HandlerFunc {
-				old := replay(w)
-				w.publish()
-				mustUpdate(w.t, w.under)
-				return old
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
-				return err == nil && d.files["os_armv8_1.1"] != ""
-			},
-		},
-		{
-			name:  "slow retrieval: the bundle drips",
-			check: client.TooSlow,
-			play: func(w *world) http.HandlerFunc {
-				w.publish()
-				return drip(w, isBundle, func() { w.clock.advance(client.DefaultLimits().RateWindow) })
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
-		},
-		{
-			name:  "slow retrieval: the keyring drips",
-			check: client.TooSlow,
-			play: func(w *world) http.HandlerFunc {
-				return drip(w, isKeyring, func() { w.clock.advance(client.DefaultLimits().RateWindow) })
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) },
-		},
-		{
-			name:  "wrong software: the packages of another kind of device",
-			check: client.OtherSelection,
-			play: func(w *world) http.HandlerFunc {
-				w.publish()
-				said := w.fetch("/package?cpuArch=armv7&payloadType=statement")
-				bundle := w.fetch("/package?cpuArch=armv7")
-				return answer(w, &said, &bundle)
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
-				return err == nil && d.files["os_armv7_1.2"] != ""
-			},
-		},
-		{
-			name:  "key compromise: a stolen signing key, after it has been revoked",
-			check: client.RevokedKey,
-			play: func(w *world) http.HandlerFunc {
-				w.nextKeyring(func(k *keyring.Keyring) {
-					k.Signing, k.Revoked = publics(key(3)), []string{w.signing.Public().ID()}
-				}, rootKey)
-				w.sign(key(3))
-				s, bundle := w.evil(2)
-				said := w.signedBy(w.signing, s)
-				return answer(w, &said, &bundle)
-			},
-			leftOut: []client.Check{client.RevokedKey},
-		},
-		{
-			name:  "key compromise: the revocation is kept from a device that has seen it",
-			check: client.OldKeyring,
-			play: func(w *world) http.HandlerFunc {
-				ring := w.fetch("/keyring")
-				w.nextKeyring(func(k *keyring.Keyring) {
-					k.Signing, k.Revoked = publics(key(3)), []string{w.signing.Public().ID()}
-				}, rootKey)
-				w.sign(key(3))
-				mustUpdate(w.t, w.under)
-				s, bundle := w.evil(2)
-				said := w.signedBy(w.signing, s)
-				rest := answer(w, &said, &bundle)
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if isKeyring(r) {
-						ring.send(rw)
-						return
-					}
-					rest(rw, r)
-				}
-			},
-			// The device has the newer keyring all the same: the stolen key does not help.
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool {
-				return refusedBy(err) == string(client.RevokedKey)
-			},
-		},
-		{
-			name:  "key compromise: a stolen signing key makes a keyring",
-			check: client.UntrustedKeyring,
-			play: func(w *world) http.HandlerFunc {
-				k, err := keyring.Keyring{Version: 2, Expires: w.keyring.Expires, Roots: publics(rootKey), Signing: publics(attackerKey)}.Sign(w.t.Context(), w.signing)
-				if err != nil {
-					w.t.Fatal(err)
-				}
-				s, bundle := w.evil(2)
-				said := w.signedBy(attackerKey, s)
-				rest := answer(w, &said, &bundle)
-				return func(rw http.ResponseWriter, r *http.Request) {
-					if isKeyring(r) {
-						recorded{200, nil, k.Encode()}.send(rw)
-						return
-					}
-					rest(rw, r)
-				}
-			},
-		},
-		{
-			name:    "partial bundle: a file is left out",
-			check:   client.MissingFile,
-			leftOut: []client.Check{client.MissingFile, client.WrongDetails},
-			play: func(w *world) http.HandlerFunc {
-				files := w.publish()
-				less := maps.Clone(files)
-				delete(less, "scoreboard_1.2")
-				bundle := w.bundle(less, files)
-				return answer(w, nil, &bundle)
-			},
-			// Left out, the device sees it when it looks at the files once more before it uses them.
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return errors.Is(err, os.ErrNotExist) },
-		},
-		{
-			name:  "partial bundle: it is cut off and says that it is whole",
-			check: client.MissingFile,
-			play: func(w *world) http.HandlerFunc {
-				w.publish()
-				bundle := w.fetch("/package?" + selection)
-				bundle.body = bundle.body[:len(bundle.body)/2]
-				bundle.header.Del("Content-Length")
-				return answer(w, nil, &bundle)
-			},
-			success: func(t *testing.T, w *world, d *goDevice, err error) bool { return err != nil }, // gzip itself cannot be read
-		},
-		{
-			name:    "partial bundle: package_details.json says something else",
-			check:   client.WrongDetails,
-			leftOut: []client.Check{client.WrongDetails},
-			play: func(w *world) http.HandlerFunc {
-				files := w.publish()
-				other := maps.Clone(files)
-				other["os_armv8_1.2"] = "another one"
-				bundle := w.bundle(files, other)
-				return answer(w, nil, &bundle)
-			},
-		},
-	}
-}
-
-// addSignature adds a signature of the right form to a keyring, in its place.
-func addSignature(ring []byte, id string) []byte {
-	lines := strings.SplitAfter(strings.TrimSuffix(string(ring), "\n")+"\n", "\n")
-	lines = append(lines[:len(lines)-1], fmt.Sprintf("signature %s %s==\n", id, strings.Repeat("A", 86)))
-	at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "signature ") })
-	slices.Sort(lines[at:])
-	return []byte(strings.Join(lines, ""))
-}
-
-// enough is how much an endless answer has; far beyond any limit of the device in these tests.
-const enough = 32 << 20
-
-func endless(rw http.ResponseWriter) {
-	rw.Header().Set("Content-Type", "application/octet-stream")
-	chunk := []byte(strings.Repeat("x", 64<<10))
-	for range enough / len(chunk) {
-		if _, err := rw.Write(chunk); err != nil {
-			return // the device has had enough
-		}
-	}
-}
-
-// swallowed: a client without the limit took all of it.
-func swallowed(t *testing.T, w *world, d *goDevice, err error) bool {
-	return err != nil && refusedBy(err) != string(client.TooLong)
-}
-
-// drip sends a byte, lets the time pass and waits until the device goes; to whom does not mind it sends the beginning of an answer.
-func drip(w *world, what func(*http.Request) bool, pass1 func()) http.HandlerFunc {
-	w.hurried = true
-	return func(rw http.ResponseWriter, r *http.Request) {
-		if !what(r) {
-			pass(w, rw, r)
-			return
-		}
-		rw.Header().Set("Content-Length", "60000")
-		_, _ = io.WriteString(rw, "\x1f")
-		_ = http.NewResponseController(rw).Flush()
-		pass1()
-		if w.patient {
-			panic(http.ErrAbortHandler)
-		}
-		<-r.Context().Done()
-	}
-}
+// pass gives the server's own answer.
+func (w *world) pass(rw http.ResponseWriter, r *http.Request) { w.forward(r).send(rw) }
 
 // refusedBy returns the check that an error of either client tells.
 func refusedBy(err error) string {
@@ -496,63 +56,72 @@ func playAttacks(t *testing.T, newWorld func(testing.TB) *world) {
 			for kind, sh := range kinds {
 				t.Run(kind, func(t *testing.T) {
 					t.Parallel()
-					w := newWorld(t)
-					var d device = w.goDevice()
-					if sh != nil {
-						d = w.shDevice(sh)
-					}
-					w.under = d
-					mustUpdate(t, d)
-					attacker := a.play(w)
-					before, times := d.installed()
-					w.attacked(attacker)
-					err := d.update()
-					if got := refusedBy(err); got != string(a.check) {
-						t.Errorf("the device says %v, want refused (%s)", err, a.check)
-					}
-					after, timesAfter := d.installed()
-					if !maps.Equal(before, after) || timesAfter != times {
-						t.Error("something has been installed")
-					}
-					// Again and again: the attacker gains nothing by waiting.
-					if sh == nil {
-						if err := d.update(); err == nil {
-							t.Error("the second time the attack succeeds")
-						}
-					}
-					w.attacked(nil)
-					want := w.publish()
-					mustUpdate(t, d)
-					wantFiles(t, d, want)
+					a.isRefused(t, newWorld(t), sh)
 				})
 			}
 			t.Run("without the check", func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t)
-				w.patient = true
-				leftOut := a.leftOut
-				if leftOut == nil {
-					leftOut = []client.Check{a.check}
-				}
-				dir := t.TempDir()
-				first := w.goDeviceAt(w.front, dir)
-				w.under = first
-				mustUpdate(t, first)
-				attacker := a.play(w)
-				d := w.goDeviceAt(w.front, dir, leftOut...)
-				w.attacked(attacker)
-				err := d.update()
-				success := err == nil && d.times > 0
-				if a.success != nil {
-					success = a.success(t, w, d, err)
-				} else if a.check == client.ExpiredStatement { // nothing new, and nobody notices
-					success = err == nil
-				}
-				if !success {
-					t.Errorf("the attack is held off by another check: %v", err)
-				}
+				a.succeedsUnchecked(t, newWorld(t))
 			})
 		})
+	}
+}
+
+// isRefused plays an attack against the client in sh, or in Go if sh is nil: it refuses the answers for the right
+// reason, installs nothing, and updates again when the attacker has gone.
+func (a attack) isRefused(t *testing.T, w *world, sh *shDevice) {
+	var d device = w.goDevice()
+	if sh != nil {
+		d = w.shDevice(sh)
+	}
+	w.under = d
+	mustUpdate(t, d)
+	attacker := a.play(w)
+	before, times := d.installed()
+	w.attacked(attacker)
+	err := d.update()
+	if got := refusedBy(err); got != string(a.check) {
+		t.Errorf("the device says %v, want refused (%s)", err, a.check)
+	}
+	after, timesAfter := d.installed()
+	if !maps.Equal(before, after) || timesAfter != times {
+		t.Error("something has been installed")
+	}
+	// The attacker gains nothing by trying again.
+	if sh == nil {
+		if err := d.update(); err == nil {
+			t.Error("the second time the attack succeeds")
+		}
+	}
+	w.attacked(nil)
+	want := w.publish()
+	mustUpdate(t, d)
+	wantFiles(t, d, want)
+}
+
+// succeedsUnchecked plays an attack against a client in Go that leaves the checks out: they are what stops it.
+func (a attack) succeedsUnchecked(t *testing.T, w *world) {
+	w.patient = true
+	leftOut := a.leftOut
+	if leftOut == nil {
+		leftOut = []client.Check{a.check}
+	}
+	dir := t.TempDir()
+	first := w.goDeviceAt(w.front, dir)
+	w.under = first
+	mustUpdate(t, first)
+	attacker := a.play(w)
+	d := w.goDeviceAt(w.front, dir, leftOut...)
+	w.attacked(attacker)
+	err := d.update()
+	success := err == nil && d.times > 0
+	if a.success != nil {
+		success = a.success(t, w, d, err)
+	} else if a.check == client.ExpiredStatement { // nothing new, and nobody notices
+		success = err == nil
+	}
+	if !success {
+		t.Errorf("the attack is held off by another check: %v", err)
 	}
 }
 
@@ -658,7 +227,7 @@ func TestDropRequest(t *testing.T) {
 					if is(r) {
 						panic(http.ErrAbortHandler)
 					}
-					pass(w, rw, r)
+					w.pass(rw, r)
 				})
 				if err := d.update(); err == nil || refusedBy(err) != "" {
 					t.Errorf("the device says %v", err)
@@ -682,7 +251,7 @@ func TestPartialBundleIsResumed(t *testing.T) {
 			var broke, resumedAt int
 			w.attacked(func(rw http.ResponseWriter, r *http.Request) {
 				if !isBundle(r) {
-					pass(w, rw, r)
+					w.pass(rw, r)
 					return
 				}
 				a := w.forward(r)
@@ -725,7 +294,7 @@ func TestSpoiltBeginning(t *testing.T) {
 			tag := w.fetch("/package?" + selection).header.Get("ETag")
 			w.attacked(func(rw http.ResponseWriter, r *http.Request) {
 				if !isBundle(r) {
-					pass(w, rw, r)
+					w.pass(rw, r)
 					return
 				}
 				if r.Header.Get("Range") != "" {
@@ -840,7 +409,7 @@ func TestRootRotations(t *testing.T) {
 			recorded{200, nil, forged.Encode()}.send(rw)
 			return
 		}
-		pass(w, rw, r)
+		w.pass(rw, r)
 	})
 	for kind, d := range old {
 		if err := d.update(); refusedBy(err) != string(client.UntrustedKeyring) {
@@ -858,7 +427,7 @@ func TestNothingIsSigned(t *testing.T) {
 			_, _ = io.WriteString(rw, `{"error":"Statements are not signed here"}`)
 			return
 		}
-		pass(w, rw, r)
+		w.pass(rw, r)
 	})
 	for kind, d := range w.devices() {
 		if err := d.update(); err == nil || refusedBy(err) != "" || !strings.Contains(err.Error(), "404") {

@@ -169,7 +169,7 @@ func TestManyFiles(t *testing.T) {
 					// As the builder does: all is listed, what is held with its status.
 					w.bundleOf(rest, files).send(rw)
 				default:
-					pass(w, rw, r)
+					w.pass(rw, r)
 				}
 			})
 			mustUpdate(t, d)

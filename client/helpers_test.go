@@ -251,6 +251,8 @@ func (a recorded) send(w http.ResponseWriter) {
 	_, _ = w.Write(a.body)
 }
 
+func (a recorded) handle(w http.ResponseWriter, _ *http.Request) { a.send(w) }
+
 // fetch asks the server itself.
 func (w *world) fetch(path string, header ...string) recorded {
 	w.t.Helper()

@@ -44,7 +44,7 @@ func TestAddedSignatures(t *testing.T) {
 							ring.send(rw)
 							return
 						}
-						pass(w, rw, r)
+						w.pass(rw, r)
 					})
 					for range 2 {
 						if err := d.update(); refusedBy(err) != string(c.want) || c.want == "" && err != nil {
@@ -235,7 +235,7 @@ func TestKeyringsAreRemembered(t *testing.T) {
 		if strings.HasSuffix(r.URL.Path, "4") && asked[r.URL.Path] == 1 {
 			panic(http.ErrAbortHandler)
 		}
-		pass(w, rw, r)
+		w.pass(rw, r)
 	})
 	if err := d.update(); err == nil || errors.As(err, new(*client.Refusal)) {
 		t.Fatalf("%v", err)

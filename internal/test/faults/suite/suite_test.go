@@ -48,24 +48,31 @@ func parse(fsys fs.FS, name string) (*ast.File, error) {
 	return parser.ParseFile(token.NewFileSet(), name, text, 0)
 }
 
-// attackFile has the attack suite.
-const attackFile = suite.Client + "/attacks_test.go"
+// The attack suite: its tests, and the attacks that TestAttacks plays.
+const (
+	attackFile = suite.Client + "/attacks_test.go"
+	casesFile  = suite.Client + "/attack_cases_test.go"
+)
 
 // attacks are the tests of the attack suite: its functions, and for TestAttacks each attack that it plays, by the
-// field name of the literals in attacks.
+// field name of the literals in the functions whose name ends in Attacks.
 func attacks(fsys fs.FS) ([]string, error) {
 	file, err := parse(fsys, attackFile)
 	if err != nil {
 		return nil, err
 	}
+	cases, err := parse(fsys, casesFile)
+	if err != nil {
+		return nil, err
+	}
 	var all []string
-	for _, d := range file.Decls {
+	for _, d := range slices.Concat(file.Decls, cases.Decls) {
 		f, ok := d.(*ast.FuncDecl)
 		switch {
 		case !ok:
 		case strings.HasPrefix(f.Name.Name, "Test") && f.Name.Name != suite.Attacks:
 			all = append(all, f.Name.Name)
-		case f.Name.Name == "attacks":
+		case strings.HasSuffix(f.Name.Name, "Attacks"):
 			ast.Inspect(f, func(n ast.Node) bool {
 				field, ok := n.(*ast.KeyValueExpr)
 				if !ok {
@@ -212,7 +219,7 @@ func TestDisagreements(t *testing.T) {
 		"a row twice":                         {rows, strings.Replace(doc, line(fault), line(fault)+line(fault), 1), nil, fault + " is a row of the document, and not listed, or twice"},
 		"a row whose test is gone":            {append(rows[:len(rows):len(rows)], ghost), strings.Replace(doc, line(fault), line(fault)+"| x | `"+ghost.Name()+"` | x |\n", 1), nil, ghost.Name() + " is listed, and no test"},
 		"a fault test that was taken out":     {rows, doc, changed{os.DirFS(root), suite.Faults + "/aws_throttling_test.go", "func TestThrottlingAWS(", "func Throttling("}, fault + " is listed, and no test"},
-		"an attack that was given a new name": {rows, doc, changed{os.DirFS(root), attackFile, "rollback: the answers of", "rollback: answers of"}, attack + " is listed, and no test"},
+		"an attack that was given a new name": {rows, doc, changed{os.DirFS(root), casesFile, "rollback: the answers of", "rollback: answers of"}, attack + " is listed, and no test"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.fs == nil {

@@ -18,8 +18,8 @@ export TF_PLUGIN_MIRROR
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The newest tag, and how far the checkout is from it. Without a tag it is empty: precast version says what Go records.
-VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
+# The newest tag and how far the checkout is from it, or the commit; empty outside a checkout.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 build: ## build bin/precast
 	$(GO) build -trimpath $(if $(VERSION),-ldflags '-X main.version=$(VERSION)') -o $(BIN)/precast ./cmd/precast

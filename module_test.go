@@ -131,7 +131,10 @@ func TestModuleCanBeImported(t *testing.T) {
 	command(t, dir, []string{"GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off"}, "go", "build", "-o", "device", ".")
 
 	program, data, keys := filepath.Join(dir, "precast"), filepath.Join(dir, "data"), filepath.Join(dir, "keys")
-	command(t, ".", nil, "go", "build", "-o", program, "./cmd/precast")
+	command(t, ".", nil, "make", "build", "BIN="+dir, "VERSION=v9.8.7")
+	if out := command(t, dir, nil, program, "--version"); !strings.HasPrefix(out, "precast v9.8.7,") {
+		t.Errorf("make build gives the program the version %q", out)
+	}
 	command(t, dir, nil, program, "seed", "--data", data, "--size", "2KiB")
 	command(t, dir, nil, program, "build", "--data", data)
 	command(t, dir, nil, program, "keys", "init", "--dir", keys)

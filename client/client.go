@@ -1,9 +1,9 @@
-// Package client is a device that keeps itself up to date from a server, or a CDN, that it need not trust.
+// Package client keeps a device up to date from a server or a CDN that the device need not trust.
 //
-// It trusts root keys that its maker put in. They sign the keyring, whose keys sign statements: what one
-// generation of the catalog gives to one selection, with every file's length and digest, and until when
-// that is to be believed. What a bundle holds counts only as far as the statement says the same.
-// docs/trust.md tells the whole, and what it protects from.
+// The device's maker gives it root keys. They sign the keyring, and the keys in the keyring sign statements. A
+// statement lists the files that one generation of the catalog gives to one selection, with the length and the
+// SHA-256 of each, and says when it expires. A client installs a file from a bundle only if it matches the
+// statement. docs/trust.md describes the whole chain and the attacks that it stops.
 //
 // It imports nothing outside the standard library and this module.
 package client
@@ -24,26 +24,26 @@ import (
 	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
-// Options are what a device is configured with.
+// Options configure a client.
 type Options struct {
-	// URL is where packages come from, such as https://packages.example.com. Another mirror may be
-	// taken at any time.
+	// URL is the address of the server, such as https://packages.example.com. It may be changed to that of a mirror
+	// at any time.
 	URL string
-	// Selection is what the device is: a query such as cpuArch=armv8&attrGamer=prod, in any spelling. It may have a
-	// slot; otherwise the client draws one, once, and remembers it.
+	// Selection describes the device, as a query in any spelling: cpuArch=armv8&attrGamer=prod. If it has no slot, the
+	// client draws one at random, once, and remembers it.
 	Selection string
-	// NoSlot: the device sends no slot, and gets a release when its rollout has ended.
+	// NoSlot makes the client send no slot. The device then gets a release only when its rollout has ended.
 	NoSlot bool
-	// Held are the SHA-256 digests, in hex, of the files that the device was made with. They tell which floors it
-	// has passed, until it has installed something else.
+	// Held are the SHA-256 digests, in hex, of the files that the device was made with. Until the first update they
+	// tell the server which floors the device has passed.
 	Held []string
-	// Roots are the root keys that the device is made with, in PEM; one is enough.
+	// Roots are the root keys that the device was made with, in PEM; one is enough.
 	Roots []byte
-	// Dir is a folder of the client's own. It remembers there what it has seen; a device whose folder is
-	// lost can be shown old generations again.
+	// Dir is a folder that nothing else uses. The client keeps its files and its state there. A device that loses
+	// the folder can be made to accept an old generation.
 	Dir string
-	// Install takes a new set of files into use. All of them have been verified, moments ago. If it fails,
-	// the next Update calls it again.
+	// Install starts to use a new set of files. The client has just verified all of them. If Install fails, the
+	// next Update calls it again.
 	Install func(ctx context.Context, set Set) error
 
 	HTTP   *http.Client // nil: http.DefaultClient
@@ -52,33 +52,34 @@ type Options struct {
 	Limits Limits       // zero values: DefaultLimits
 }
 
-// Limits bound what a server can make a device do.
+// Limits restrict what a server can make a device do.
 type Limits struct {
-	// MinRate is how many bytes a second must come in every RateWindow, of headers and bodies.
+	// MinRate is the lowest acceptable speed of a response, in bytes of its body per second, on average over every
+	// RateWindow. The wait for its headers counts.
 	MinRate    int64
 	RateWindow time.Duration
-	// MaxJump is by how much a generation may exceed the last one seen. Whoever steals a signing key could
-	// otherwise make devices refuse all generations to come, until the key is revoked.
+	// MaxJump is how far a generation may be ahead of the last one seen. Without it, the thief of a signing key could
+	// make devices reject all later generations until the key is revoked.
 	MaxJump uint64
-	// MaxVersions is how many keyrings a device walks through at once. The next Update goes on from there,
-	// but for the first one, which has nothing to remember until it finds a keyring that the roots have signed.
+	// MaxVersions is how many versions of the keyring one Update follows. The next Update continues from there. The
+	// first Update cannot be continued: it must find a keyring that a root key has signed within so many versions.
 	MaxVersions uint64
-	// Resumes is how often a download that breaks off is gone on with, at once.
+	// Resumes is how many times an Update resumes an interrupted download immediately.
 	Resumes int
 }
 
-// DefaultLimits are for a device on a slow line.
+// DefaultLimits suit a device on a slow line.
 func DefaultLimits() Limits {
 	return Limits{MinRate: 512, RateWindow: 30 * time.Second, MaxJump: 1 << 20, MaxVersions: 256, Resumes: 8}
 }
 
-// maxFirst is the greatest generation that a device believes at first sight.
+// maxFirst is the highest generation that a device accepts if it has not seen one yet.
 const maxFirst = 1 << 40
 
 // Clock tells time.
 type Clock interface {
 	Now() time.Time
-	// AfterFunc calls f in a goroutine of its own after d, unless stop is called before.
+	// AfterFunc calls f in its own goroutine after d, unless stop is called first.
 	AfterFunc(d time.Duration, f func()) (stop func() bool)
 }
 
@@ -90,34 +91,34 @@ func (systemClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	return time.AfterFunc(d, f).Stop
 }
 
-// File is one file that a statement lists.
+// File is a file that a statement lists.
 type File struct {
 	App, Version string
-	Name         string // in bundles
+	Name         string // in the bundle
 	Size         int64  // bytes
 	SHA256       string // hex
-	Path         string // on this device; empty where there is none
+	Path         string // on this device; empty for Offline
 }
 
-// Set is all that a device is to have.
+// Set is the complete list of files that a device should have.
 type Set struct {
 	Generation uint64
 	ID         string
 	Expires    time.Time // of the statement
-	For        []string  // for which devices of the selection it is: see docs/trust.md; empty: for all
+	For        []string  // which devices of the selection it is for (docs/trust.md); empty: all of them
 	Files      []File
 }
 
-// Result is what an Update did.
+// Result says what an Update did.
 type Result struct {
 	Set
 	Changed    bool  // Install was called
 	Downloaded int64 // bytes of bundles
-	// More: what the device has now is a floor. Once it runs, another Update gets what comes after.
+	// More is true if the device now has a floor: when that runs, another Update gets the release after it.
 	More bool
 }
 
-// Client is a device. Its methods may be called by one process at a time.
+// Client updates one device. Only one process at a time may use its folder.
 type Client struct {
 	opt       Options
 	base      *url.URL
@@ -126,7 +127,7 @@ type Client struct {
 	roots     []signing.PublicKey
 
 	mu   sync.Mutex
-	skip map[Check]bool // tests leave checks out, to see that these are the ones that hold an attack off
+	skip map[Check]bool // tests skip checks, to prove that these are the ones that stop an attack
 }
 
 // New makes a client.
@@ -179,5 +180,5 @@ func (l Limits) orDefaults() Limits {
 	return d
 }
 
-// Selection is what the device is, in canonical form.
+// Selection returns the device's selection in canonical form.
 func (c *Client) Selection() string { return c.selection.String() }

@@ -19,7 +19,7 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// get reads an answer of at most limit bytes, as a device that holds files of these digests.
+// get reads a response of at most limit bytes, for a device that holds files with these digests.
 func (c *Client) get(ctx context.Context, path, query string, limit int64, held []string) ([]byte, error) {
 	ctx, watch := c.watch(ctx)
 	defer watch.end()
@@ -44,7 +44,7 @@ func (c *Client) get(ctx context.Context, path, query string, limit int64, held 
 	return data, nil
 }
 
-// holding returns the headers of a request by a device that holds files of these digests.
+// holding returns the request headers for a device that holds files with these digests.
 func holding(digests []string) http.Header {
 	header := make(http.Header)
 	if n := min(len(digests), edge.MaxTags); n > 0 {
@@ -62,22 +62,22 @@ func (c *Client) ask(ctx context.Context, path, query string, header http.Header
 		return nil, err
 	}
 	req.Header = header
-	// The bytes as they are: net/http would unpack what it asked for packed, without a limit.
+	// Otherwise net/http would ask for gzip, and decompress it without a limit.
 	req.Header.Set("Accept-Encoding", "identity")
 	return c.opt.HTTP.Do(req)
 }
 
-// answered makes an error of an answer that is none.
+// answered makes an error of an unexpected response.
 func answered(resp *http.Response) error {
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // it only helps to understand
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // for the message only
 	return fmt.Errorf("the server answered %s: %s", resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "?")))
 }
 
-// A watch ends a request that is too slow, whether bytes drip or stay away.
+// A watch ends a request that is too slow, whether bytes come slowly or not at all.
 type watch struct {
 	c      *Client
 	cancel context.CancelCauseFunc
-	got    atomic.Int64 // bytes since the window began
+	got    atomic.Int64 // bytes since the window started
 	stop   atomic.Pointer[func() bool]
 	cause  func() error
 }
@@ -89,7 +89,7 @@ func (c *Client) watch(ctx context.Context) (context.Context, *watch) {
 	return ctx, w
 }
 
-// next waits for the end of a window.
+// next starts a window, and checks the speed when it ends.
 func (w *watch) next() {
 	l := w.c.opt.Limits
 	stop := w.c.opt.Clock.AfterFunc(l.RateWindow, func() {
@@ -110,7 +110,7 @@ func (w *watch) end() {
 	w.cancel(nil)
 }
 
-// blame returns why a request failed: the reason of the watch, if it is that.
+// blame returns why a request failed: because it was too slow, or err.
 func (w *watch) blame(err error) error {
 	if cause := w.cause(); cause != nil && errors.As(cause, new(*Refusal)) {
 		return cause
@@ -131,9 +131,9 @@ func (r countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// maxBundle is how long a bundle of these items can be. Deflate adds 5 bytes to every 64 KiB that it cannot
-// compress (RFC 1951, section 3.2.4), tar up to 3 KiB of headers and padding to every file; the manifest is
-// bounded apart.
+// maxBundle is the greatest length of a bundle of these items. Deflate adds 5 bytes to every 64 KiB that it cannot
+// compress (RFC 1951, section 3.2.4), and tar up to 3 KiB of headers and padding to every file. maxDetails limits the
+// manifest.
 func maxBundle(said *statement.Signed, coming []statement.Item) int64 {
 	n := int64(64<<10) + maxDetails(said)
 	for _, it := range coming {
@@ -142,14 +142,14 @@ func maxBundle(said *statement.Signed, coming []statement.Item) int64 {
 	return n
 }
 
-// maxDetails is how long the package_details.json of a statement can be.
+// maxDetails is the greatest length of the package_details.json of a statement.
 func maxDetails(said *statement.Signed) int64 { return 4<<10 + 4<<10*int64(len(said.Items)) }
 
-// tagSuffix ends the name of the file that has a download's entity tag.
+// tagSuffix is the end of the name of the file that holds a download's ETag.
 const tagSuffix = ".etag"
 
-// download gets the bundle of what is to come into a file, from where an earlier download of the same broke
-// off. resumed tells whether it did.
+// download writes the bundle of the coming items to a file. It continues an earlier download of the same bundle, and
+// reports that as resumed.
 func (c *Client) download(ctx context.Context, query string, said *statement.Signed, coming []statement.Item, digests []string) (name string, resumed bool, n int64, err error) {
 	sum := sha256.Sum256([]byte(contents(said) + " " + strings.Join(digests, ",")))
 	name = filepath.Join(c.opt.Dir, "download-"+hex.EncodeToString(sum[:8]))
@@ -179,19 +179,19 @@ func (c *Client) download(ctx context.Context, query string, said *statement.Sig
 	return name, resumed, t.got, err
 }
 
-// transfer is a download under way.
+// transfer is a download in progress.
 type transfer struct {
 	c       *Client
 	query   string
 	f       *os.File
 	name    string
 	digests []string // held
-	limit   int64    // bytes of the whole
-	at      int64    // bytes that are there
-	got     int64    // bytes that came now
+	limit   int64    // greatest length of the bundle, in bytes
+	at      int64    // bytes in the file
+	got     int64    // bytes received by this Update
 }
 
-// goOn asks for what is not there yet; done tells that nothing is left.
+// goOn requests the rest of the bundle. done reports that the file is complete.
 func (t *transfer) goOn(ctx context.Context) (done bool, err error) {
 	ctx, watch := t.c.watch(ctx)
 	defer watch.end()
@@ -212,7 +212,7 @@ func (t *transfer) goOn(ctx context.Context) (done bool, err error) {
 			return false, err
 		}
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable, resp.StatusCode == http.StatusPartialContent:
-		// What is there is not what the server has.
+		// The file is not the beginning of the bundle that the server has.
 		return false, errors.Join(t.restart(""), refuse(WrongFile, fmt.Errorf("the server answered %s with the range %q", resp.Status, resp.Header.Get("Content-Range"))))
 	case resp.StatusCode == http.StatusNotModified:
 		return false, refuse(MissingFile, errors.New("the server says that nothing is lacking"))
@@ -235,14 +235,14 @@ func (t *transfer) goOn(ctx context.Context) (done bool, err error) {
 	return true, t.f.Sync()
 }
 
-// restart throws away what is there, and notes the entity tag of what comes.
+// restart empties the file, and saves the ETag of the response that will fill it.
 func (t *transfer) restart(tag string) error {
 	t.at = 0
 	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	if strings.HasPrefix(tag, "W/") || len(tag) > 1024 {
-		tag = "" // a weak one says nothing about bytes
+		tag = "" // a weak ETag does not promise the same bytes
 	}
 	return errors.Join(t.f.Truncate(0), os.WriteFile(t.name+tagSuffix, []byte(tag), 0o600))
 }

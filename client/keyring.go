@@ -33,8 +33,8 @@ func parseRoots(text []byte) ([]signing.PublicKey, error) {
 	return roots, nil
 }
 
-// updateKeyring brings the keyring up to date. What the root keys have signed is remembered at once, also
-// if nothing else of this update is to be believed.
+// updateKeyring fetches the newest keyring. It is saved as soon as it has been verified, even if the rest of the
+// update fails a check.
 func (c *Client) updateKeyring(ctx context.Context, st *state) error {
 	newest, err := c.fetchKeyring(ctx, layout.KeyringKey)
 	if err != nil {
@@ -48,7 +48,7 @@ func (c *Client) updateKeyring(ctx context.Context, st *state) error {
 	if st.keyring == nil {
 		return err
 	}
-	// What a revoked key has signed says nothing about generations: a thief may have counted far ahead.
+	// Forget a generation that a revoked key has signed: a thief may have chosen a very high one.
 	if slices.Contains(st.keyring.Revoked, st.SignedBy) {
 		st.Generation, st.SignedBy, st.Contents, st.Unless = 0, "", "", nil
 	}
@@ -58,7 +58,7 @@ func (c *Client) updateKeyring(ctx context.Context, st *state) error {
 	return c.check(ExpiredKeyring, st.keyring.Expired(c.opt.Clock.Now()))
 }
 
-// firstKeyring walks back from the newest keyring to one that the roots of this device have signed.
+// firstKeyring follows the keyrings back, from the newest to one that a root key of this device has signed.
 func (c *Client) firstKeyring(ctx context.Context, st *state, newest *keyring.Keyring) error {
 	k := newest
 	for range c.opt.Limits.MaxVersions {
@@ -81,7 +81,7 @@ func (c *Client) firstKeyring(ctx context.Context, st *state, newest *keyring.Ke
 	return nil
 }
 
-// nextKeyrings walks from the keyring that is known to the newest one.
+// nextKeyrings follows the keyrings from the one that is known to the newest one.
 func (c *Client) nextKeyrings(ctx context.Context, st *state, newest *keyring.Keyring) error {
 	known := st.keyring
 	switch {
@@ -105,7 +105,7 @@ func (c *Client) nextKeyrings(ctx context.Context, st *state, newest *keyring.Ke
 		if err := c.check(UntrustedKeyring, next.Follows(known)); err != nil {
 			return err
 		}
-		if next.Version <= known.Version { // only where the check is left out
+		if next.Version <= known.Version { // only if a test skips the check
 			break
 		}
 		known, st.keyring = next, next

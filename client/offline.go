@@ -9,17 +9,16 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// Offline verifies files that came by other ways than an Update: a bundle on a memory stick, with its
-// statement and the keyring beside it. It remembers nothing: what is old but has not expired passes.
+// Offline verifies files that did not come by an Update, such as a bundle on a memory stick, with its statement and the
+// keyring. It keeps no state, so it accepts an old statement until that expires.
 type Offline struct {
 	Keyring []byte
-	// Roots are root keys in PEM, one of which must have signed the keyring; nil: the keyring is trusted as
-	// it is.
+	// Roots are root keys in PEM, one of which must have signed the keyring. If nil, the keyring is trusted.
 	Roots []byte
 	Now   time.Time
 }
 
-// Statement verifies a statement. Its error is a *Refusal if it is not to be believed.
+// Statement verifies a statement. If a check fails, the error is a *Refusal.
 func (o Offline) Statement(data []byte) (*Statement, error) {
 	k, err := keyring.Parse(o.Keyring)
 	if err != nil {
@@ -58,8 +57,8 @@ type Statement struct {
 	said      *statement.Signed
 }
 
-// Bundle verifies that a bundle holds files of the statement and no others, each as the statement says, and
-// returns their names. Those that a device holds may be left out of it.
+// Bundle verifies that a bundle has only files of the statement, each with its length and digest, and returns their
+// names. Files that the device already has may be missing.
 func (s *Statement) Bundle(r io.Reader) ([]string, error) {
 	var names []string
 	u := &unpacker{

@@ -1,20 +1,20 @@
 package client
 
-// Check is something that a client looks at before it believes a server.
+// Check is a check that a client makes before it trusts a response.
 type Check string
 
-// What a client checks, and the attack that shows there.
+// The checks of a client, and the attack that each one stops.
 const (
 	Malformed        Check = "malformed"         // garbage
-	UntrustedKeyring Check = "untrusted keyring" // forged by whoever has no root key
-	OldKeyring       Check = "old keyring"       // a revocation is kept from the device
+	UntrustedKeyring Check = "untrusted keyring" // forged, without a root key
+	OldKeyring       Check = "old keyring"       // a revocation is withheld from the device
 	ExpiredKeyring   Check = "expired keyring"   // the same, for long
 	UnknownKey       Check = "unknown key"       // arbitrary installation
 	RevokedKey       Check = "revoked key"       // a stolen key
 	WrongSignature   Check = "wrong signature"   // a changed statement
 	OtherSelection   Check = "other selection"   // wrong software
-	OtherRollout     Check = "other rollout"     // a release for other devices, or one taken back from this one
-	OtherStep        Check = "other step"        // a floor that has been passed, or what comes after one that has not
+	OtherRollout     Check = "other rollout"     // a release for other devices, or one withdrawn from this one
+	OtherStep        Check = "other step"        // a floor that has been passed, or a release after one that has not
 	ExpiredStatement Check = "expired statement" // indefinite freeze
 	OldGeneration    Check = "old generation"    // rollback
 	FarGeneration    Check = "far generation"    // fast-forward
@@ -24,10 +24,10 @@ const (
 	ExtraFile        Check = "extra file"        // extraneous dependency, mix-and-match
 	WrongFile        Check = "wrong file"        // changed content
 	MissingFile      Check = "missing file"      // partial bundle
-	WrongDetails     Check = "wrong details"     // package_details.json says something else
+	WrongDetails     Check = "wrong details"     // package_details.json differs from the statement
 )
 
-// Refusal is an error that says why a client did not believe what it was sent. Nothing of it is in use.
+// Refusal is the error of a failed check. Nothing from the refused response is in use.
 type Refusal struct {
 	Check Check
 	Err   error
@@ -39,7 +39,7 @@ func (r *Refusal) Unwrap() error { return r.Err }
 
 func refuse(what Check, err error) error { return &Refusal{what, err} }
 
-// check makes a Refusal of an error, unless a test leaves this check out.
+// check turns an error into a Refusal, unless a test skips this check.
 func (c *Client) check(what Check, err error) error {
 	if err == nil || c.skip[what] {
 		return nil

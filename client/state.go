@@ -17,23 +17,23 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// state is what a client remembers between updates.
+// state is what a client keeps between updates.
 type state struct {
 	Selection string `json:"selection"`
-	// Keyring is the newest that was verified, without its signatures: whoever had added one would be
-	// remembered with it.
+	// Keyring is the newest one that was verified, without its signatures: anybody can add signatures, and those
+	// must not be kept.
 	Keyring string `json:"keyring"`
-	// Generation is the highest that was believed; SignedBy the ID of the key that had signed it.
+	// Generation is the highest one that was verified, SignedBy the ID of the key that signed it.
 	Generation uint64 `json:"generation"`
 	SignedBy   string `json:"signedBy"`
-	Contents   string `json:"contents"` // of the set in use; empty: there is none
-	// Installed are the digests of the set in use; Unless what its statement said of other devices: what comes
-	// after the floors that are in it.
+	Contents   string `json:"contents"` // of the set in use; empty if there is none
+	// Installed are the digests of the set in use. Unless are those of its statement: the releases after the floors
+	// that are in the set.
 	Installed []string `json:"installed,omitempty"`
 	Unless    []string `json:"unless,omitempty"`
-	// Floors: there were some in that statement. The next one is asked for with what is held.
+	// Floors is true if that statement had floors. Then the next request names the files that the device holds.
 	Floors bool `json:"floors,omitempty"`
-	// Slot is the one that was drawn; nil: none yet.
+	// Slot is the one that was drawn; nil if there is none yet.
 	Slot *int `json:"slot,omitempty"`
 
 	keyring *keyring.Keyring
@@ -41,7 +41,7 @@ type state struct {
 
 func (c *Client) statePath() string { return filepath.Join(c.opt.Dir, "state.json") }
 
-// load reads the state. A device that has become another one starts anew, but for the keyring.
+// load reads the state. If the device's selection has changed, only the keyring, the generation and the slot are kept.
 func (c *Client) load() (*state, error) {
 	st := &state{Selection: c.selection.String()}
 	data, err := os.ReadFile(c.statePath())
@@ -59,14 +59,14 @@ func (c *Client) load() (*state, error) {
 			return nil, fmt.Errorf("read %s: %w (remove it, and the device starts anew)", c.statePath(), err)
 		}
 	}
-	if st.Selection != c.selection.String() { // generations are of the whole catalog, and go on counting
+	if st.Selection != c.selection.String() { // all selections share one count of generations
 		st.Selection, st.Contents = c.selection.String(), ""
 	}
 	return st, nil
 }
 
-// draw draws the device's slot, if it is to have one that is not known. A device draws once: another slot could be on
-// the other side of a rollout.
+// draw chooses the device's slot at random, unless it has one or needs none. It does so only once, because another slot
+// could be on the other side of a rollout.
 func (c *Client) draw(st *state) error {
 	if st.Slot != nil || c.slot != edge.NoSlot || c.opt.NoSlot {
 		return nil
@@ -90,7 +90,7 @@ func (c *Client) slotOf(st *state) int {
 	}
 }
 
-// query is what the device asks for.
+// query is the query of the device's requests.
 func (c *Client) query(st *state) string {
 	query := c.selection.String()
 	if slot := c.slotOf(st); slot != edge.NoSlot {
@@ -99,7 +99,7 @@ func (c *Client) query(st *state) string {
 	return query
 }
 
-// held returns the digests of what the device runs.
+// held returns the digests of the files that the device uses.
 func (c *Client) held(st *state) []string {
 	if len(st.Installed) == 0 {
 		return c.opt.Held
@@ -107,14 +107,14 @@ func (c *Client) held(st *state) []string {
 	return st.Installed
 }
 
-// before tells whether a statement is what comes after the floors in use.
+// before reports whether a statement has only files in use and the releases after their floors.
 func (st *state) before(said *statement.Signed) bool {
 	return len(st.Unless) > 0 && !slices.ContainsFunc(said.Items, func(it statement.Item) bool {
 		return !slices.Contains(st.Installed, it.SHA256) && !slices.Contains(st.Unless, it.SHA256)
 	})
 }
 
-// save writes the state whole or not at all.
+// save replaces the state atomically.
 func (c *Client) save(st *state) error {
 	if st.keyring != nil {
 		st.Keyring = string(st.keyring.Text())
@@ -127,7 +127,7 @@ func (c *Client) save(st *state) error {
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	defer os.Remove(f.Name()) // unless it has got its name
+	defer os.Remove(f.Name()) // unless it has been renamed
 	_, err = f.Write(append(data, '\n'))
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("save state: %w", err)
@@ -138,8 +138,8 @@ func (c *Client) save(st *state) error {
 	return syncDir(c.opt.Dir)
 }
 
-// prune removes files that are not of the set in use, and what is left of downloads. What cannot be removed
-// is tried again after the next change.
+// prune removes downloads and the files that are not in use. What cannot be removed is tried again after the next
+// change.
 func (c *Client) prune(inUse []File) {
 	entries, _ := os.ReadDir(c.filesDir())
 	for _, e := range entries {
@@ -150,7 +150,7 @@ func (c *Client) prune(inUse []File) {
 	c.forgetDownloads("")
 }
 
-// forgetDownloads removes all downloads but one.
+// forgetDownloads removes all downloads except one.
 func (c *Client) forgetDownloads(but string) {
 	names, _ := filepath.Glob(filepath.Join(c.opt.Dir, "download-*"))
 	for _, name := range names {

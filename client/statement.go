@@ -11,7 +11,7 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// contents stands for the files of a statement. (Their set ID does so only if whoever signed was honest.)
+// contents identifies the files of a statement. (The set ID does so only if the signer was honest.)
 func contents(said *statement.Signed) string {
 	sum := sha256.New()
 	for _, it := range said.Items {
@@ -36,8 +36,8 @@ func setOf(said *statement.Statement) Set {
 	return s
 }
 
-// statement asks for the statement of the device's selection, and checks all that can be checked of it. What the device
-// holds matters only where there are floors: without it, all devices ask for one statement.
+// statement fetches and verifies the statement for the device's selection. The device names the files that it holds only
+// if there are floors. Otherwise all devices of a selection send the same request, which a cache can answer.
 func (c *Client) statement(ctx context.Context, st *state) (*statement.Signed, error) {
 	held := c.held(st)
 	if st.Floors {
@@ -50,7 +50,7 @@ func (c *Client) statement(ctx context.Context, st *state) (*statement.Signed, e
 	return said, err
 }
 
-// statementHolding asks for a statement as a device that says that it holds files of these digests.
+// statementHolding fetches and verifies the statement for a device that holds files with these digests.
 func (c *Client) statementHolding(ctx context.Context, st *state, held []string) (*statement.Signed, error) {
 	data, err := c.get(ctx, "/package", c.query(st)+"&payloadType=statement", statement.MaxBytes, held)
 	if err != nil {

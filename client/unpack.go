@@ -18,8 +18,7 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// unpackFile takes the files out of a downloaded bundle. They get their names only after all of the bundle has
-// been verified.
+// unpackFile unpacks a downloaded bundle. Its files move to filesDir only when the whole bundle has been verified.
 func (c *Client) unpackFile(name string, said *statement.Signed, lacking []statement.Item) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -27,7 +26,7 @@ func (c *Client) unpackFile(name string, said *statement.Signed, lacking []state
 	}
 	defer f.Close()
 	dir := filepath.Join(c.opt.Dir, "unpacked")
-	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil { // a crash may have left one
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil { // a crash may have left it behind
 		return err
 	}
 	defer os.RemoveAll(dir)
@@ -49,7 +48,7 @@ func (c *Client) unpackFile(name string, said *statement.Signed, lacking []state
 	return syncDir(c.filesDir())
 }
 
-// write writes a file; verify is called once all of it has been read.
+// write writes a file, and calls verify when r has been read to its end.
 func write(name string, r io.Reader, verify func() error) error {
 	f, err := os.Create(name)
 	if err != nil {
@@ -62,15 +61,15 @@ func write(name string, r io.Reader, verify func() error) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// maxEnd bounds what may follow the last file: tar pads archives, to 10 KiB mostly.
+// maxEnd limits what may follow the last file: tar pads archives, usually to a multiple of 10 KiB.
 const maxEnd = 1 << 20
 
-// unpacker holds a bundle against a statement.
+// unpacker compares a bundle with a statement.
 type unpacker struct {
 	said    *statement.Signed
-	lacking []statement.Item // files that must be there
+	lacking []statement.Item // files that the bundle must have
 	check   func(Check, error) error
-	// keep gets every file that the statement lists; it returns the error of verify or one of its own.
+	// keep receives every file that the statement lists, and returns an error of its own or that of verify.
 	keep func(it statement.Item, r io.Reader, verify func() error) error
 
 	seen map[string]bool // file names
@@ -111,7 +110,7 @@ func (u *unpacker) unpack(r io.Reader) error {
 			return err
 		}
 	}
-	// The rest of the gzip has its checksum.
+	// The checksum is at the end of the gzip stream.
 	if n, err := io.Copy(io.Discard, io.LimitReader(z, maxEnd)); err != nil || n == maxEnd {
 		return u.damaged(errors.Join(errors.New("its end is not that of an archive"), err))
 	}
@@ -130,7 +129,7 @@ func (u *unpacker) unpack(r io.Reader) error {
 	return u.check(WrongDetails, u.compareDetails(manifests))
 }
 
-// damaged says what is wrong with an archive: it ends early, or its bytes are not those that were packed.
+// damaged refuses an archive that ends early, or whose bytes have changed.
 func (u *unpacker) damaged(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return refuse(MissingFile, fmt.Errorf("unpack bundle: it has been cut off: %w", err))
@@ -147,7 +146,7 @@ func (u *unpacker) file(h *tar.Header, r io.Reader) error {
 		if err := u.check(ExtraFile, fmt.Errorf("unpack bundle: %s is not in the statement", h.Name)); err != nil {
 			return err
 		}
-		// Only where the check is left out: the stranger is kept as what it is.
+		// Only if a test skips the check: keep the file as it is.
 		data, err := io.ReadAll(r)
 		if err != nil {
 			return err
@@ -168,7 +167,7 @@ func (u *unpacker) file(h *tar.Header, r io.Reader) error {
 		}
 		return nil
 	})
-	// Reading fails where the bundle is not sound, writing where this machine is not.
+	// An error of reading is the bundle's fault, an error of writing is this device's.
 	if err != nil && !errors.As(err, new(*os.PathError)) && !errors.As(err, new(*os.LinkError)) {
 		return u.damaged(err)
 	}
@@ -184,7 +183,7 @@ func item(said *statement.Signed, file string) (statement.Item, bool) {
 	return statement.Item{}, false
 }
 
-// compareDetails holds package_details.json against the statement and the files that came with it.
+// compareDetails compares package_details.json with the statement and with the files in the bundle.
 func (u *unpacker) compareDetails(data []byte) error {
 	if data == nil {
 		return fmt.Errorf("unpack bundle: there is no %s", layout.ManifestName)
@@ -201,7 +200,7 @@ func (u *unpacker) compareDetails(data []byte) error {
 	return nil
 }
 
-// compareManifest holds a manifest against the statement.
+// compareManifest compares a manifest with the statement.
 func compareManifest(said *statement.Signed, data []byte) (map[string]manifest.Entry, error) {
 	if int64(len(data)) > maxDetails(said) {
 		return nil, fmt.Errorf("%s is longer than %d bytes", layout.ManifestName, maxDetails(said))
@@ -222,7 +221,7 @@ func compareManifest(said *statement.Signed, data []byte) (map[string]manifest.E
 	return files, nil
 }
 
-// hashFile fails unless a file on this device is what it was when it was verified.
+// hashFile verifies a file on this device again. It removes one that has changed, so that it is downloaded again.
 func (c *Client) hashFile(want File) error {
 	f, err := os.Open(want.Path)
 	if err != nil {
@@ -240,6 +239,6 @@ func (c *Client) hashFile(want File) error {
 	if c.skip[WrongFile] {
 		return nil
 	}
-	os.Remove(want.Path) // it is downloaded anew
+	os.Remove(want.Path)
 	return refuse(WrongFile, fmt.Errorf("%s has changed on this device", want.Name))
 }

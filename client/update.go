@@ -12,8 +12,8 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// Update asks whether there is something new, and takes it into use. Its error is a *Refusal if the
-// server sent something that is not to be believed; the device then has what it had before.
+// Update asks the server for the device's files and installs them if they have changed. If the server sent something
+// that failed a check, the error is a *Refusal and the device keeps the files that it had.
 func (c *Client) Update(ctx context.Context) (Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,8 +45,8 @@ func (c *Client) update(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	downloaded, err := c.complete(ctx, st, said)
-	// A new generation may have been published between the two answers, or a cache may have only one of
-	// them: then another look shows another statement.
+	// A generation may have been published between the statement and the bundle, or a cache may hold only one of
+	// them. Then the statement is another one now.
 	if refused := (*Refusal)(nil); errors.As(err, &refused) && refused.Check != TooSlow {
 		again, errAgain := c.statement(ctx, st)
 		if errAgain != nil {
@@ -66,7 +66,7 @@ func (c *Client) update(ctx context.Context) (Result, error) {
 	return c.takeIntoUse(ctx, st, said, downloaded)
 }
 
-// takeIntoUse hands the files of a statement over, if they are others than before, and remembers it.
+// takeIntoUse installs the files of a statement if they differ from those in use, and saves the state.
 func (c *Client) takeIntoUse(ctx context.Context, st *state, said *statement.Signed, downloaded int64) (Result, error) {
 	res := Result{Set: c.set(said), Downloaded: downloaded, More: len(said.Claims.Unless) > 0}
 	res.Changed = st.Contents != contents(said)
@@ -100,7 +100,7 @@ func (c *Client) set(said *statement.Signed) Set {
 	return s
 }
 
-// complete downloads what is lacking of a statement's files.
+// complete downloads the files of a statement that the device does not have.
 func (c *Client) complete(ctx context.Context, st *state, said *statement.Signed) (downloaded int64, err error) {
 	var lacking, held []statement.Item
 	for _, it := range said.Items {
@@ -113,15 +113,8 @@ func (c *Client) complete(ctx context.Context, st *state, said *statement.Signed
 	if len(lacking) == 0 {
 		return 0, nil
 	}
-	// Which floors the device has passed, the server has to be told again, if it matters.
-	var passed []string
-	if len(said.Claims.After) > 0 {
-		passed = slices.DeleteFunc(slices.Clone(c.held(st)), func(sum string) bool {
-			return slices.ContainsFunc(said.Items, func(it statement.Item) bool { return it.SHA256 == sum })
-		})
-		passed = passed[:min(len(passed), edge.MaxTags)]
-	}
-	// A request may name so many; what else is held comes once more.
+	passed := c.passed(st, said)
+	// A request can name MaxTags digests. Files beyond those are sent although the device has them.
 	n := min(len(held), edge.MaxTags-len(passed))
 	held, coming := held[:n], append(slices.Clone(lacking), held[n:]...)
 	tags := append(digests(held), passed...)
@@ -136,19 +129,31 @@ func (c *Client) complete(ctx context.Context, st *state, said *statement.Signed
 			return downloaded, nil
 		}
 		if !errors.As(err, new(*Refusal)) {
-			return downloaded, err // what has been downloaded is gone on with
+			return downloaded, err // the next Update resumes the download
 		}
 		if name != "" {
 			os.Remove(name)
 		}
-		// What was begun may have been spoilt by somebody who has gone since.
+		// The part from an earlier Update may have been forged by an attacker who has gone since.
 		if !resumed || again {
 			return downloaded, err
 		}
 	}
 }
 
-// filesDir has every file under its digest.
+// passed returns the digests of files in use that the statement does not list, if it is for devices that have passed
+// a floor: the server needs them to choose the same bundle.
+func (c *Client) passed(st *state, said *statement.Signed) []string {
+	if len(said.Claims.After) == 0 {
+		return nil
+	}
+	passed := slices.DeleteFunc(slices.Clone(c.held(st)), func(sum string) bool {
+		return slices.ContainsFunc(said.Items, func(it statement.Item) bool { return it.SHA256 == sum })
+	})
+	return passed[:min(len(passed), edge.MaxTags)]
+}
+
+// filesDir is the folder of the verified files, each named by its digest.
 func (c *Client) filesDir() string { return filepath.Join(c.opt.Dir, "files") }
 
 func (c *Client) filePath(sha256 string) string { return filepath.Join(c.filesDir(), sha256) }

@@ -40,17 +40,17 @@ output "ledger_table" {
 
 output "objects_url" {
   description = "The bucket, as `precast --objects` takes it."
-  value       = "s3://${aws_s3_bucket.store.id}"
+  value       = local.objects_url
 }
 
 output "catalog_url" {
   description = "The catalog, as `precast --catalog` takes it."
-  value       = "dynamodb://${aws_dynamodb_table.catalog.name}"
+  value       = local.catalog_url
 }
 
 output "ledger_url" {
   description = "The ledger, as `precast --ledger` takes it."
-  value       = "dynamodb://${aws_dynamodb_table.ledger.name}"
+  value       = local.ledger_url
 }
 
 output "queue_url" {
@@ -71,12 +71,12 @@ output "stream_failures_url" {
 output "precast_environment" {
   description = "Environment that makes `precast` work on this installation, with the builder's settings."
   value = merge(
-    { for k, v in var.build_settings : "PRECAST_${upper(k)}" => tostring(v) if v != null && !contains(["part_bytes", "concurrency"], k) },
+    { for k, v in local.build_environment : k => v if !contains(["PRECAST_PART_BYTES", "PRECAST_CONCURRENCY"], k) },
     {
       AWS_REGION              = local.region
-      PRECAST_OBJECTS         = "s3://${aws_s3_bucket.store.id}"
-      PRECAST_CATALOG         = "dynamodb://${aws_dynamodb_table.catalog.name}"
-      PRECAST_LEDGER          = "dynamodb://${aws_dynamodb_table.ledger.name}"
+      PRECAST_OBJECTS         = local.objects_url
+      PRECAST_CATALOG         = local.catalog_url
+      PRECAST_LEDGER          = local.ledger_url
       PRECAST_QUEUE           = aws_sqs_queue.jobs.id
       PRECAST_DEAD_LETTERS    = aws_sqs_queue.dead_letters.id
       PRECAST_BASE_URL        = local.base_url

@@ -7,8 +7,13 @@ locals {
   metrics_namespace = coalesce(var.metrics_namespace, "Precast/${var.name}")
   base_url          = "https://${local.host}"
 
-  # What is not set is left to the program (builder/cmd/builder).
-  build_environment = { for k, v in var.build_settings : upper(k) => tostring(v) if v != null }
+  # What is not set is left to the program (internal/run/settings).
+  build_environment = { for k, v in var.build_settings : "PRECAST_${upper(k)}" => tostring(v) if v != null }
+
+  # The same for the functions and for `precast`.
+  objects_url = "s3://${aws_s3_bucket.store.id}"
+  catalog_url = "dynamodb://${aws_dynamodb_table.catalog.name}"
+  ledger_url  = "dynamodb://${aws_dynamodb_table.ledger.name}"
 }
 
 # --- queues
@@ -81,10 +86,10 @@ resource "aws_lambda_function" "enqueuer" {
 
   environment {
     variables = merge(var.function_environment, {
-      LEDGER_TABLE      = aws_dynamodb_table.ledger.name
-      QUEUE_URL         = aws_sqs_queue.jobs.id
-      DEAD_LETTERS_URL  = aws_sqs_queue.dead_letters.id
-      METRICS_NAMESPACE = local.metrics_namespace
+      PRECAST_LEDGER            = local.ledger_url
+      PRECAST_QUEUE             = aws_sqs_queue.jobs.id
+      PRECAST_DEAD_LETTERS      = aws_sqs_queue.dead_letters.id
+      PRECAST_METRICS_NAMESPACE = local.metrics_namespace
     })
   }
 
@@ -157,14 +162,14 @@ resource "aws_lambda_function" "builder" {
 
   environment {
     variables = merge(var.function_environment, local.build_environment, {
-      BUCKET            = aws_s3_bucket.store.id
-      CATALOG_TABLE     = aws_dynamodb_table.catalog.name
-      LEDGER_TABLE      = aws_dynamodb_table.ledger.name
-      QUEUE_URL         = aws_sqs_queue.jobs.id
-      BASE_URL          = local.base_url
-      DISTRIBUTION_ID   = aws_cloudfront_distribution.cdn.id
-      KEY_VALUE_STORE   = aws_cloudfront_key_value_store.rollouts.arn
-      METRICS_NAMESPACE = local.metrics_namespace
+      PRECAST_OBJECTS           = local.objects_url
+      PRECAST_CATALOG           = local.catalog_url
+      PRECAST_LEDGER            = local.ledger_url
+      PRECAST_QUEUE             = aws_sqs_queue.jobs.id
+      PRECAST_BASE_URL          = local.base_url
+      PRECAST_DISTRIBUTION      = aws_cloudfront_distribution.cdn.id
+      PRECAST_KEY_VALUE_STORE   = aws_cloudfront_key_value_store.rollouts.arn
+      PRECAST_METRICS_NAMESPACE = local.metrics_namespace
     })
   }
 
@@ -216,9 +221,9 @@ resource "aws_lambda_function" "composer" {
 
   environment {
     variables = merge(var.function_environment, {
-      BUCKET         = aws_s3_bucket.store.id
-      STORE_COMPOSED = tostring(var.store_composed)
-    }, var.signing_key_arn == null ? {} : { SIGNING_KEY = "kms:${var.signing_key_arn}" })
+      PRECAST_OBJECTS        = local.objects_url
+      PRECAST_STORE_COMPOSED = tostring(var.store_composed)
+    }, var.signing_key_arn == null ? {} : { PRECAST_SIGNING_KEY = "kms:${var.signing_key_arn}" })
   }
 
   logging_config {

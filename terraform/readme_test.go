@@ -4,10 +4,13 @@ package terraform_test
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,6 +23,7 @@ import (
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/run/settings"
 )
 
 var update = flag.Bool("update", false, "write the tables of README.md anew")
@@ -208,16 +212,16 @@ func TestEveryValidationIsTested(t *testing.T) {
 	}
 }
 
-// Names that Lambda refuses (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html) are refused before
-// anything is made.
-func TestReservedNamesAreRefused(t *testing.T) {
+// validations has the functions that the validations call.
+func validations() *hcl.EvalContext {
 	boolean := func(params []function.Parameter, f func(args []cty.Value) bool) function.Function {
 		return function.New(&function.Spec{Params: params, Type: function.StaticReturnType(cty.Bool),
 			Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return cty.BoolVal(f(args)), nil }})
 	}
 	text := function.Parameter{Name: "text", Type: cty.String}
-	eval := &hcl.EvalContext{Functions: map[string]function.Function{
+	return &hcl.EvalContext{Functions: map[string]function.Function{
 		"can": tryfunc.CanFunc, "regex": stdlib.RegexFunc, "keys": stdlib.KeysFunc, "contains": stdlib.ContainsFunc,
+		"try": tryfunc.TryFunc, "values": stdlib.ValuesFunc, "floor": stdlib.FloorFunc, "coalesce": stdlib.CoalesceFunc,
 		"startswith": boolean([]function.Parameter{text, text}, func(args []cty.Value) bool {
 			return strings.HasPrefix(args[0].AsString(), args[1].AsString())
 		}),
@@ -225,6 +229,12 @@ func TestReservedNamesAreRefused(t *testing.T) {
 			return !slices.ContainsFunc(args[0].AsValueSlice(), cty.Value.False)
 		}),
 	}}
+}
+
+// Names that Lambda refuses (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html) are refused before
+// anything is made.
+func TestReservedNamesAreRefused(t *testing.T) {
+	eval := validations()
 	taken := func(name string) bool {
 		t.Helper()
 		eval.Variables = map[string]cty.Value{"var": cty.ObjectVal(map[string]cty.Value{
@@ -247,13 +257,13 @@ func TestReservedNamesAreRefused(t *testing.T) {
 	for _, name := range []string{
 		"_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "AWS_LAMBDA_FUNCTION_NAME",
 		"AWS_LAMBDA_RUNTIME_API", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
-		"LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "STATEMENT_PERIOD", "A-B", "1A", "A",
+		"LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "PRECAST_STATEMENT_PERIOD", "STATEMENT_PERIOD", "A-B", "1A", "A",
 	} {
 		if taken(name) {
 			t.Errorf("%s is taken", name)
 		}
 	}
-	for _, name := range []string{"GOMEMLIMIT", "AWS_USE_FIPS_ENDPOINT", "STATEMENT_VALIDITY"} {
+	for _, name := range []string{"GOMEMLIMIT", "AWS_USE_FIPS_ENDPOINT", "PRECAST_STATEMENT_VALIDITY", "STATEMENT_VALIDITY"} {
 		if !taken(name) {
 			t.Errorf("%s is refused", name)
 		}
@@ -419,14 +429,23 @@ func TestFunctionsGetTheirEnvironment(t *testing.T) {
 		if r.Labels[0] != "aws_lambda_function" || r.name() == "edge" {
 			continue
 		}
+		source := read(t, "../builder/cmd/"+r.name()+"/main.go")
 		known, needed := make(map[string]bool), make(map[string]bool)
-		for _, m := range reads.FindAllStringSubmatch(read(t, "../builder/cmd/"+r.name()+"/main.go"), -1) {
+		for _, m := range reads.FindAllStringSubmatch(source, -1) {
 			known[m[2]] = true
-			needed[m[2]] = m[1] == "Need"
+			needed[m[2]] = slices.Contains([]string{"Bucket", "Table", "Queue"}, m[1])
+		}
+		if strings.Contains(source, "env.Build()") {
+			for _, f := range buildSettings() {
+				known[f.Tag.Get("env")] = true
+			}
 		}
 		for _, m := range sets.FindAllStringSubmatch(string(r.Body.SrcRange.SliceBytes(r.source)), -1) {
 			if !known[m[1]] {
 				t.Errorf("%s gets %s, which it does not read", r.name(), m[1])
+			}
+			if !strings.HasPrefix(m[1], "PRECAST_") {
+				t.Errorf("%s gets %s, which does not begin with PRECAST_", r.name(), m[1])
 			}
 			delete(needed, m[1])
 		}
@@ -435,21 +454,75 @@ func TestFunctionsGetTheirEnvironment(t *testing.T) {
 				t.Errorf("%s needs %s, which is not set", r.name(), name)
 			}
 		}
-		if r.name() != "builder" {
+	}
+}
+
+// buildSettings are the declarations of the build settings.
+func buildSettings() []reflect.StructField {
+	return reflect.VisibleFields(reflect.TypeFor[settings.Build]())
+}
+
+// The variable build_settings has the settings that the code says, within the same limits.
+func TestBuildSettingsAgreeWithTheCode(t *testing.T) {
+	var variable block
+	for _, v := range blocks(t, "variable") {
+		if v.name() == "build_settings" {
+			variable = v
+		}
+	}
+	var have, want []string
+	for _, m := range regexp.MustCompile(`(\w+)\s+= optional\(number\)`).FindAllStringSubmatch(variable.text("type"), -1) {
+		have = append(have, m[1])
+	}
+	for _, f := range buildSettings() {
+		if name, ok := strings.CutPrefix(f.Tag.Get("terraform"), "build_settings."); ok {
+			want = append(want, name)
+			// pipeline.tf derives the variable of the environment from the name.
+			if env := "PRECAST_" + strings.ToUpper(name); env != f.Tag.Get("env") {
+				t.Errorf("%s sets %s, the code reads %s", name, env, f.Tag.Get("env"))
+			}
+		}
+	}
+	if !slices.Equal(have, want) {
+		t.Fatalf("build_settings has %v, the code has %v", have, want)
+	}
+	if !strings.Contains(locals(t, "build_environment"), `"PRECAST_${upper(k)}" => tostring(v) if v != null`) {
+		t.Errorf("build_environment is %s", locals(t, "build_environment"))
+	}
+	// taken tells whether the validations let a setting have a value.
+	taken := func(name string, value cty.Value) bool {
+		t.Helper()
+		all := make(map[string]cty.Value)
+		for _, n := range have {
+			all[n] = cty.NullVal(cty.Number)
+		}
+		all[name] = value
+		eval := validations()
+		eval.Variables = map[string]cty.Value{"var": cty.ObjectVal(map[string]cty.Value{"build_settings": cty.ObjectVal(all)})}
+		ok := true
+		for _, b := range variable.Body.Blocks {
+			got, diags := b.Body.Attributes["condition"].Expr.Value(eval)
+			if diags.HasErrors() {
+				t.Fatal(diags)
+			}
+			ok = ok && got.True()
+		}
+		return ok
+	}
+	for _, f := range buildSettings() {
+		name, ok := strings.CutPrefix(f.Tag.Get("terraform"), "build_settings.")
+		if !ok {
 			continue
 		}
-		for _, v := range blocks(t, "variable") {
-			if v.name() != "build_settings" {
-				continue
-			}
-			settings := regexp.MustCompile(`(\w+)\s+= optional`).FindAllStringSubmatch(v.text("type"), -1)
-			if len(settings) < 5 {
-				t.Errorf("build_settings has %d settings", len(settings))
-			}
-			for _, m := range settings {
-				if !known[strings.ToUpper(m[1])] {
-					t.Errorf("build_settings has %s, which the builder does not read", m[1])
-				}
+		if !taken(name, cty.NullVal(cty.Number)) || taken(name, cty.NumberFloatVal(2.5)) {
+			t.Errorf("%s: null is refused, or 2.5 is taken", name)
+		}
+		for n := int64(-1); n <= 20; n++ {
+			vars := map[string]string{f.Tag.Get("env"): strconv.FormatInt(n, 10)}
+			env := settings.New(func(v string) (string, bool) { text, ok := vars[v]; return text, ok }, slog.New(slog.DiscardHandler))
+			env.Build()
+			if got, want := taken(name, cty.NumberIntVal(n)), env.Err() == nil; got != want {
+				t.Errorf("%s = %d is taken: %v; the builder takes it: %v, %v", name, n, got, want, env.Err())
 			}
 		}
 	}

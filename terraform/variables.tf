@@ -168,7 +168,7 @@ variable "builder_timeout_seconds" {
   nullable    = false
 
   validation {
-    # It stops itself 20 seconds before the end (DEADLINE_MARGIN).
+    # It stops itself 20 seconds before the end (PRECAST_DEADLINE_MARGIN).
     condition     = var.builder_timeout_seconds >= 60 && var.builder_timeout_seconds <= 900
     error_message = "The builder's timeout must be 60 to 900 seconds."
   }
@@ -206,14 +206,14 @@ variable "max_receive_count" {
   nullable    = false
 
   validation {
-    # The builder rejects an unreadable binary at its 5th attempt (ATTEMPTS): it must come to that.
+    # The builder rejects an unreadable binary at its 5th attempt (PRECAST_ATTEMPTS): it must come to that.
     condition     = var.max_receive_count >= 5 && var.max_receive_count <= 1000
     error_message = "Jobs must be tried 5 to 1000 times."
   }
 }
 
 variable "build_settings" {
-  description = "What is prebuilt; null is the program's default. See docs/operations.md for what they mean."
+  description = "What is prebuilt; null is the program's default. See the build settings in docs/operations.md."
   type = object({
     max_bundles      = optional(number)
     max_bytes        = optional(number)
@@ -229,6 +229,17 @@ variable "build_settings" {
   validation {
     condition     = alltrue([for v in values(var.build_settings) : v == null || try(v >= 0 && floor(v) == v, false)])
     error_message = "Build settings must be whole numbers."
+  }
+
+  # The limits of internal/run/settings: the builder would not start.
+  validation {
+    condition     = alltrue([for k in ["max_bundles", "max_bytes", "max_combinations"] : coalesce(var.build_settings[k], 1) >= 1])
+    error_message = "max_bundles, max_bytes and max_combinations must be at least 1."
+  }
+
+  validation {
+    condition     = coalesce(var.build_settings.retain, 0) <= 16
+    error_message = "retain must be at most 16."
   }
 }
 
@@ -253,8 +264,8 @@ variable "function_environment" {
   validation {
     # The edge tells by it which statement is current, and has no environment: in edge.zip it is
     # statement.DefaultSchedule. Devices would ask for statements that the composer does not sign.
-    condition     = !contains(keys(var.function_environment), "STATEMENT_PERIOD")
-    error_message = "STATEMENT_PERIOD cannot be set: the function at the edge would go by another."
+    condition     = !contains(keys(var.function_environment), "PRECAST_STATEMENT_PERIOD") && !contains(keys(var.function_environment), "STATEMENT_PERIOD")
+    error_message = "PRECAST_STATEMENT_PERIOD cannot be set: the function at the edge would go by another."
   }
 }
 

@@ -118,7 +118,8 @@ func (p *deployment) function(name, dir, source string, mapping *lambda.CreateEv
 	}
 }
 
-// create creates a function from its zip.
+// create creates a function from its zip, in the environment of earlier versions of the Terraform module. (What the module
+// sets now, cmd/precast deploys.)
 func (p *deployment) create(name, dir string) {
 	p.t.Helper()
 	zip, err := os.ReadFile(filepath.Join(dir, name+"-"+runtime.GOARCH+".zip"))
@@ -336,7 +337,7 @@ func (p *deployment) composed(key, query, held string) (status int, body []byte)
 	cmd := exec.Command(filepath.Join(p.unzip("composer"), "bootstrap"))
 	cmd.Env = append(os.Environ(), "AWS_LAMBDA_RUNTIME_API="+strings.TrimPrefix(runtimeAPI.URL, "http://"), "_HANDLER=bootstrap",
 		"AWS_LAMBDA_FUNCTION_NAME=composer", "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
-		"AWS_ENDPOINT_URL="+p.url, "BUCKET="+p.names.Bucket)
+		"AWS_ENDPOINT_URL="+p.url, "PRECAST_OBJECTS=s3://"+p.names.Bucket)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
 	"github.com/precast-ota/precast/internal/test/story"
 	"github.com/precast-ota/precast/seed"
 )
@@ -91,10 +92,7 @@ func (d *demo) serve(ctx context.Context) <-chan error {
 	d.say("$ precast serve --data %s --addr 127.0.0.1:0", d.data)
 	ended := make(chan error, 1)
 	ready := make(chan string, 1)
-	cmd := serveCmd{dataFlag: dataFlag{Data: d.data}, Addr: "127.0.0.1:0", Window: 50 * time.Millisecond, Workers: 2}
-	params := builder.DefaultParams()
-	cmd.MaxBundles, cmd.MaxBytes, cmd.MaxCombinations = params.MaxBundles, size(params.MaxBytes), params.MaxCombinations
-	cmd.SubsetItems, cmd.Retain = params.SubsetItems, params.Retain
+	cmd := serveCmd{dataFlag: dataFlag{Data: d.data}, buildFlags: buildFlags{settings.Default()}, Addr: "127.0.0.1:0", Window: 50 * time.Millisecond, Workers: 2}
 	go func() {
 		ended <- cmd.serve(ctx, d.log(), func(url string) { ready <- url })
 	}()

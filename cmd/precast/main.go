@@ -83,7 +83,6 @@ func run(ctx context.Context, args []string, std streams) int {
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { exit = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
-		kong.TypeMapper(sizeType, sizeMapper{}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std))
 	if err != nil {

@@ -12,12 +12,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/precast-ota/precast/internal/run/settings"
 )
 
 func TestMain(m *testing.M) {
@@ -222,7 +226,7 @@ func TestHelpHasExamplesThatParse(t *testing.T) {
 
 func newParser(t *testing.T) *kong.Kong {
 	t.Helper()
-	p, err := kong.New(&commands{}, kong.Name("precast"), kong.TypeMapper(sizeType, sizeMapper{}))
+	p, err := kong.New(&commands{}, kong.Name("precast"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,6 +257,34 @@ func words(s string) []string {
 		all = append(all, word.String())
 	}
 	return all
+}
+
+// The flags of the commands that build are the settings, of the same names, variables and defaults.
+func TestBuildFlagsAreTheSettings(t *testing.T) {
+	for _, command := range []string{"serve", "build", "plan", "status", "cost"} {
+		parsed, err := newParser(t).Parse([]string{command})
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags := make(map[string]*kong.Flag)
+		for _, f := range parsed.Flags() {
+			flags[f.Name] = f
+		}
+		for _, f := range reflect.VisibleFields(reflect.TypeFor[settings.Build]()) {
+			env := f.Tag.Get("env")
+			name := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(env, "PRECAST_")), "_", "-")
+			got, ok := flags[name]
+			if f.Tag.Get("kong") == "-" {
+				if ok {
+					t.Errorf("precast %s has --%s", command, name)
+				}
+				continue
+			}
+			if !ok || !slices.Equal(got.Envs, []string{env}) || got.Default != f.Tag.Get("default") || got.Help != f.Tag.Get("help") {
+				t.Errorf("precast %s: --%s is %+v, want %s", command, name, got, f.Tag)
+			}
+		}
+	}
 }
 
 func TestExitCodes(t *testing.T) {

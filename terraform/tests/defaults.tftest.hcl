@@ -173,19 +173,19 @@ run "functions" {
     error_message = "memory, timeouts"
   }
   assert {
-    condition     = sort(keys(one(aws_lambda_function.builder.environment).variables)) == tolist(["BASE_URL", "BUCKET", "CATALOG_TABLE", "DISTRIBUTION_ID", "KEY_VALUE_STORE", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
+    condition     = sort(keys(one(aws_lambda_function.builder.environment).variables)) == tolist(["PRECAST_BASE_URL", "PRECAST_CATALOG", "PRECAST_DISTRIBUTION", "PRECAST_KEY_VALUE_STORE", "PRECAST_LEDGER", "PRECAST_METRICS_NAMESPACE", "PRECAST_OBJECTS", "PRECAST_QUEUE"])
     error_message = "builder's environment"
   }
   assert {
-    condition     = one(aws_lambda_function.builder.environment).variables["BASE_URL"] == "https://d111111abcdef8.cloudfront.net" && one(aws_lambda_function.builder.environment).variables["METRICS_NAMESPACE"] == "Precast/precast"
+    condition     = one(aws_lambda_function.builder.environment).variables["PRECAST_BASE_URL"] == "https://d111111abcdef8.cloudfront.net" && one(aws_lambda_function.builder.environment).variables["PRECAST_METRICS_NAMESPACE"] == "Precast/precast"
     error_message = "builder's environment"
   }
   assert {
-    condition     = sort(keys(one(aws_lambda_function.enqueuer.environment).variables)) == tolist(["DEAD_LETTERS_URL", "LEDGER_TABLE", "METRICS_NAMESPACE", "QUEUE_URL"])
+    condition     = sort(keys(one(aws_lambda_function.enqueuer.environment).variables)) == tolist(["PRECAST_DEAD_LETTERS", "PRECAST_LEDGER", "PRECAST_METRICS_NAMESPACE", "PRECAST_QUEUE"])
     error_message = "enqueuer's environment"
   }
   assert {
-    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ BUCKET = aws_s3_bucket.store.id, STORE_COMPOSED = "true" })
+    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ PRECAST_OBJECTS = "s3://${aws_s3_bucket.store.id}", PRECAST_STORE_COMPOSED = "true" })
     error_message = "composer's environment"
   }
   assert {
@@ -331,7 +331,7 @@ run "edge" {
     condition = (
       aws_cloudfront_function.request.key_value_store_associations == toset([aws_cloudfront_key_value_store.rollouts.arn]) &&
       try(length(aws_cloudfront_function.response.key_value_store_associations), 0) == 0 &&
-      one(aws_lambda_function.builder.environment).variables["KEY_VALUE_STORE"] == aws_cloudfront_key_value_store.rollouts.arn
+      one(aws_lambda_function.builder.environment).variables["PRECAST_KEY_VALUE_STORE"] == aws_cloudfront_key_value_store.rollouts.arn
     )
     error_message = "The function does not read the table that the builder writes."
   }

@@ -36,7 +36,7 @@ run "custom_domain" {
     error_message = "certificate"
   }
   assert {
-    condition     = output.url == "https://packages.example.com" && one(aws_lambda_function.builder.environment).variables["BASE_URL"] == "https://packages.example.com"
+    condition     = output.url == "https://packages.example.com" && one(aws_lambda_function.builder.environment).variables["PRECAST_BASE_URL"] == "https://packages.example.com"
     error_message = "URLs do not have the first alias."
   }
   assert {
@@ -156,7 +156,7 @@ run "pipeline_options" {
     reconcile_schedule       = "rate(1 hour)"
     verify_schedule          = "cron(0 3 * * ? *)"
     build_settings           = { max_bundles = 500, retain = 0 }
-    function_environment     = { GOMEMLIMIT = "1500MiB", BUCKET = "not this one" }
+    function_environment     = { GOMEMLIMIT = "1500MiB", PRECAST_OBJECTS = "not this one" }
     metrics_namespace        = "Devices"
     log_retention_days       = 365
     log_level                = "DEBUG"
@@ -183,17 +183,17 @@ run "pipeline_options" {
     error_message = "composer"
   }
   assert {
-    condition     = one(aws_lambda_function.composer.environment).variables["STORE_COMPOSED"] == "false"
-    error_message = "STORE_COMPOSED"
+    condition     = one(aws_lambda_function.composer.environment).variables["PRECAST_STORE_COMPOSED"] == "false"
+    error_message = "PRECAST_STORE_COMPOSED"
   }
   assert {
     condition = (
-      one(aws_lambda_function.builder.environment).variables["MAX_BUNDLES"] == "500" &&
-      one(aws_lambda_function.builder.environment).variables["RETAIN"] == "0" &&
-      !contains(keys(one(aws_lambda_function.builder.environment).variables), "MAX_BYTES") &&
-      one(aws_lambda_function.builder.environment).variables["METRICS_NAMESPACE"] == "Devices" &&
+      one(aws_lambda_function.builder.environment).variables["PRECAST_MAX_BUNDLES"] == "500" &&
+      one(aws_lambda_function.builder.environment).variables["PRECAST_RETAIN"] == "0" &&
+      !contains(keys(one(aws_lambda_function.builder.environment).variables), "PRECAST_MAX_BYTES") &&
+      one(aws_lambda_function.builder.environment).variables["PRECAST_METRICS_NAMESPACE"] == "Devices" &&
       one(aws_lambda_function.builder.environment).variables["GOMEMLIMIT"] == "1500MiB" &&
-      one(aws_lambda_function.builder.environment).variables["BUCKET"] == aws_s3_bucket.store.id
+      one(aws_lambda_function.builder.environment).variables["PRECAST_OBJECTS"] == "s3://${aws_s3_bucket.store.id}"
     )
     error_message = "builder's environment"
   }
@@ -245,7 +245,7 @@ run "signed_statements" {
   }
 
   assert {
-    condition     = one(aws_lambda_function.composer.environment).variables["SIGNING_KEY"] == "kms:arn:aws:kms:eu-west-1:123456789012:key/k"
+    condition     = one(aws_lambda_function.composer.environment).variables["PRECAST_SIGNING_KEY"] == "kms:arn:aws:kms:eu-west-1:123456789012:key/k"
     error_message = "The composer does not know the key."
   }
   assert {

@@ -177,11 +177,41 @@ run "signing_key_arn" {
   expect_failures = [var.signing_key_arn]
 }
 
-run "period_that_the_edge_does_not_know" {
+run "build_settings_that_build_nothing" {
+  command = plan
+
+  variables {
+    build_settings = { max_bundles = 0 }
+  }
+
+  expect_failures = [var.build_settings]
+}
+
+run "build_settings_that_keep_too_much" {
+  command = plan
+
+  variables {
+    build_settings = { retain = 17 }
+  }
+
+  expect_failures = [var.build_settings]
+}
+
+run "period_by_its_old_name" {
   command = plan
 
   variables {
     function_environment = { STATEMENT_PERIOD = "1h" }
+  }
+
+  expect_failures = [var.function_environment]
+}
+
+run "period_that_the_edge_does_not_know" {
+  command = plan
+
+  variables {
+    function_environment = { PRECAST_STATEMENT_PERIOD = "1h" }
   }
 
   expect_failures = [var.function_environment]

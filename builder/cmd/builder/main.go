@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/precast-ota/precast/builder"
-	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/run/awsdrivers"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/lambdas"
@@ -22,7 +21,7 @@ import (
 
 func main() {
 	log := lambdacontext.NewLogger()
-	handler, err := wire(context.Background(), settings.New(os.LookupEnv), log)
+	handler, err := wire(context.Background(), settings.New(os.LookupEnv, log), log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "builder:", err)
 		os.Exit(1)
@@ -32,31 +31,20 @@ func main() {
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Worker, error) {
 	resources := awsdrivers.Resources{
-		Bucket:       env.Need("BUCKET"),
-		CatalogTable: env.Need("CATALOG_TABLE"),
-		LedgerTable:  env.Need("LEDGER_TABLE"),
-		QueueURL:     env.Need("QUEUE_URL"),
+		Bucket:       env.Bucket("PRECAST_OBJECTS"),
+		CatalogTable: env.Table("PRECAST_CATALOG"),
+		LedgerTable:  env.Table("PRECAST_LEDGER"),
+		QueueURL:     env.Queue("PRECAST_QUEUE"),
 	}
-	def := builder.DefaultParams()
-	params := index.Params{
-		MaxBundles:      env.Uint("MAX_BUNDLES", def.MaxBundles),
-		MaxBytes:        env.Uint("MAX_BYTES", def.MaxBytes),
-		MaxCombinations: env.Uint("MAX_COMBINATIONS", def.MaxCombinations),
-		SubsetItems:     env.Uint("SUBSET_ITEMS", def.SubsetItems),
-		Retain:          env.Uint("RETAIN", def.Retain),
-	}
-	opt := builder.Options{
-		Params:      params,
-		BaseURL:     env.Text("BASE_URL", ""),
-		PartBytes:   int64(env.Uint("PART_BYTES", 256<<20)),
-		Concurrency: int(env.Uint("CONCURRENCY", 4)),
-		Attempts:    int(env.Uint("ATTEMPTS", 5)),
-		Log:         log,
-	}
-	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "builder"}
-	edge := cdn.Resources{Distribution: env.Text("DISTRIBUTION_ID", ""), KeyValueStore: env.Text("KEY_VALUE_STORE", "")}
-	margin := env.Duration("DEADLINE_MARGIN", 20*time.Second)
+	build := env.Build()
+	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("PRECAST_METRICS_NAMESPACE", "Precast"), Service: "builder"}
+	edge := cdn.Resources{Distribution: env.Text("PRECAST_DISTRIBUTION", ""), KeyValueStore: env.Text("PRECAST_KEY_VALUE_STORE", "")}
+	margin := env.Duration("PRECAST_DEADLINE_MARGIN", 20*time.Second)
 	if err := env.Err(); err != nil {
+		return nil, err
+	}
+	opt, err := build.Options()
+	if err != nil {
 		return nil, err
 	}
 	clients, err := awsstore.Connect(ctx)
@@ -72,7 +60,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 			return nil, err
 		}
 	}
-	opt.Observer = metrics
+	opt.Log, opt.Observer = log, metrics
 	policy := builder.DeliveryPolicy{Builder: builder.New(d.Ports, opt), Margin: margin}
 	return &lambdas.Worker{DeliveryPolicy: policy, Concurrency: 2}, nil
 }

@@ -23,7 +23,7 @@ import (
 
 func main() {
 	log := lambdacontext.NewLogger()
-	handler, err := wire(context.Background(), settings.New(os.LookupEnv), log)
+	handler, err := wire(context.Background(), settings.New(os.LookupEnv, log), log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "composer:", err)
 		os.Exit(1)
@@ -32,12 +32,12 @@ func main() {
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Handler, error) {
-	bucket := env.Need("BUCKET")
-	keep := env.Bool("STORE_COMPOSED", true)
-	source := env.Text("SIGNING_KEY", "")
+	bucket := env.Bucket("PRECAST_OBJECTS")
+	keep := env.Bool("PRECAST_STORE_COMPOSED", true)
+	source := env.Text("PRECAST_SIGNING_KEY", "")
 	schedule := issuer.DefaultSchedule()
-	schedule.Period = env.Duration("STATEMENT_PERIOD", schedule.Period)
-	schedule.Validity = env.Duration("STATEMENT_VALIDITY", schedule.Validity)
+	schedule.Period = env.Duration("PRECAST_STATEMENT_PERIOD", schedule.Period)
+	schedule.Validity = env.Duration("PRECAST_STATEMENT_VALIDITY", schedule.Validity)
 	if err := env.Err(); err != nil {
 		return nil, err
 	}

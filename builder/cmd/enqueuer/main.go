@@ -21,7 +21,7 @@ import (
 
 func main() {
 	log := lambdacontext.NewLogger()
-	handler, err := wire(context.Background(), settings.New(os.LookupEnv), log)
+	handler, err := wire(context.Background(), settings.New(os.LookupEnv, log), log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "enqueuer:", err)
 		os.Exit(1)
@@ -30,8 +30,8 @@ func main() {
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas.Enqueuer, error) {
-	table, queueURL, deadLetters := env.Need("LEDGER_TABLE"), env.Need("QUEUE_URL"), env.Text("DEAD_LETTERS_URL", "")
-	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("METRICS_NAMESPACE", "Precast"), Service: "enqueuer"}
+	table, queueURL, deadLetters := env.Table("PRECAST_LEDGER"), env.Queue("PRECAST_QUEUE"), env.QueueIfSet("PRECAST_DEAD_LETTERS")
+	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("PRECAST_METRICS_NAMESPACE", "Precast"), Service: "enqueuer"}
 	if err := env.Err(); err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ type config struct {
 	Endpoint       string  `json:"endpoint,omitempty"`
 	RefreshSeconds float64 `json:"refreshSeconds"`
 	TimeoutSeconds float64 `json:"timeoutSeconds"`
-	// StatementSeconds is the composer's STATEMENT_PERIOD; 0 means a day, in both.
+	// StatementSeconds is the composer's PRECAST_STATEMENT_PERIOD; 0 means a day, in both.
 	StatementSeconds float64 `json:"statementSeconds,omitempty"`
 }
 
@@ -49,7 +49,7 @@ func main() {
 	flag.StringVar(&c.Endpoint, "endpoint", "", "URL of another S3, addressed by path")
 	flag.Float64Var(&c.RefreshSeconds, "refresh", maxRefresh, "seconds after which the index is looked at again; not more than 5")
 	flag.Float64Var(&c.TimeoutSeconds, "timeout", maxTimeout, "seconds that fetching the index may take; not more than 2")
-	flag.Float64Var(&c.StatementSeconds, "statement-period", 0, "seconds after which statements are signed anew: the composer's STATEMENT_PERIOD, or 0 for a day")
+	flag.Float64Var(&c.StatementSeconds, "statement-period", 0, "seconds after which statements are signed anew: the composer's PRECAST_STATEMENT_PERIOD, or 0 for a day")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

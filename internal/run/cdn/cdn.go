@@ -72,7 +72,7 @@ func valuesOf(ix *index.Index) []string { return edge.TableOf(ix).Values() }
 
 // What has been published is told to the CDN even if ctx has ended: tableCalls bounds the calls for a table,
 // lastCall an invalidation without a wait. Together they are less than a function keeps before its deadline
-// (DEADLINE_MARGIN).
+// (PRECAST_DEADLINE_MARGIN).
 const (
 	tableCalls = 10 * time.Second
 	lastCall   = 5 * time.Second

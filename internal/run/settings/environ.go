@@ -1,38 +1,112 @@
-// Package settings reads a function's settings from environment variables, and says everything that is
-// wrong with them at once.
+// Package settings declares the build settings, and reads settings from environment variables. It says everything that
+// is wrong with them at once.
 package settings
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
+	"log/slog"
+	"reflect"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// Reader reads variables; look is os.LookupEnv, or a test's.
+// prefix begins the name of every variable.
+const prefix = "PRECAST_"
+
+// Reader reads variables. A variable that is not set is looked up under the name that it had before all of them began
+// with PRECAST_, so that functions run in the environment of an earlier version of the Terraform module.
 type Reader struct {
 	look func(string) (string, bool)
+	log  *slog.Logger
 	errs []error
 }
 
-// New makes a reader.
-func New(look func(string) (string, bool)) *Reader { return &Reader{look: look} }
+// New makes a reader. look is os.LookupEnv, or a test's. A variable whose old name has another value is logged, and the
+// old value is not used.
+func New(look func(string) (string, bool), log *slog.Logger) *Reader {
+	return &Reader{look: look, log: log}
+}
 
-// Need returns a variable that must be set and not empty.
-func (r *Reader) Need(name string) string {
-	v, ok := r.look(name)
-	if !ok || v == "" {
-		r.errs = append(r.errs, fmt.Errorf("%s is not set", name))
+// old is the earlier name of a variable, and the scheme of its values now, where they were plain names.
+func old(name string) (earlier, scheme string) {
+	switch name {
+	case "PRECAST_OBJECTS":
+		return "BUCKET", "s3://"
+	case "PRECAST_CATALOG":
+		return "CATALOG_TABLE", "dynamodb://"
+	case "PRECAST_LEDGER":
+		return "LEDGER_TABLE", "dynamodb://"
+	case "PRECAST_QUEUE":
+		return "QUEUE_URL", ""
+	case "PRECAST_DEAD_LETTERS":
+		return "DEAD_LETTERS_URL", ""
+	case "PRECAST_DISTRIBUTION":
+		return "DISTRIBUTION_ID", ""
 	}
-	return v
+	return strings.TrimPrefix(name, prefix), ""
+}
+
+// find returns the value of a variable, and the name under which it is set. An empty value counts as none.
+func (r *Reader) find(name string) (value, under string) {
+	value, _ = r.look(name)
+	earlier, scheme := old(name)
+	was, _ := r.look(earlier)
+	if was == "" {
+		return value, name
+	}
+	was = scheme + was
+	if value == "" {
+		return was, earlier
+	}
+	if was != value {
+		r.log.Warn("variable has another value under its old name, which is not used", "variable", name, "value", value, "old", earlier, "unused", was)
+	}
+	return value, name
+}
+
+func (r *Reader) fail(name string, err error) {
+	r.errs = append(r.errs, fmt.Errorf("%s: %w", name, err))
 }
 
 // Text returns a variable, or a default.
 func (r *Reader) Text(name, otherwise string) string {
-	if v, ok := r.look(name); ok && v != "" {
+	if v, _ := r.find(name); v != "" {
 		return v
 	}
 	return otherwise
+}
+
+// Bucket returns the bucket that a variable names, which must be set.
+func (r *Reader) Bucket(name string) string { return r.need(name, Bucket) }
+
+// Table returns the table that a variable names, which must be set.
+func (r *Reader) Table(name string) string { return r.need(name, Table) }
+
+// Queue returns the URL of the queue that a variable names, which must be set.
+func (r *Reader) Queue(name string) string { return r.need(name, Queue) }
+
+// QueueIfSet returns the URL of the queue that a variable names, or nothing.
+func (r *Reader) QueueIfSet(name string) string {
+	if v, _ := r.find(name); v == "" {
+		return ""
+	}
+	return r.need(name, Queue)
+}
+
+func (r *Reader) need(name string, parse func(string) (string, error)) string {
+	text, under := r.find(name)
+	if text == "" {
+		r.errs = append(r.errs, fmt.Errorf("%s is not set", name))
+		return ""
+	}
+	v, err := parse(text)
+	if err != nil {
+		r.fail(under, err)
+	}
+	return v
 }
 
 // Uint returns a variable that is a number, or a default.
@@ -51,16 +125,49 @@ func (r *Reader) Duration(name string, otherwise time.Duration) time.Duration {
 }
 
 func parse[T any](r *Reader, name string, otherwise T, f func(string) (T, error)) T {
-	s, ok := r.look(name)
-	if !ok || s == "" {
+	s, under := r.find(name)
+	if s == "" {
 		return otherwise
 	}
 	v, err := f(s)
 	if err != nil {
-		r.errs = append(r.errs, fmt.Errorf("%s: %q cannot be read: %w", name, s, err))
+		r.fail(under, fmt.Errorf("%q cannot be read: %w", s, err))
 		return otherwise
 	}
 	return v
+}
+
+// Build returns the build settings.
+func (r *Reader) Build() Build {
+	var b Build
+	v := reflect.ValueOf(&b).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		text, under := r.find(f.Tag.Get("env"))
+		if text == "" {
+			text = f.Tag.Get("default")
+		}
+		if err := set(v.Field(i), text); err != nil {
+			r.fail(under, fmt.Errorf("%q cannot be read: %w", text, err))
+		} else if err := check(f, v.Field(i)); err != nil {
+			r.fail(under, err)
+		}
+	}
+	return b
+}
+
+// set gives a field the value that a text stands for.
+func set(field reflect.Value, text string) error {
+	if u, ok := field.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
+	if field.Kind() == reflect.String {
+		field.SetString(text)
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	field.SetUint(n)
+	return err
 }
 
 // Err joins what is wrong with the variables read so far.

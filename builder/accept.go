@@ -20,89 +20,119 @@ import (
 // the items whose binary is not known to be checked and stored. A rejected item is replaced by its
 // published release.
 func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt PlanOptions) ([]index.Item, error) {
-	rejected := make(map[catalog.Key]bool)
-	reject := func(it catalog.Item, reason string) {
-		if !rejected[it.Key()] {
-			p.Rejected = append(p.Rejected, Rejection{it.Key(), it.Version, reason})
-		}
-		rejected[it.Key()] = true
-	}
+	a := acceptance{Plan: p, rejected: make(map[catalog.Key]bool)}
 	byKey := make(map[catalog.Key]catalog.Item, len(items))
 	for _, it := range items {
 		byKey[it.Key()] = it
 	}
 	for _, problem := range catalog.Check(items) {
-		reject(byKey[problem.Key], problem.Field+": "+problem.Reason)
+		a.reject(byKey[problem.Key], problem.Field+": "+problem.Reason)
 	}
-
-	published := make(map[content]bool)
-	publishedItems := make(map[catalog.Key][]index.Item)
-	if p.Base != nil {
-		for _, it := range p.Base.Items {
-			published[contentOf(it)] = true
-			key := catalog.Key{App: it.App, Track: it.Track}
-			publishedItems[key] = append(publishedItems[key], it)
-		}
-	}
-	sorted := slices.SortedFunc(slices.Values(items), catalog.Compare)
-	var accepted []index.Item
-	var unknown []catalog.Item
-	for _, it := range sorted {
-		if rejected[it.Key()] {
-			continue
-		}
-		for _, step := range it.Steps() {
-			entry, err := indexItem(step)
-			if err != nil {
-				return nil, err
-			}
-			accepted = append(accepted, entry)
-			if opt.Verify || !published[contentOf(entry)] {
-				unknown = append(unknown, step.Bare())
-			}
-		}
+	entries, unknown, err := a.entries(items, opt.Verify)
+	if err != nil {
+		return nil, err
 	}
 	states, err := b.lookUp(ctx, unknown, opt)
 	if err != nil {
 		return nil, err
 	}
-	// What is found has to be looked at again once the plan is announced: see start.
-	pieces := make(map[string]bool)
-	for i, it := range unknown {
-		switch {
-		case states[i].rejected != "":
-			reject(it, states[i].rejected)
-		case states[i].stored:
-			p.Found = append(p.Found, it)
-		case !pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)]:
-			pieces[layout.BinaryKey(it.SHA256, it.App, it.Version)] = true
-			p.Pieces = append(p.Pieces, it)
+	a.record(unknown, states)
+	return a.withPublished(slices.DeleteFunc(entries, func(it index.Item) bool { return a.rejected[keyOf(it)] })), nil
+}
+
+// acceptance is a plan whose items are being accepted.
+type acceptance struct {
+	*Plan
+	rejected map[catalog.Key]bool
+}
+
+// reject records the first reason for which an item cannot be published.
+func (a *acceptance) reject(it catalog.Item, reason string) {
+	if !a.rejected[it.Key()] {
+		a.Rejected = append(a.Rejected, Rejection{it.Key(), it.Version, reason})
+	}
+	a.rejected[it.Key()] = true
+}
+
+// entries returns the index items of all that is not rejected, and which binaries have to be looked up: those that
+// the base does not have or, with verify, all of them.
+func (a *acceptance) entries(items []catalog.Item, verify bool) (entries []index.Item, unknown []catalog.Item, err error) {
+	published := make(map[content]bool)
+	for _, it := range a.published() {
+		published[contentOf(it)] = true
+	}
+	for _, it := range slices.SortedFunc(slices.Values(items), catalog.Compare) {
+		if a.rejected[it.Key()] {
+			continue
+		}
+		for _, step := range it.Steps() {
+			entry, err := indexItem(step)
+			if err != nil {
+				return nil, nil, err
+			}
+			entries = append(entries, entry)
+			if verify || !published[contentOf(entry)] {
+				unknown = append(unknown, step.Bare())
+			}
 		}
 	}
+	return entries, unknown, nil
+}
 
-	accepted = slices.DeleteFunc(accepted, func(it index.Item) bool {
-		return rejected[catalog.Key{App: it.App, Track: it.Track}]
-	})
-	files := make(map[string][32]byte)
-	for _, it := range accepted {
-		files[layout.FileName(it.App, it.Version)] = it.SHA256
+// published returns the items of the base.
+func (a *acceptance) published() []index.Item {
+	if a.Base == nil {
+		return nil
 	}
-	for _, r := range p.Rejected {
+	return a.Base.Items
+}
+
+// record fills in the plan what the store knows of the binaries that were looked up.
+func (a *acceptance) record(unknown []catalog.Item, states []itemState) {
+	pieces := make(map[string]bool)
+	for i, it := range unknown {
+		key := layout.BinaryKey(it.SHA256, it.App, it.Version)
+		switch {
+		case states[i].rejected != "":
+			a.reject(it, states[i].rejected)
+		case states[i].stored:
+			// It has to be looked at again once the plan is announced: see start.
+			a.Found = append(a.Found, it)
+		case !pieces[key]:
+			pieces[key] = true
+			a.Pieces = append(a.Pieces, it)
+		}
+	}
+}
+
+// withPublished adds the published releases of the rejected items.
+func (a *acceptance) withPublished(accepted []index.Item) []index.Item {
+	releases := make(map[catalog.Key][]index.Item)
+	for _, it := range a.published() {
+		releases[keyOf(it)] = append(releases[keyOf(it)], it)
+	}
+	files := make(map[string][32]byte)
+	use := func(it index.Item) { files[layout.FileName(it.App, it.Version)] = it.SHA256 }
+	for _, it := range accepted {
+		use(it)
+	}
+	for _, r := range a.Rejected {
 		// Never two contents under one name, even if the one that holds the name is new.
-		stays := publishedItems[r.Key]
-		if slices.ContainsFunc(stays, func(it index.Item) bool {
+		if slices.ContainsFunc(releases[r.Key], func(it index.Item) bool {
 			sum, taken := files[layout.FileName(it.App, it.Version)]
 			return taken && sum != it.SHA256
 		}) {
 			continue
 		}
-		for _, it := range stays {
-			files[layout.FileName(it.App, it.Version)] = it.SHA256
+		for _, it := range releases[r.Key] {
+			use(it)
 		}
-		accepted = append(accepted, stays...)
+		accepted = append(accepted, releases[r.Key]...)
 	}
-	return accepted, nil
+	return accepted
 }
+
+func keyOf(it index.Item) catalog.Key { return catalog.Key{App: it.App, Track: it.Track} }
 
 // content is what must be the same for an item's objects to be the same.
 type content struct {
@@ -209,7 +239,7 @@ func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (
 	if opt.Retry {
 		return itemState{}, nil
 	}
-	note, _, err := readAll(ctx, b.Objects, layout.RejectKey(rejectDigest(it)), 1<<20)
+	note, _, err := ReadAll(ctx, b.Objects, layout.RejectKey(rejectDigest(it)), 1<<20)
 	if errors.Is(err, ErrNotExist) {
 		return itemState{}, nil
 	}

@@ -11,10 +11,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/precast-ota/precast/internal/format/bundle"
 	"github.com/precast-ota/precast/internal/format/index"
@@ -63,9 +64,10 @@ type Builder struct {
 	composer *Composer
 
 	mu      sync.Mutex
-	planned uint64                  // newest plan of this process whose jobs are all in the queue
-	targets map[uint64]*target      // planned indexes, by sequence
-	history map[uint64]*index.Index // superseded indexes, by generation
+	planned uint64 // newest plan of this process whose jobs are all in the queue
+
+	targets *lru.Cache[uint64, *target]      // planned indexes, by sequence
+	history *lru.Cache[uint64, *index.Index] // superseded indexes, by generation
 }
 
 // New makes a builder.
@@ -95,9 +97,18 @@ func New(ports Ports, opt Options) *Builder {
 		Ports:    ports,
 		opt:      opt,
 		composer: NewComposer(ports.Objects),
-		targets:  make(map[uint64]*target),
-		history:  make(map[uint64]*index.Index),
+		targets:  newCache[uint64, *target](4),
+		history:  newCache[uint64, *index.Index](2 * index.MaxRetain),
 	}
+}
+
+// newCache makes a cache of at most size entries.
+func newCache[K comparable, V any](size int) *lru.Cache[K, V] {
+	cache, err := lru.New[K, V](size)
+	if err != nil {
+		panic(err) // size is below 1
+	}
+	return cache
 }
 
 // ReadIndex returns the published index and its ETag, or nil before the first publish.
@@ -123,7 +134,7 @@ func ReadPlan(ctx context.Context, objects Objects, sequence uint64) (*index.Ind
 }
 
 func readIndex(ctx context.Context, objects Objects, key string) (*index.Index, string, error) {
-	data, info, err := readAll(ctx, objects, key, index.MaxEncoded)
+	data, info, err := ReadAll(ctx, objects, key, index.MaxEncoded)
 	if err != nil {
 		return nil, "", err
 	}
@@ -134,66 +145,35 @@ func readIndex(ctx context.Context, objects Objects, key string) (*index.Index, 
 	return ix, info.ETag, nil
 }
 
-func readAll(ctx context.Context, objects Getter, key string, most int64) ([]byte, ObjectInfo, error) {
-	body, info, err := objects.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, info, fmt.Errorf("read %s: %w", key, err)
-	}
-	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, most+1))
-	if err != nil {
-		return nil, info, fmt.Errorf("read %s: %w", key, err)
-	}
-	if int64(len(data)) > most {
-		return nil, info, fmt.Errorf("read %s: longer than %d bytes", key, most)
-	}
-	return data, info, nil
-}
-
-// Earlier returns up to n indexes that came before generation, the latest first. One that is gone
-// is passed over: it only costs its upgrade paths.
+// Earlier returns up to n indexes that came before generation, the latest first. One that is gone is left out: devices
+// then only lack its upgrade paths. If some cannot be read, it fails and returns the others.
 func Earlier(ctx context.Context, objects Objects, generation, n uint64) ([]*index.Index, error) {
 	return earlier(generation, n, func(g uint64) (*index.Index, error) { return ReadGeneration(ctx, objects, g) })
 }
 
-// earlier is Earlier with the indexes that this builder has read.
-func (b *Builder) earlier(ctx context.Context, generation, n uint64) ([]*index.Index, error) {
-	return earlier(generation, n, func(g uint64) (*index.Index, error) { return b.superseded(ctx, g) })
-}
-
+// earlier is Earlier with another way to read an index.
 func earlier(generation, n uint64, read func(uint64) (*index.Index, error)) ([]*index.Index, error) {
 	var indexes []*index.Index
+	var failed error
 	for back := uint64(1); back <= n && back < generation; back++ {
 		ix, err := read(generation - back)
-		if errors.Is(err, ErrNotExist) {
-			continue
+		if err == nil {
+			indexes = append(indexes, ix)
+		} else if !errors.Is(err, ErrNotExist) {
+			failed = errors.Join(failed, err)
 		}
-		if err != nil {
-			return nil, err
-		}
-		indexes = append(indexes, ix)
 	}
-	return indexes, nil
+	return indexes, failed
 }
 
-func (b *Builder) superseded(ctx context.Context, generation uint64) (*index.Index, error) {
-	b.mu.Lock()
-	ix := b.history[generation]
-	b.mu.Unlock()
-	if ix != nil {
+// readGeneration is ReadGeneration with a cache: a generation in the history never changes.
+func (b *Builder) readGeneration(ctx context.Context, generation uint64) (*index.Index, error) {
+	if ix, ok := b.history.Get(generation); ok {
 		return ix, nil
 	}
 	ix, err := ReadGeneration(ctx, b.Objects, generation)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		b.history.Add(generation, ix)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for g := range b.history {
-		if g+2*index.MaxRetain < generation {
-			delete(b.history, g)
-		}
-	}
-	b.history[generation] = ix
-	return ix, nil
+	return ix, err
 }

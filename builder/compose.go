@@ -5,8 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
-	"sync"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/bundle"
@@ -19,14 +19,12 @@ import (
 // safe for concurrent use.
 type Composer struct {
 	objects Objects
-
-	mu     sync.Mutex
-	pieces map[string]bundle.Piece // by key; immutable objects, so never stale
+	pieces  *lru.Cache[string, bundle.Piece] // by key; immutable objects, so never stale
 }
 
 // NewComposer makes a composer.
 func NewComposer(objects Objects) *Composer {
-	return &Composer{objects: objects, pieces: make(map[string]bundle.Piece)}
+	return &Composer{objects: objects, pieces: newCache[string, bundle.Piece](maxPieces)}
 }
 
 // maxPieces bounds the cache of piece descriptions, about 150 bytes each.
@@ -138,28 +136,20 @@ func pieceKey(it *index.Item) string {
 }
 
 func (c *Composer) piece(ctx context.Context, key string) (bundle.Piece, error) {
-	c.mu.Lock()
-	piece, ok := c.pieces[key]
-	c.mu.Unlock()
-	if ok {
+	if piece, ok := c.pieces.Get(key); ok {
 		return piece, nil
 	}
 	info, err := c.objects.Stat(ctx, key)
 	if err != nil {
-		return piece, fmt.Errorf("find %s: %w", key, err)
+		return bundle.Piece{}, fmt.Errorf("find %s: %w", key, err)
 	}
-	piece, err = bundle.ParseMeta(info.Meta)
+	piece, err := bundle.ParseMeta(info.Meta)
 	if err != nil {
 		return piece, fmt.Errorf("find %s: %w", key, err)
 	}
 	if piece.Len != info.Size {
 		return piece, fmt.Errorf("find %s: the object has %d bytes, its metadata says %d", key, info.Size, piece.Len)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.pieces) >= maxPieces {
-		clear(c.pieces)
-	}
-	c.pieces[strings.Clone(key)] = piece
+	c.pieces.Add(key, piece)
 	return piece, nil
 }

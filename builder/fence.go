@@ -1,12 +1,10 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/precast-ota/precast/internal/format/index"
@@ -41,17 +39,12 @@ func (f Fence) Encode() ([]byte, error) {
 // ErrSweeping: a sweep was running for as long as one was ready to wait. It ends within its lease.
 var ErrSweeping = errors.New("unused objects are being removed")
 
-// Getter reads objects; see Objects.
-type Getter interface {
-	Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, ObjectInfo, error)
-}
-
 // maxFence bounds the fence's object, bytes.
 const maxFence = 4096
 
 // ReadFence returns the fence and its ETag; one that was never put up has neither.
 func ReadFence(ctx context.Context, objects Getter) (Fence, string, error) {
-	data, info, err := readAll(ctx, objects, layout.SweepKey, maxFence)
+	data, info, err := ReadAll(ctx, objects, layout.SweepKey, maxFence)
 	if errors.Is(err, ErrNotExist) {
 		return Fence{}, "", nil
 	}
@@ -127,13 +120,9 @@ func AwaitFence(ctx context.Context, objects Getter, clock Clock, most time.Dura
 // finds in the store after that, stays there: a sweep that begins later sees the plan, and keeps what
 // it needs until something at least as new is published.
 func Announce(ctx context.Context, objects Objects, plan *index.Index, clock Clock, most time.Duration) error {
-	_, err := objects.Put(ctx, layout.PlanKey(plan.Sequence), bytesBody(plan.Encode()), PutOptions{IfAbsent: true})
+	_, err := objects.Put(ctx, layout.PlanKey(plan.Sequence), BytesBody(plan.Encode()), PutOptions{IfAbsent: true})
 	if err != nil && !errors.Is(err, ErrPrecondition) {
 		return fmt.Errorf("write plan %d: %w", plan.Sequence, err)
 	}
 	return AwaitFence(ctx, objects, clock, most)
-}
-
-func bytesBody(data []byte) Body {
-	return Body{Reader: bytes.NewReader(data), Size: int64(len(data))}
 }

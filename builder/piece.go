@@ -30,7 +30,7 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 	if j.Item == nil {
 		return errors.New("the job names no item")
 	}
-	superseded, err := b.superseding(ctx, j.Sequence)
+	superseded, err := b.isSuperseded(ctx, j.Sequence)
 	if superseded || err != nil {
 		return err
 	}
@@ -50,16 +50,15 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 	if err != nil || left > 0 {
 		return err
 	}
-	return b.stageBundles(ctx, j.Sequence, j.origin())
-}
-
-// superseding tells whether something newer than a sequence, or itself, is published.
-func (b *Builder) superseding(ctx context.Context, sequence uint64) (bool, error) {
-	published, _, err := ReadIndex(ctx, b.Objects)
+	target, err := b.target(ctx, j.Sequence)
 	if err != nil {
-		return false, err
+		return err
 	}
-	return published != nil && published.Sequence >= sequence, nil
+	now, err := b.current(ctx)
+	if err != nil {
+		return err
+	}
+	return b.stageBundles(ctx, target, now, j.origin())
 }
 
 // reject writes down why an item cannot be published, and asks for a plan without it.
@@ -69,7 +68,7 @@ func (b *Builder) reject(ctx context.Context, j job, cause error) error {
 	if err != nil {
 		return fmt.Errorf("encode rejection of %s: %w", it.Key(), err)
 	}
-	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), bytesBody(note), PutOptions{}); err != nil {
+	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), BytesBody(note), PutOptions{}); err != nil {
 		return fmt.Errorf("write rejection of %s: %w", it.Key(), err)
 	}
 	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{Since: j.since()})
@@ -93,23 +92,21 @@ func disagrees(it catalog.Item, meta map[string]string) string {
 
 // storePiece checks an item's binary and stores it and its piece. It holds neither in memory.
 func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
-	pieceKey := layout.PieceKey(it.SHA256, bundle.EncoderID)
-	binaryKey := layout.BinaryKey(it.SHA256, it.App, it.Version)
-	info, err := b.Objects.Stat(ctx, pieceKey)
-	pieceExists := err == nil
-	if err != nil && !errors.Is(err, ErrNotExist) {
-		return fmt.Errorf("find %s: %w", pieceKey, err)
+	pieceKey, binaryKey := layout.PieceKey(it.SHA256, bundle.EncoderID), layout.BinaryKey(it.SHA256, it.App, it.Version)
+	info, pieceExists, err := b.find(ctx, pieceKey)
+	if err != nil {
+		return err
 	}
 	if pieceExists {
 		if reason := disagrees(it, info.Meta); reason != "" {
 			return mismatch(reason)
 		}
 	}
-	binary, err := b.Objects.Stat(ctx, binaryKey)
-	binaryExists := err == nil && binary.Size == it.Size
-	if err != nil && !errors.Is(err, ErrNotExist) {
-		return fmt.Errorf("find %s: %w", binaryKey, err)
+	binary, binaryExists, err := b.find(ctx, binaryKey)
+	if err != nil {
+		return err
 	}
+	binaryExists = binaryExists && binary.Size == it.Size
 	if pieceExists && binaryExists {
 		b.opt.Observer.Stored(ctx, Stored{Key: pieceKey, Size: info.Size, Existed: true})
 		return nil
@@ -117,45 +114,27 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 
 	source, err := b.Sources.Open(ctx, it.URL)
 	if err != nil {
-		return fmt.Errorf("open the binary of %s: %w", it.Key(), ofSource(it, err))
+		return fmt.Errorf("open the binary of %s: %w", it.Key(), asSourceError(it, err))
 	}
-	source = sourceBody{source, it}
 	defer source.Close()
 	pieceFile, discardPiece, err := b.spool()
 	if err != nil {
 		return err
 	}
 	defer discardPiece()
-	sha, md := sha256.New(), md5.New()
-	sinks := []io.Writer{sha, md}
 	var binaryFile *os.File
+	sink := io.Discard
 	if !binaryExists {
 		var discard func()
 		if binaryFile, discard, err = b.spool(); err != nil {
 			return err
 		}
 		defer discard()
-		sinks = append(sinks, binaryFile)
+		sink = binaryFile
 	}
-	// One byte more than the catalog says is enough to know that it is wrong: an endless source is
-	// not read to its end.
-	raw := io.TeeReader(io.LimitReader(source, it.Size+1), io.MultiWriter(sinks...))
-	piece, err := bundle.Compress(ctx, pieceFile, raw)
+	piece, err := compress(ctx, it, pieceFile, io.TeeReader(sourceBody{source, it}, sink))
 	if err != nil {
-		return fmt.Errorf("compress the binary of %s: %w", it.Key(), err)
-	}
-	if piece.Raw != it.Size {
-		found := fmt.Sprint(piece.Raw)
-		if piece.Raw > it.Size {
-			found = "more"
-		}
-		return mismatch(fmt.Sprintf("size: the catalog says %d bytes, the binary has %s", it.Size, found))
-	}
-	if sum := hex.EncodeToString(sha.Sum(nil)); sum != it.SHA256 {
-		return mismatch(fmt.Sprintf("sha256: the catalog says %s, the binary has %s", it.SHA256, sum))
-	}
-	if sum := hex.EncodeToString(md.Sum(nil)); sum != it.MD5 {
-		return mismatch(fmt.Sprintf("md5: the catalog says %s, the binary has %s", it.MD5, sum))
+		return err
 	}
 	if !binaryExists {
 		if err := b.put(ctx, binaryKey, Body{Reader: binaryFile, Size: it.Size}, nil); err != nil {
@@ -165,8 +144,42 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 	return b.put(ctx, pieceKey, Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, PieceMeta(piece, it.MD5))
 }
 
-// ofSource makes an error one of an item's source, unless that is this pipeline's own store.
-func ofSource(it catalog.Item, err error) error {
+// find describes an object, and tells whether it exists.
+func (b *Builder) find(ctx context.Context, key string) (info ObjectInfo, exists bool, err error) {
+	info, err = b.Objects.Stat(ctx, key)
+	if err != nil && !errors.Is(err, ErrNotExist) {
+		return info, false, fmt.Errorf("find %s: %w", key, err)
+	}
+	return info, err == nil, nil
+}
+
+// compress writes the piece of a binary, which must be the item's.
+func compress(ctx context.Context, it catalog.Item, to io.Writer, binary io.Reader) (bundle.Piece, error) {
+	sha, md := sha256.New(), md5.New()
+	// One byte more than the catalog says is enough to know that it is wrong: an endless source is
+	// not read to its end.
+	piece, err := bundle.Compress(ctx, to, io.TeeReader(io.LimitReader(binary, it.Size+1), io.MultiWriter(sha, md)))
+	if err != nil {
+		return piece, fmt.Errorf("compress the binary of %s: %w", it.Key(), err)
+	}
+	if piece.Raw != it.Size {
+		found := fmt.Sprint(piece.Raw)
+		if piece.Raw > it.Size {
+			found = "more"
+		}
+		return piece, mismatch(fmt.Sprintf("size: the catalog says %d bytes, the binary has %s", it.Size, found))
+	}
+	if sum := hex.EncodeToString(sha.Sum(nil)); sum != it.SHA256 {
+		return piece, mismatch(fmt.Sprintf("sha256: the catalog says %s, the binary has %s", it.SHA256, sum))
+	}
+	if sum := hex.EncodeToString(md.Sum(nil)); sum != it.MD5 {
+		return piece, mismatch(fmt.Sprintf("md5: the catalog says %s, the binary has %s", it.MD5, sum))
+	}
+	return piece, nil
+}
+
+// asSourceError marks an error as one of an item's source, unless that is this pipeline's own store.
+func asSourceError(it catalog.Item, err error) error {
 	if strings.HasPrefix(it.URL, catalog.StorePrefix) {
 		return err
 	}
@@ -182,7 +195,7 @@ type sourceBody struct {
 func (s sourceBody) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = ofSource(s.item, err)
+		err = asSourceError(s.item, err)
 	}
 	return n, err
 }

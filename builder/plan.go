@@ -23,6 +23,8 @@ type Plan struct {
 
 	Rollouts []Rollout
 	Floors   []Floor
+
+	etag string // of the base
 }
 
 // A Rejection is an item that cannot be published, and why. The release of it that is published, if
@@ -82,14 +84,15 @@ type Floor struct {
 	Before  string      `json:"before"` // version
 }
 
-// staged fills in the target's rollouts and floors. A rollout that there is no room for becomes one to nobody.
-func (p *Plan) staged() {
+// recordRollouts fills in the target's rollouts and floors. A rollout that the edge's table has no room for gets a share
+// of 0.
+func (p *Plan) recordRollouts() {
 	ix := p.Target
 	leftOut := edge.TableOf(ix).LeftOut
 	var release *index.Item
 	for i := range ix.Items {
 		it := &ix.Items[i]
-		key := catalog.Key{App: it.App, Track: it.Track}
+		key := keyOf(*it)
 		if it.Role == index.Floor {
 			p.Floors = append(p.Floors, Floor{key, it.Version, release.Version})
 			continue
@@ -151,11 +154,11 @@ func (p *Plan) Report() Report {
 
 // Plan plans items without writing anything.
 func (b *Builder) Plan(ctx context.Context, items []catalog.Item, opt PlanOptions) (*Plan, error) {
-	base, _, err := ReadIndex(ctx, b.Objects)
+	base, etag, err := ReadIndex(ctx, b.Objects)
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	p := &Plan{Base: base}
+	p := &Plan{Base: base, etag: etag}
 	accepted, err := b.accept(ctx, p, items, opt)
 	if err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
@@ -166,7 +169,7 @@ func (b *Builder) Plan(ctx context.Context, items []catalog.Item, opt PlanOption
 		Params:  b.opt.Params,
 		Items:   accepted,
 	})
-	p.staged()
+	p.recordRollouts()
 	if n := len(p.Target.Encode()); n > index.MaxEncoded-1024 { // room for greater numbers and a pin
 		return nil, fmt.Errorf("plan: the catalog makes an index of %d bytes, more than the %d that readers accept: it has too many items", n, index.MaxEncoded)
 	}
@@ -183,7 +186,9 @@ func (b *Builder) missing(ctx context.Context, target, base *index.Index, verify
 	var built Coverage
 	var history []*index.Index
 	if base != nil {
-		before, err := b.earlier(ctx, base.Generation, max(base.Params.Retain, target.Params.Retain))
+		before, err := earlier(base.Generation, max(base.Params.Retain, target.Params.Retain), func(g uint64) (*index.Index, error) {
+			return b.readGeneration(ctx, g)
+		})
 		if err != nil {
 			return Coverage{}, nil, err
 		}

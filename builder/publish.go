@@ -14,7 +14,7 @@ import (
 
 // handleBundles writes the bundles and manifests of one part of a plan.
 func (b *Builder) handleBundles(ctx context.Context, j job) error {
-	superseded, err := b.superseding(ctx, j.Sequence)
+	superseded, err := b.isSuperseded(ctx, j.Sequence)
 	if superseded || err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(b.opt.Concurrency)
 	for _, s := range j.Sets {
-		set := edge.Set{Index: target, Positions: s.Positions}
+		set := edge.Set{Index: target.Index, Positions: s.Positions}
 		for _, p := range s.Positions {
 			if p < 0 || int(p) >= len(target.Items) {
 				return fmt.Errorf("plan %d has no item %d", j.Sequence, p)
@@ -47,8 +47,22 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	if err != nil || left > 0 {
 		return err
 	}
-	if err := b.publish(ctx, j.Sequence, j.Base, j.origin()); err != nil {
+	// Read again: building takes a while.
+	now, err := b.current(ctx)
+	if err != nil {
 		return err
+	}
+	outdated, err := b.publish(ctx, target, now, j.Base, j.origin())
+	if err != nil {
+		return err
+	}
+	if outdated {
+		if now, err = b.current(ctx); err != nil {
+			return err
+		}
+		if err := b.stageBundles(ctx, target, now, j.origin()); err != nil {
+			return err
+		}
 	}
 	return b.Ledger.Close(ctx, j.Entry)
 }
@@ -76,11 +90,12 @@ func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held
 		{layout.Manifest, layout.ManifestKey(id, held.String())},
 		{layout.Bundle, layout.BundleKey(id, held.String())},
 	} {
-		missing, err := b.lacks(ctx, object.key)
+		info, exists, err := b.find(ctx, object.key)
 		if err != nil {
 			return err
 		}
-		if !missing {
+		if exists {
+			b.opt.Observer.Stored(ctx, Stored{Key: object.key, Size: info.Size, Existed: true})
 			continue
 		}
 		answer, err := b.composer.Compose(ctx, object.kind, set, held)
@@ -96,86 +111,91 @@ func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held
 	return nil
 }
 
-// lacks tells whether the store lacks an object, and reports one that it has.
-func (b *Builder) lacks(ctx context.Context, key string) (bool, error) {
-	info, err := b.Objects.Stat(ctx, key)
-	if errors.Is(err, ErrNotExist) {
-		return true, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("find %s: %w", key, err)
-	}
-	b.opt.Observer.Stored(ctx, Stored{Key: key, Size: info.Size, Existed: true})
-	return false, nil
+// current is the published index, as it was read.
+type current struct {
+	*index.Index // nil: nothing is published
+	etag         string
 }
 
-// publish makes a planned index the current one, if it is newer and every object that it needs
-// exists. base is the generation that the plan's missing objects were compared with; if another has
-// been published since, the comparison is made again.
-func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) error {
-	target, err := b.target(ctx, sequence)
-	if err != nil {
-		return err
+func (b *Builder) current(ctx context.Context) (current, error) {
+	ix, etag, err := ReadIndex(ctx, b.Objects)
+	return current{ix, etag}, err
+}
+
+// supersedes tells whether a plan, or a newer one, is published.
+func (c current) supersedes(sequence uint64) bool { return c.Index != nil && c.Sequence >= sequence }
+
+// generation is 0 if nothing is published.
+func (c current) generation() uint64 {
+	if c.Index == nil {
+		return 0
 	}
-	current, etag, err := ReadIndex(ctx, b.Objects)
-	if err != nil {
-		return err
-	}
-	var generation uint64
+	return c.Generation
+}
+
+// isSuperseded tells whether a plan, or a newer one, is published now.
+func (b *Builder) isSuperseded(ctx context.Context, sequence uint64) (bool, error) {
+	now, err := b.current(ctx)
+	return now.supersedes(sequence), err
+}
+
+// publish makes a planned index the current one, if it is newer and not pinned. Every object that it needs exists,
+// unless a generation other than base has been published since the plan's missing objects were compared with that:
+// then publish writes nothing and tells that the comparison is outdated.
+func (b *Builder) publish(ctx context.Context, t *target, now current, base uint64, o origin) (outdated bool, err error) {
 	switch {
-	case current == nil:
-		// After a first publish there is always an index. Should it ever be lost, generations still
-		// only go up. The history has every one but the lost one for certain: its number is left out, as
-		// devices may have seen other content under it.
-		if generation, err = b.lastSuperseded(ctx); err != nil {
-			return err
-		}
-		if generation > 0 {
-			generation++
-		}
-	case current.Sequence >= sequence:
-		return nil
-	case current.Pin != "":
+	case now.supersedes(t.Sequence):
+		return false, nil
+	case now.Index != nil && now.Pin != "":
 		// The plan is built and stays announced. Whoever unpins asks for another one, which will find
 		// everything there.
-		b.opt.Log.InfoContext(ctx, "pinned", "generation", current.Generation, "reason", current.Pin, "sequence", sequence)
-		return nil
-	case current.Generation != base:
-		return b.stageBundles(ctx, sequence, o)
-	case sameContent(current, target):
-		generation = current.Generation - 1 // not a new generation, only a newer sequence
-	default:
-		generation = current.Generation
-		// Whoever published it should have copied it into the history, and may have died before: the
-		// history has every generation but the current one for certain.
-		if err := Remember(ctx, b.Objects, current); err != nil {
-			return err
-		}
+		b.opt.Log.InfoContext(ctx, "pinned", "generation", now.Generation, "reason", now.Pin, "sequence", t.Sequence)
+		return false, nil
+	case now.Index != nil && now.Generation != base:
+		return true, nil
 	}
-	next := target.With(generation + 1)
-	opt := PutOptions{IfMatch: etag, IfAbsent: current == nil}
-	_, err = b.Objects.Put(ctx, layout.IndexKey, bytesBody(next.Encode()), opt)
+	generation, err := b.nextGeneration(ctx, t, now)
+	if err != nil {
+		return false, err
+	}
+	next := t.With(generation)
+	_, err = b.Objects.Put(ctx, layout.IndexKey, BytesBody(next.Encode()), PutOptions{IfMatch: now.etag, IfAbsent: now.Index == nil})
 	if errors.Is(err, ErrPrecondition) {
-		return b.stageBundles(ctx, sequence, o) // somebody else published
+		return true, nil // somebody else published
 	}
 	if err != nil {
-		return fmt.Errorf("write generation %d of the index: %w", next.Generation, err)
+		return false, fmt.Errorf("write generation %d of the index: %w", generation, err)
 	}
-	p := Published{
-		Generation: next.Generation,
-		Sequence:   sequence,
-		Changed:    current == nil || next.Generation != current.Generation,
-		Since:      o.since,
-	}
-	b.opt.Log.InfoContext(ctx, "published", "generation", p.Generation, "sequence", sequence, "changed", p.Changed)
+	p := Published{Generation: generation, Sequence: t.Sequence, Changed: generation != now.generation(), Since: o.since}
+	b.opt.Log.InfoContext(ctx, "published", "generation", p.Generation, "sequence", p.Sequence, "changed", p.Changed)
 	if p.Changed {
 		// So that a rollback needs one write alone. Without it, all is well.
 		if err := Remember(ctx, b.Objects, next); err != nil {
-			b.opt.Log.WarnContext(ctx, "copy the published index into the history", "generation", next.Generation, "error", err)
+			b.opt.Log.WarnContext(ctx, "copy the published index into the history", "generation", generation, "error", err)
 		}
 	}
 	b.opt.Observer.Published(ctx, p)
-	return nil
+	return false, nil
+}
+
+// nextGeneration returns the generation that a plan is published as. What it replaces is in the history then.
+func (b *Builder) nextGeneration(ctx context.Context, t *target, now current) (uint64, error) {
+	if now.Index == nil {
+		// After a first publish there is always an index. Should it ever be lost, generations still
+		// only go up. The history has every one but the lost one for certain: its number is left out, as
+		// devices may have seen other content under it.
+		last, err := b.lastSuperseded(ctx)
+		if last > 0 {
+			last++
+		}
+		return last + 1, err
+	}
+	if sameContent(now.Index, t.Index) {
+		return now.Generation, nil // not a new generation, only a newer sequence
+	}
+	// Whoever published it should have copied it into the history, and may have died before: the
+	// history has every generation but the current one for certain.
+	return now.Generation + 1, Remember(ctx, b.Objects, now.Index)
 }
 
 // Remember copies a published index into the history, if it is not there yet. What is remembered is what
@@ -183,7 +203,7 @@ func (b *Builder) publish(ctx context.Context, sequence, base uint64, o origin) 
 func Remember(ctx context.Context, objects Objects, ix *index.Index) error {
 	unpinned := *ix
 	unpinned.Pin = ""
-	_, err := objects.Put(ctx, layout.HistoryKey(ix.Generation), bytesBody(unpinned.Encode()), PutOptions{IfAbsent: true})
+	_, err := objects.Put(ctx, layout.HistoryKey(ix.Generation), BytesBody(unpinned.Encode()), PutOptions{IfAbsent: true})
 	if err != nil && !errors.Is(err, ErrPrecondition) {
 		return fmt.Errorf("copy generation %d into the history: %w", ix.Generation, err)
 	}

@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/precast-ota/precast/internal/format/index"
-	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // handlePlan makes a plan and sends its jobs.
@@ -64,9 +64,9 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 // built, that they are superseded.
 func (b *Builder) start(ctx context.Context, p *Plan, o origin) error {
 	sequence := p.Target.Sequence
-	b.remember(p.Target)
+	target := b.remember(p.Target)
 	if p.Changed() {
-		if err := b.announce(ctx, p.Target); err != nil {
+		if err := b.announce(ctx, target); err != nil {
 			return err
 		}
 		// What was there when the plan was made may have been removed before it was announced.
@@ -77,7 +77,7 @@ func (b *Builder) start(ctx context.Context, p *Plan, o origin) error {
 		p.Pieces = append(p.Pieces, gone...)
 	}
 	if len(p.Pieces) == 0 {
-		return b.stageBundles(ctx, sequence, o)
+		return b.stageBundles(ctx, target, current{p.Base, p.etag}, o)
 	}
 	entry := fmt.Sprintf("%d/pieces", sequence)
 	jobs := make([]job, len(p.Pieces))
@@ -91,116 +91,98 @@ func (b *Builder) start(ctx context.Context, p *Plan, o origin) error {
 	return send(ctx, b.Queue, jobs...)
 }
 
+// target is a planned index.
+type target struct {
+	*index.Index
+	announced atomic.Bool // by this process
+}
+
 // announce stores a planned index for the workers of its jobs, and keeps what it needs from being
 // removed; see Announce. Nothing may be taken for stored on a plan's behalf before that.
-func (b *Builder) announce(ctx context.Context, plan *index.Index) error {
-	b.mu.Lock()
-	known := b.targets[plan.Sequence]
-	done := known != nil && known.announced
-	b.mu.Unlock()
-	if done {
+func (b *Builder) announce(ctx context.Context, t *target) error {
+	if t.announced.Load() {
 		return nil
 	}
-	if err := Announce(ctx, b.Objects, plan, b.opt.Clock, b.opt.SweepWait); err != nil {
+	if err := Announce(ctx, b.Objects, t.Index, b.opt.Clock, b.opt.SweepWait); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if known := b.targets[plan.Sequence]; known != nil {
-		known.announced = true
+	t.announced.Store(true)
+	return nil
+}
+
+// target returns the planned index of a sequence.
+func (b *Builder) target(ctx context.Context, sequence uint64) (*target, error) {
+	if known, ok := b.targets.Get(sequence); ok {
+		return known, nil
+	}
+	ix, err := ReadPlan(ctx, b.Objects, sequence)
+	if err != nil {
+		return nil, err
+	}
+	return b.remember(ix), nil
+}
+
+// remember keeps the planned indexes of the last few plans.
+func (b *Builder) remember(plan *index.Index) *target {
+	t := &target{Index: plan}
+	if known, ok, _ := b.targets.PeekOrAdd(plan.Sequence, t); ok {
+		return known
+	}
+	return t
+}
+
+// stageBundles continues a plan whose pieces are all stored. It sends the jobs for what the plan lacks, compared with
+// what is published now; with nothing lacking it publishes the plan. If now is out of date, nothing is published, and
+// the plan is compared again.
+func (b *Builder) stageBundles(ctx context.Context, t *target, now current, o origin) error {
+	for !now.supersedes(t.Sequence) {
+		sent, err := b.sendMissing(ctx, t, now, o)
+		if err != nil || sent {
+			return err
+		}
+		outdated, err := b.publish(ctx, t, now, now.generation(), o)
+		if err != nil || !outdated {
+			return err
+		}
+		if now, err = b.current(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// target is a planned index.
-type target struct {
-	*index.Index
-	announced bool // by this process
-}
-
-// target returns the planned index of a sequence.
-func (b *Builder) target(ctx context.Context, sequence uint64) (*index.Index, error) {
-	b.mu.Lock()
-	known := b.targets[sequence]
-	b.mu.Unlock()
-	if known != nil {
-		return known.Index, nil
-	}
-	ix, _, err := readIndex(ctx, b.Objects, layout.PlanKey(sequence))
-	if err != nil {
-		return nil, err
-	}
-	b.remember(ix)
-	return ix, nil
-}
-
-// remember keeps the planned indexes of the newest few plans.
-func (b *Builder) remember(plan *index.Index) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.targets[plan.Sequence] == nil {
-		b.targets[plan.Sequence] = &target{Index: plan}
-	}
-	for len(b.targets) > 4 {
-		oldest := plan.Sequence
-		for s := range b.targets {
-			oldest = min(oldest, s)
-		}
-		delete(b.targets, oldest)
-	}
-}
-
-// stageBundles sends the jobs for what a plan lacks, compared with what is published now; with
-// nothing lacking it publishes.
-func (b *Builder) stageBundles(ctx context.Context, sequence uint64, o origin) error {
-	target, err := b.target(ctx, sequence)
-	if err != nil {
-		return err
-	}
-	base, _, err := ReadIndex(ctx, b.Objects)
-	if err != nil {
-		return err
-	}
-	var generation uint64
-	if base != nil {
-		if base.Sequence >= sequence {
-			return nil // superseded, or published already
-		}
-		generation = base.Generation
-	}
-	if base == nil || !sameContent(base, target) {
-		if err := b.announce(ctx, target); err != nil {
-			return err
+// sendMissing sends the jobs for what a plan lacks, compared with what is published. It tells whether there are any.
+func (b *Builder) sendMissing(ctx context.Context, t *target, now current, o origin) (sent bool, err error) {
+	if now.Index == nil || !sameContent(now.Index, t.Index) {
+		if err := b.announce(ctx, t); err != nil {
+			return false, err
 		}
 	}
-	_, missing, err := b.missing(ctx, target, base, o.verify)
-	if err != nil {
-		return err
+	_, missing, err := b.missing(ctx, t.Index, now.Index, o.verify)
+	if err != nil || len(missing) == 0 {
+		return false, err
 	}
-	if len(missing) == 0 {
-		return b.publish(ctx, sequence, generation, o)
-	}
-	if err := b.announce(ctx, target); err != nil { // its jobs need it, changed or not
-		return err
+	if err := b.announce(ctx, t); err != nil { // its jobs need it, changed or not
+		return false, err
 	}
 	parts := split(missing, b.opt.PartBytes)
 	encoded, err := json.Marshal(parts)
 	if err != nil {
-		return fmt.Errorf("encode parts: %w", err)
+		return false, fmt.Errorf("encode parts: %w", err)
 	}
 	// The entry's name covers the parts: should a second run of this stage split the work in another
 	// way, it counts for itself.
 	sum := sha256.Sum256(encoded)
-	entry := fmt.Sprintf("%d/bundles/%d/%s", sequence, generation, hex.EncodeToString(sum[:8]))
+	entry := fmt.Sprintf("%d/bundles/%d/%s", t.Sequence, now.generation(), hex.EncodeToString(sum[:8]))
 	if err := b.Ledger.Open(ctx, entry, len(parts)); err != nil {
-		return err
+		return false, err
 	}
 	jobs := make([]job, len(parts))
 	for i, sets := range parts {
-		jobs[i] = job{Kind: jobBundles, Sequence: sequence, Entry: entry, Part: i, Base: generation, Sets: sets}
+		jobs[i] = job{Kind: jobBundles, Sequence: t.Sequence, Entry: entry, Part: i, Base: now.generation(), Sets: sets}
 		o.onto(&jobs[i])
 	}
-	return send(ctx, b.Queue, jobs...)
+	return true, send(ctx, b.Queue, jobs...)
 }
 
 // Limits of one job's message, which must stay below 256 KiB: SQS long had that limit, and other

@@ -137,7 +137,7 @@ func (c *checker) run(ctx context.Context) error {
 		return err
 	}
 	// One that cannot be read has been reported, and costs its upgrade paths.
-	before := c.earlier(ctx, ix)
+	before, _ := builder.Earlier(ctx, c.objects, ix.Generation, ix.Params.Retain)
 	coverage := builder.Cover(ix, before)
 	c.rep.Combinations, c.rep.Variants, c.rep.Rest = coverage.Considered, coverage.Variants, coverage.LeftOut.Combinations
 
@@ -182,16 +182,6 @@ func (c *checker) nothing(ctx context.Context) error {
 		return ErrNothing
 	}
 	return fmt.Errorf("%w any more, though there is %s: precast build publishes the catalog again; %s", ErrNothing, last, noPin)
-}
-
-func (c *checker) earlier(ctx context.Context, ix *index.Index) []*index.Index {
-	var all []*index.Index
-	for back := uint64(1); back <= ix.Params.Retain && back < ix.Generation; back++ {
-		if old, err := builder.ReadGeneration(ctx, c.objects, ix.Generation-back); err == nil {
-			all = append(all, old)
-		}
-	}
-	return all
 }
 
 // problem reports one.

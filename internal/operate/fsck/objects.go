@@ -109,15 +109,7 @@ func (c *checker) unread(ctx context.Context, err error, p Problem) error {
 
 // whole reads a small object.
 func (c *checker) whole(ctx context.Context, key string, most int64) ([]byte, error) {
-	body, _, err := c.objects.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("it is longer than %d bytes", most)
-	}
+	data, _, err := builder.ReadAll(ctx, c.objects, key, most)
 	c.read(int64(len(data)))
 	return data, err
 }

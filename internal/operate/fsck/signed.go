@@ -105,7 +105,9 @@ func (a *asker) wrong(ctx context.Context, p Problem, kind Kind, err error) erro
 }
 
 // address is that of a path.
-func (a *asker) address(path string) string { return strings.TrimSuffix(a.device.URL, "/") + "/" + path }
+func (a *asker) address(path string) string {
+	return strings.TrimSuffix(a.device.URL, "/") + "/" + path
+}
 
 // small gets a small answer.
 func (a *asker) small(ctx context.Context, address string, most int64) (status int, data []byte, err error) {

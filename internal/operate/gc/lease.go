@@ -1,7 +1,6 @@
 package gc
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,8 +54,7 @@ func (c *Collector) write(ctx context.Context, f builder.Fence, etag string) (st
 	if err != nil {
 		return "", err
 	}
-	info, err := c.Objects.Put(ctx, layout.SweepKey, builder.Body{Reader: bytes.NewReader(data), Size: int64(len(data))},
-		builder.PutOptions{IfMatch: etag, IfAbsent: etag == ""})
+	info, err := c.Objects.Put(ctx, layout.SweepKey, builder.BytesBody(data), builder.PutOptions{IfMatch: etag, IfAbsent: etag == ""})
 	if err == nil {
 		return info.ETag, nil
 	}

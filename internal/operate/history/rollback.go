@@ -123,11 +123,7 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 			return res, err
 		}
 		res.Writes++
-		// A sweep removes a generation from the history before anything that it needs: as long as it is
-		// there, so is the rest.
-		if _, err := k.Objects.Stat(ctx, layout.HistoryKey(old.Generation)); errors.Is(err, builder.ErrNotExist) {
-			return res, refuse("generation %d has just been given up", old.Generation)
-		} else if err != nil {
+		if err := k.checkKept(ctx, old.Generation); err != nil {
 			return res, err
 		}
 	}
@@ -136,26 +132,50 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 		return res, err
 	}
 	if !r.Force {
-		if len(res.Missing) > 0 {
-			return res, refuse("generation %d needs what is gone and cannot be composed: %s; --force goes back all the same", old.Generation, some(res.Missing))
-		}
-		if next.Format != builder.FormatID {
-			return res, refuse("generation %d was made in format %q and this program composes %q: what is not prebuilt could not be composed; --force goes back all the same", old.Generation, next.Format, builder.FormatID)
-		}
-	}
-	if _, err := k.Objects.Stat(ctx, layout.HistoryKey(current.Generation)); errors.Is(err, builder.ErrNotExist) {
-		if err := builder.Remember(ctx, k.Objects, current); err != nil {
+		if err := checkComposable(old, res.Missing); err != nil {
 			return res, err
 		}
-		res.Writes++
-	} else if err != nil {
+	}
+	copied, err := k.remember(ctx, current)
+	if err != nil {
 		return res, err
 	}
+	res.Writes += copied
 	if err := k.replace(ctx, &next, etag); err != nil {
 		return res, err
 	}
 	res.Writes++
 	return res, nil
+}
+
+// checkKept refuses a generation that is not in the history any more. A sweep removes a generation from the history
+// before anything that it needs: as long as it is there, so is the rest.
+func (k *Keeper) checkKept(ctx context.Context, generation uint64) error {
+	_, err := k.Objects.Stat(ctx, layout.HistoryKey(generation))
+	if errors.Is(err, builder.ErrNotExist) {
+		return refuse("generation %d has just been given up", generation)
+	}
+	return err
+}
+
+// checkComposable refuses a generation of which something could not be composed when devices ask for it.
+func checkComposable(old *index.Index, missing []string) error {
+	if len(missing) > 0 {
+		return refuse("generation %d needs what is gone and cannot be composed: %s; --force goes back all the same", old.Generation, some(missing))
+	}
+	if old.Format != builder.FormatID {
+		return refuse("generation %d was made in format %q and this program composes %q: what is not prebuilt could not be composed; --force goes back all the same", old.Generation, old.Format, builder.FormatID)
+	}
+	return nil
+}
+
+// remember copies the published index into the history, unless it is there. It returns how many objects it wrote.
+func (k *Keeper) remember(ctx context.Context, current *index.Index) (writes int, err error) {
+	_, err = k.Objects.Stat(ctx, layout.HistoryKey(current.Generation))
+	if errors.Is(err, builder.ErrNotExist) {
+		return 1, builder.Remember(ctx, k.Objects, current)
+	}
+	return 0, err
 }
 
 func (k *Keeper) sweepWait() time.Duration {
@@ -267,7 +287,7 @@ const lookAfter = 5 * time.Second
 // to say what it did.
 func (k *Keeper) replace(ctx context.Context, next *index.Index, etag string) error {
 	data := next.Encode()
-	_, err := k.Objects.Put(ctx, layout.IndexKey, builder.Body{Reader: bytes.NewReader(data), Size: int64(len(data))}, builder.PutOptions{IfMatch: etag})
+	_, err := k.Objects.Put(ctx, layout.IndexKey, builder.BytesBody(data), builder.PutOptions{IfMatch: etag})
 	if err == nil {
 		return nil
 	}

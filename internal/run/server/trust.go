@@ -3,8 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 	"strings"
 
@@ -58,14 +56,6 @@ func (s *Server) serveKeyring(w http.ResponseWriter, r *http.Request) {
 }
 
 func readKeyring(ctx context.Context, objects builder.Objects, key string) (data []byte, etag string, err error) {
-	body, info, err := objects.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, "", err
-	}
-	defer body.Close()
-	data, err = io.ReadAll(io.LimitReader(body, keyring.MaxBytes+1))
-	if err == nil && len(data) > keyring.MaxBytes {
-		err = fmt.Errorf("%s is longer than %d bytes", key, keyring.MaxBytes)
-	}
+	data, info, err := builder.ReadAll(ctx, objects, key, keyring.MaxBytes)
 	return data, info.ETag, err
 }

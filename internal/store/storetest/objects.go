@@ -76,12 +76,12 @@ func anyKeys() []string {
 	}
 }
 
-func body(b []byte) builder.Body {
-	return builder.Body{Reader: bytes.NewReader(b), Size: int64(len(b))}
-}
+func body(b []byte) builder.Body { return builder.BytesBody(b) }
 
 func checkedBody(b []byte) builder.Body {
-	return builder.Body{Reader: bytes.NewReader(b), Size: int64(len(b)), CRC64NVME: crc64nvme.Checksum(b), Checked: true}
+	checked := body(b)
+	checked.CRC64NVME, checked.Checked = crc64nvme.Checksum(b), true
+	return checked
 }
 
 // content is n bytes that no other seed gives.

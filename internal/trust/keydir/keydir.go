@@ -264,11 +264,11 @@ func (f *Folder) Publish(ctx context.Context, objects Objects) (*keyring.Keyring
 
 func publishVersion(ctx context.Context, objects Objects, version uint64, data []byte) error {
 	key := layout.KeyringVersionKey(version)
-	_, err := objects.Put(ctx, key, body(data), builder.PutOptions{IfAbsent: true})
+	_, err := objects.Put(ctx, key, builder.BytesBody(data), builder.PutOptions{IfAbsent: true})
 	if !errors.Is(err, builder.ErrPrecondition) {
 		return err
 	}
-	there, _, err := read(ctx, objects, key)
+	there, _, err := builder.ReadAll(ctx, objects, key, keyring.MaxBytes)
 	if err == nil && !bytes.Equal(there, data) {
 		err = fmt.Errorf("%w as version %d", ErrConflict, version)
 	}
@@ -277,7 +277,7 @@ func publishVersion(ctx context.Context, objects Objects, version uint64, data [
 
 func publishCurrent(ctx context.Context, objects Objects, newest *keyring.Keyring) (changed bool, err error) {
 	opt := builder.PutOptions{IfAbsent: true}
-	there, etag, err := read(ctx, objects, layout.KeyringKey)
+	there, info, err := builder.ReadAll(ctx, objects, layout.KeyringKey, keyring.MaxBytes)
 	switch {
 	case errors.Is(err, builder.ErrNotExist):
 	case err != nil:
@@ -292,25 +292,11 @@ func publishCurrent(ctx context.Context, objects Objects, newest *keyring.Keyrin
 		if published.Version >= newest.Version {
 			return false, fmt.Errorf("%w: version %d, and this folder has version %d", ErrConflict, published.Version, newest.Version)
 		}
-		opt = builder.PutOptions{IfMatch: etag}
+		opt = builder.PutOptions{IfMatch: info.ETag}
 	}
-	_, err = objects.Put(ctx, layout.KeyringKey, body(newest.Encode()), opt)
+	_, err = objects.Put(ctx, layout.KeyringKey, builder.BytesBody(newest.Encode()), opt)
 	if errors.Is(err, builder.ErrPrecondition) {
 		return false, fmt.Errorf("%w meanwhile", ErrConflict)
 	}
 	return true, err
-}
-
-func body(data []byte) builder.Body {
-	return builder.Body{Reader: bytes.NewReader(data), Size: int64(len(data))}
-}
-
-func read(ctx context.Context, objects Objects, key string) ([]byte, string, error) {
-	in, info, err := objects.Get(ctx, key, 0, -1)
-	if err != nil {
-		return nil, "", err
-	}
-	defer in.Close()
-	data, err := io.ReadAll(io.LimitReader(in, keyring.MaxBytes+1))
-	return data, info.ETag, err
 }

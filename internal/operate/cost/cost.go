@@ -69,7 +69,7 @@ const (
 	// index and those of before it are read, and the index is written with the plan's number.
 	countsPerPlan = 2
 	writesPerPlan = 2
-	getsPerPlan   = 7
+	getsPerPlan   = 5
 	putsPerPlan   = 1
 	// A plan that looks objects up has jobs for them: entries of the ledger that are opened, counted down and closed.
 	writesPerVerify = 4

@@ -19,8 +19,8 @@ func CoverPublished(ctx context.Context, objects Objects, ix *index.Index) (Cove
 	return Cover(ix, before), nil
 }
 
-// RequestMend asks for the objects that are covered for a published generation and lacking. A rollback
-// does: devices that took what was rolled back then get bundles that nobody had a reason to build.
+// RequestMend queues a job that builds the missing prebuilt objects of a published generation. A rollback needs them:
+// devices that have taken what was rolled back get bundles that no plan had a reason to build.
 func RequestMend(ctx context.Context, queue Queue, generation uint64) error {
 	if err := send(ctx, queue, job{Kind: jobMend, Base: generation}); err != nil {
 		return fmt.Errorf("request objects of generation %d: %w", generation, err)
@@ -28,14 +28,14 @@ func RequestMend(ctx context.Context, queue Queue, generation uint64) error {
 	return nil
 }
 
-// handleMend writes what is covered for the published index and lacking.
+// handleMend builds the missing prebuilt objects of the published generation.
 func (b *Builder) handleMend(ctx context.Context, j job) error {
 	ix, _, err := ReadIndex(ctx, b.Objects)
 	if err != nil {
 		return err
 	}
 	if ix == nil || ix.Generation != j.Base {
-		return nil // another one has been published, complete
+		return nil // another generation has been published, with all of its objects
 	}
 	if ix.Format != FormatID {
 		b.opt.Log.WarnContext(ctx, "cannot compose for the published index", "format", ix.Format, "own", FormatID)

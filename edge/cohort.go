@@ -8,21 +8,20 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 )
 
-// NoSlot is the slot of a device that sends none. Such devices are the last to get a release: when its rollout
-// has ended.
+// NoSlot is the slot of a device that sends none. Such devices get a release last: when its rollout has ended.
 const NoSlot = -1
 
 // MaxCohort is the longest cohort in canonical form, in bytes.
 const MaxCohort = 1024
 
-// Share is so many places of a rollout, from the first.
+// Share is the first Places places of the rollout of a salt.
 type Share struct {
 	Salt   string
 	Places uint16
 }
 
-// Cohort are the rollouts that a device is in: of each salt the smallest share with its place. It is sorted by
-// salt. It stays true while a rollout grows.
+// Cohort lists the rollouts that a device is in: for each salt, the smallest share that includes the device. It is
+// sorted by salt. It stays true while a rollout grows.
 type Cohort []Share
 
 // In tells whether a device is in a share.
@@ -49,8 +48,8 @@ func (c Cohort) String() string {
 	return b.String()
 }
 
-// ParseCohort reads what String wrote. What is something else is passed over: a device that is in no rollout
-// gets the previous release.
+// ParseCohort reads what String wrote and ignores anything else: a device that is in no rollout gets the previous
+// release.
 func ParseCohort(s string) Cohort {
 	if len(s) > MaxCohort {
 		return nil
@@ -84,27 +83,27 @@ func parseNumber(s string) int {
 	return n
 }
 
-// Claim says of a share that a selection can meet whether devices are in it.
+// Claim says whether devices are in a share that their selection can meet.
 type Claim struct {
 	Share
 	In bool
 }
 
-// Claims say for which of the devices of a selection an answer is: those of whom all of this is true.
+// Claims are the conditions under which a statement applies to a device of its selection. All of them must hold.
 type Claims struct {
 	Rollouts []Claim // sorted
-	// Unless are SHA-256 digests, in hex and sorted, of which the device holds none: it has not passed the floors
+	// Unless are SHA-256 digests, in hex and sorted. The device holds none of them: it has not passed the floors
 	// that it gets.
 	Unless []string
-	// After are such digests as well: of each of these lists, which are sorted, it holds one. It has passed the
-	// floors that it does not get.
+	// After are sorted lists of such digests. The device holds one of each list: it has passed the floors that it
+	// does not get.
 	After [][]string
 }
 
-// ClaimsOf returns for which devices of its selection a device's answer is.
+// ClaimsOf returns the claims of a device's statement.
 func ClaimsOf(ix *index.Index, d Device) Claims {
 	var c Claims
-	if !ix.Staged() {
+	if !ix.HasVariants() {
 		return c
 	}
 	candidates(ix, d.Selection, func(release int32, _ bool) {
@@ -127,7 +126,7 @@ func ClaimsOf(ix *index.Index, d Device) Claims {
 	return c
 }
 
-// add and after keep their short lists sorted: to sort them would bring two more sorting functions to the edge.
+// add and after insert in order. Sorting afterwards would link two more sorting functions into the edge.
 func (c *Claims) add(one Claim) {
 	i := 0
 	for i < len(c.Rollouts) && compareShares(c.Rollouts[i].Share, one.Share) < 0 {
@@ -148,7 +147,7 @@ func (c *Claims) after(sums []string) {
 	}
 }
 
-// past returns the digests, sorted, of all that tells of a device that it has passed a floor on the way to a release.
+// past returns the sorted digests that prove that a device has passed a floor on the way to a release.
 func past(ix *index.Index, release, floor int32) []string {
 	var all []string
 	for i := ix.Head(release); i <= floor; i++ {
@@ -172,7 +171,7 @@ func compareShares(a, b Share) int {
 	return int(a.Places) - int(b.Places)
 }
 
-// text stands for the claims in digests.
+// text is the claims as digests cover them.
 func (c Claims) text() string {
 	var b strings.Builder
 	for _, r := range c.Rollouts {

@@ -16,7 +16,7 @@ type Dimensions struct {
 	Attrs    []Attribute
 
 	table Table
-	known map[string][]cohort // by the shares that a selection meets
+	known map[string][]cohortSlot // by the shares that a selection meets
 }
 
 // Attribute is one attribute and the tracks at which some item has it.
@@ -28,7 +28,7 @@ type Attribute struct {
 // DimensionsOf returns the dimensions of an index. Apps asked for by name are not among them: the
 // answers to those are composed on request.
 func DimensionsOf(ix *index.Index) Dimensions {
-	d := Dimensions{table: TableOf(ix), known: make(map[string][]cohort)}
+	d := Dimensions{table: TableOf(ix), known: make(map[string][]cohortSlot)}
 	osTracks := map[string]bool{DefaultTrack: true}
 	for _, app := range ix.AppNames() {
 		arch, ok := strings.CutPrefix(app, OSPrefix)

@@ -8,15 +8,15 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 )
 
-// maxDevices bounds how many devices of one selection are told apart; the others get what is composed on request.
+// maxDevices bounds how many devices of one selection are told apart. What the others get is composed on request.
 const maxDevices = 64
 
-// Devices returns devices of a selection that may get different answers: for every mixture of the rollouts that
-// they are in, and of the floors that they have passed. First comes who is in no rollout and has passed every
-// floor, then those who differ from that in one thing, then in two. It tells whether these are all. They have
-// no more in their Held than it takes to have passed floors.
+// Devices returns devices of a selection that may get different answers: one for every mixture of the rollouts that
+// a device can be in and the floors that it can have passed. The device that is in no rollout and has passed every
+// floor comes first, then those that differ from it in one thing, then in two. All says whether these are all of them.
+// Their Held holds no more than it takes to have passed floors.
 func (d Dimensions) Devices(s Selection) (devices []Device, all bool) {
-	if !d.table.Index.Staged() {
+	if !d.table.Index.HasVariants() {
 		return []Device{{Selection: s}}, true
 	}
 	all = true
@@ -33,10 +33,10 @@ func (d Dimensions) Devices(s Selection) (devices []Device, all bool) {
 	return devices, all
 }
 
-// Index is what the dimensions are of.
+// Index returns the index that the dimensions are of.
 func (d Dimensions) Index() *index.Index { return d.table.Index }
 
-// Slot returns a slot that has this cohort among those of a selection, NoSlot for the cohort of nobody.
+// Slot returns a slot that has this cohort among those of a selection, NoSlot for the empty cohort.
 func (d Dimensions) Slot(device Device) int {
 	for _, c := range d.cohorts(device.Selection) {
 		if c.cohort.String() == device.Cohort.String() {
@@ -46,7 +46,7 @@ func (d Dimensions) Slot(device Device) int {
 	return NoSlot
 }
 
-// Query returns a query by which a device asks. What it holds goes into If-None-Match.
+// Query returns a query that a device may send. What it holds goes into If-None-Match.
 func (d Dimensions) Query(device Device) string {
 	query := device.Selection.String()
 	if slot := d.Slot(device); slot != NoSlot {
@@ -55,18 +55,18 @@ func (d Dimensions) Query(device Device) string {
 	return query
 }
 
-// cohort is one that some slot has.
-type cohort struct {
+// cohortSlot is a cohort and a slot that is in it.
+type cohortSlot struct {
 	cohort Cohort
-	slot   int // the smallest; NoSlot for the cohort of nobody
+	slot   int // the smallest; NoSlot for the empty cohort
 }
 
-// cohorts returns the cohorts that devices of a selection are in, those with the fewest rollouts first. Which
-// slots there are decides it: of two rollouts to one device in a hundred, there may be no device in both.
-func (d Dimensions) cohorts(s Selection) []cohort {
+// cohorts returns the cohorts that devices of a selection are in, those with the fewest rollouts first. It tries every
+// slot: of two rollouts to one device in a hundred, there may be no device in both.
+func (d Dimensions) cohorts(s Selection) []cohortSlot {
 	claims := ClaimsOf(d.table.Index, Device{Selection: s}).Rollouts
 	if len(claims) == 0 {
-		return []cohort{{nil, NoSlot}}
+		return []cohortSlot{{nil, NoSlot}}
 	}
 	var key strings.Builder
 	for _, c := range claims {
@@ -75,21 +75,21 @@ func (d Dimensions) cohorts(s Selection) []cohort {
 	if known, ok := d.known[key.String()]; ok {
 		return known
 	}
-	found := []cohort{{nil, NoSlot}}
+	found := []cohortSlot{{nil, NoSlot}}
 	seen := map[string]bool{"": true}
 	for slot := range index.Slots {
 		c := d.table.Cohort(s, slot)
 		if text := c.String(); !seen[text] {
 			seen[text] = true
-			found = append(found, cohort{c, slot})
+			found = append(found, cohortSlot{c, slot})
 		}
 	}
-	slices.SortStableFunc(found, func(a, b cohort) int { return len(a.cohort) - len(b.cohort) })
+	slices.SortStableFunc(found, func(a, b cohortSlot) int { return len(a.cohort) - len(b.cohort) })
 	d.known[key.String()] = found
 	return found
 }
 
-// stages returns what devices of a selection and cohort may hold, as far as floors go by it.
+// stages returns what devices of a selection and cohort may hold, as far as it matters to floors.
 func stages(ix *index.Index, d Device) []Tags {
 	type stage struct {
 		held    Tags

@@ -46,9 +46,9 @@ func Resolve(ix *index.Index, d Device) (Set, error) {
 // each calls yield with the release that the device gets of every item that its selection meets, and with the
 // floor that it gets first, or else the same release again. An item may come more than once.
 func each(ix *index.Index, d Device, yield func(release, step int32)) {
-	staged := ix.Staged()
+	variants := ix.HasVariants()
 	candidates(ix, d.Selection, func(i int32, byName bool) {
-		if !staged {
+		if !variants {
 			yield(i, i)
 			return
 		}

@@ -10,24 +10,24 @@ import (
 
 // Limits of a table. It is kept in a KeyValueStore, whose values are 1 KB at most, and is read at every request with a
 // slot (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html). The viewer
-// function has them too.
+// function has the same limits.
 const (
-	MaxRollouts = 24 // salts; a cohort that is in all of them keeps its limit
+	MaxRollouts = 24 // salts; a cohort that is in all of them is no longer than MaxCohort
 
-	maxTableValues = 8
-	maxTableValue  = 1000 // bytes
-	tableGoesOn    = "+\n"
+	maxTableValues   = 8
+	maxTableValue    = 1000  // bytes
+	continuationMark = "+\n" // ends a value that another one follows
 )
 
-// Place is a slot's place in the rollout of a salt, from 0 to index.Slots-1: the devices of a slot get a release
-// when more than so many places have it. Every slot has a place of its own, and another one with every salt.
+// Place is a slot's place in the rollout of a salt, from 0 to index.Slots-1. A slot is in the rollout when its place is
+// below the share. Every slot has a place of its own, which differs from salt to salt.
 func Place(salt string, slot int) int {
 	a, b := factors(salt)
 	return (a*slot + b) % index.Slots
 }
 
-// factors make a permutation of the slots, since a has no factor in common with their number. A device can work
-// them out with sha256sum and a shell's arithmetic.
+// factors returns the factors of a permutation of the slots: a has no factor in common with their number. A device can
+// compute them with sha256sum and shell arithmetic.
 func factors(salt string) (a, b int) {
 	d := digest([]byte("precast rollout 1 " + salt))
 	number := func(at int) int {
@@ -37,19 +37,19 @@ func factors(salt string) (a, b int) {
 }
 
 // Table is the table of rollouts of an index: which selections can meet which share. The viewer function at the
-// CDN turns slots into cohorts by it, and so does the server.
+// CDN and the server use it to turn slots into cohorts.
 type Table struct {
 	Index *index.Index // nil: nothing is published
 	// Lines are sorted by salt, then share.
 	Lines []Line
-	// LeftOut are the positions of releases for which there is no room: nobody is in their rollouts. A published
-	// index has none: the builder makes their shares 0.
+	// LeftOut are the positions of releases that the table has no room for: nobody is in their rollouts. A published
+	// index has none: the builder sets their shares to 0.
 	LeftOut []int32
 
 	values []string
 }
 
-// Line says of a share which selections can meet it.
+// Line says which selections can meet a share.
 type Line struct {
 	Share
 	A, B      int // a slot's place is (A*slot + B) % index.Slots
@@ -62,7 +62,7 @@ func TableOf(ix *index.Index) Table {
 	if ix == nil || len(ix.Rollouts()) == 0 {
 		return t
 	}
-	// Nobody is in a share of nothing.
+	// Nobody is in a share of 0.
 	positions := slices.DeleteFunc(slices.Clone(ix.Rollouts()), func(p int32) bool { return ix.Items[p].Share == 0 })
 	shareOf := func(p int32) Share { return Share{ix.Items[p].Salt, ix.Items[p].Share} }
 	slices.SortStableFunc(positions, func(a, b int32) int { return compareShares(shareOf(a), shareOf(b)) })
@@ -85,7 +85,7 @@ func TableOf(ix *index.Index) Table {
 	return t
 }
 
-// add adds the lines of a share, unless there is no room for all of them.
+// add adds the lines of a share. It returns false, and adds none, if there is no room for all of them.
 func (t *Table) add(share Share, releases []int32) bool {
 	selectors := make(map[string][]Param)
 	for _, p := range releases {
@@ -104,7 +104,7 @@ func (t *Table) add(share Share, releases []int32) bool {
 	values := slices.Clone(t.values)
 	for len(texts) > 0 {
 		line, text := Line{Share: share, A: a, B: b}, start
-		for len(texts) > 0 && (len(line.Selectors) == 0 || len(text)+1+len(texts[0])+1+len(tableGoesOn) <= maxTableValue) {
+		for len(texts) > 0 && (len(line.Selectors) == 0 || len(text)+1+len(texts[0])+1+len(continuationMark) <= maxTableValue) {
 			if len(line.Selectors) > 0 {
 				text += ","
 			}
@@ -113,7 +113,7 @@ func (t *Table) add(share Share, releases []int32) bool {
 			texts = texts[1:]
 		}
 		text += "\n"
-		if last := len(values) - 1; last >= 0 && len(values[last])+len(text)+len(tableGoesOn) <= maxTableValue {
+		if last := len(values) - 1; last >= 0 && len(values[last])+len(text)+len(continuationMark) <= maxTableValue {
 			values[last] += text
 		} else {
 			values = append(values, text)
@@ -131,13 +131,13 @@ func (t *Table) add(share Share, releases []int32) bool {
 func (t Table) Values() []string {
 	values := slices.Clone(t.values)
 	for i := range len(values) - 1 {
-		values[i] += tableGoesOn
+		values[i] += continuationMark
 	}
 	return values
 }
 
-// selectorsOf returns what a selection must have, one or another, to meet an item: its attributes, those of
-// its earlier releases, and its name.
+// selectorsOf returns the selectors of an item: a selection that has all of one of them meets the item. They are its
+// name, its attributes, and those of its earlier releases.
 func selectorsOf(ix *index.Index, p int32) [][]Param {
 	head := ix.Head(p)
 	track := index.Fold(ix.Items[head].Track)
@@ -177,7 +177,7 @@ func (s Selection) has(p Param) bool {
 	}
 }
 
-// Cohort returns the rollouts that a slot is in, of those that the selection can meet.
+// Cohort returns the rollouts that a slot is in, out of those that the selection can meet.
 func (t Table) Cohort(s Selection, slot int) Cohort {
 	if slot < 0 {
 		return nil
@@ -192,7 +192,7 @@ func (t Table) Cohort(s Selection, slot int) Cohort {
 	return c
 }
 
-// Decide is the function Decide, for many requests.
+// Decide does what the function Decide does. Making the table once serves many requests.
 func (t Table) Decide(query, held string) Decision {
 	s, slot, err := ParseQuery(query)
 	if err != nil {

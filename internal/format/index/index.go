@@ -157,8 +157,8 @@ func (ix *Index) WithAttr(folded string) []int32 { return ix.byAttr[folded] }
 // Rollouts returns the positions of the releases that are being rolled out.
 func (ix *Index) Rollouts() []int32 { return ix.rollouts }
 
-// Staged tells whether devices of one selection may get different releases.
-func (ix *Index) Staged() bool { return len(ix.rollouts) > 0 || ix.floors > 0 }
+// HasVariants tells whether devices of one selection may get different releases.
+func (ix *Index) HasVariants() bool { return len(ix.rollouts) > 0 || ix.floors > 0 }
 
 // Head returns the position of the current release of the item that a release is of.
 func (ix *Index) Head(position int32) int32 {

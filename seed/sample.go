@@ -15,14 +15,7 @@ import (
 // SampleItems are the sample's items, without what follows from their binaries.
 func SampleItems() []catalog.Item {
 	item := func(app, track, version string, attrs ...string) catalog.Item {
-		it := catalog.Item{App: app, Track: track, Version: version, Ident: app + "-" + track}
-		for _, a := range attrs {
-			if it.DeviceAttr == nil {
-				it.DeviceAttr = make(map[string]bool)
-			}
-			it.DeviceAttr[a] = true
-		}
-		return it
+		return catalog.Item{App: app, Track: track, Version: version, Ident: app + "-" + track, DeviceAttr: release.Attributes(attrs...)}
 	}
 	items := []catalog.Item{
 		item("os_armv8", "beta", "2.0.0"),

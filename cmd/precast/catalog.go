@@ -4,78 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
-
-	"github.com/precast-ota/precast/internal/format/catalog"
-	"github.com/precast-ota/precast/internal/operate/release"
-	"github.com/precast-ota/precast/seed"
 )
-
-type seedCmd struct {
-	dataFlag
-	jsonFlag
-	Size size   `help:"Size of each binary." default:"10MiB"`
-	Rng  uint64 `help:"Another number makes other binaries." default:"1"`
-}
-
-func (*seedCmd) Help() string {
-	return `Two operating systems and three applications on the tracks prod and beta, with the attributes
-gamer, camera and cellular. The binaries look random, and are the same every time.
-
-Examples:
-  precast seed --data /tmp/try
-  precast seed --data /tmp/try --size 256KiB && precast serve --data /tmp/try`
-}
-
-func (c *seedCmd) Run(ctx context.Context, std streams) error {
-	d, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	res, err := importer(d, std, c.JSON).Import(ctx, seed.Releases(int64(c.Size), c.Rng), false)
-	if err != nil {
-		return err
-	}
-	return report(c.jsonFlag, std, d, res)
-}
-
-func importer(d *data, std streams, quiet bool) *release.Importer {
-	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now}
-	if !quiet {
-		im.Report = func(it catalog.Item, stored bool) {
-			state := "binary was there"
-			if stored {
-				state = "stored " + bytesText(it.Size)
-			}
-			fmt.Fprintf(std.err, "%s %s: %s\n", it.Key(), it.Version, state)
-		}
-	}
-	return im
-}
-
-// report says what an import did.
-func report(j jsonFlag, std streams, d *data, res release.Result) error {
-	if j.JSON {
-		out := struct {
-			Items   []catalog.Item `json:"items"`
-			Removed []catalog.Key  `json:"removed"`
-		}{res.Items, append([]catalog.Key{}, res.Removed...)}
-		return printJSON(std.out, out)
-	}
-	fmt.Fprintf(std.out, "%d items in the catalog of %s", len(res.Items), d.name)
-	if len(res.Removed) > 0 {
-		fmt.Fprintf(std.out, ", %d removed", len(res.Removed))
-	}
-	fmt.Fprintf(std.out, ". %s\n", d.note())
-	return nil
-}
 
 type catalogCmd struct {
 	Put     putCmd     `cmd:"" help:"Release a version of an app on a track."`
@@ -131,45 +67,35 @@ func (c *putCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	it := catalog.Item{App: c.App, Track: c.Track, Version: c.Version, Ident: c.Ident, CPUArch: c.CPUArch}
-	for _, a := range c.Attr {
-		if it.DeviceAttr == nil {
-			it.DeviceAttr = make(map[string]bool)
-		}
-		it.DeviceAttr[a] = true
-	}
+	it := catalog.Item{App: c.App, Track: c.Track, Version: c.Version, Ident: c.Ident, CPUArch: c.CPUArch,
+		DeviceAttr: release.Attributes(c.Attr...), Floors: release.Floors(c.Floor...)}
 	if c.Rollout != nil {
 		it.Rollout = &catalog.Rollout{Percent: float64(*c.Rollout), Salt: c.Salt}
 	} else if c.Salt != "" {
 		return errors.New("--salt goes with --rollout")
 	}
-	for _, version := range c.Floor {
-		it.Floors = append(it.Floors, catalog.Item{Version: version})
-	}
 	if c.NoFloor {
 		if len(c.Floor) > 0 {
 			return errors.New("give --floor or --no-floor, not both")
 		}
-		it.Floors = []catalog.Item{}
+		it.Floors = release.NoFloors()
 	}
-	one := release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(c.File) }}
-	res, err := importer(d, std, c.JSON).Import(ctx, []release.Release{one}, false)
+	it, err = importer(d, std, c.JSON).Put(ctx, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(c.File) }})
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		return printJSON(std.out, res.Items[0])
+		return printJSON(std.out, it)
 	}
-	it = res.Items[0]
 	fmt.Fprintf(std.out, "%s %s is in the catalog: md5 %s, sha256 %s, %d bytes. %s\n", it.Key(), it.Version, it.MD5, it.SHA256, it.Size, d.note())
-	for _, line := range staged(it) {
+	for _, line := range recipients(it) {
 		fmt.Fprintln(std.out, line)
 	}
 	return nil
 }
 
-// staged says, a line each, which part of the fleet gets a release, and what it has to pass through first.
-func staged(it catalog.Item) []string {
+// recipients says, one line each, which devices get a release and what they have to install first.
+func recipients(it catalog.Item) []string {
 	var lines []string
 	if it.Partial() {
 		others := "the others get nothing"
@@ -224,42 +150,28 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer d.Close()
 	key := catalog.Key{App: c.App, Track: c.Track}
-	it, err := d.item(ctx, key)
+	im := importer(d, std, true)
+	it, err := im.Item(ctx, key)
 	if err != nil {
-		return err
+		return answered(err)
 	}
+	note := " " + d.note()
 	switch {
-	case !it.Partial():
-		return no("%s %s is not being rolled out; precast catalog put --rollout begins that", key, it.Version)
-	case c.Cancel && it.Previous == nil:
-		return no("%s %s is rolled out over nothing; precast catalog rm takes it away", key, it.Version)
 	case c.Cancel:
-		it = *it.Previous
-		it.App, it.Track = key.App, key.Track
-		if it.Floors == nil {
-			it.Floors = []catalog.Item{} // not those of the release that is taken back
-		}
-	case c.Percent != nil && *c.Percent == 100:
-		it.Rollout, it.Previous = nil, nil
+		it, err = im.CancelRollout(ctx, it)
 	case c.Percent != nil:
-		it.Rollout.Percent = float64(*c.Percent)
+		it, err = im.SetRollout(ctx, it, float64(*c.Percent))
+	default:
+		note, err = "", release.CheckRollout(it)
 	}
-	if c.Cancel || c.Percent != nil {
-		res, err := importer(d, std, true).Import(ctx, []release.Release{{Item: it}}, false)
-		if err != nil {
-			return err
-		}
-		it = res.Items[0]
+	if err != nil {
+		return answered(err)
 	}
 	if c.JSON {
 		return printJSON(std.out, it)
 	}
-	note := ""
-	if c.Cancel || c.Percent != nil {
-		note = " " + d.note()
-	}
 	if it.Partial() {
-		fmt.Fprintf(std.out, "%s: %s%s\n", key, staged(it)[0], note)
+		fmt.Fprintf(std.out, "%s: %s%s\n", key, recipients(it)[0], note)
 		return nil
 	}
 	fmt.Fprintf(std.out, "%s: all devices get %s.%s\n", key, it.Version, note)
@@ -286,28 +198,12 @@ func (c *rmCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer d.Close()
 	key := catalog.Key{App: c.App, Track: c.Track}
-	it, err := d.item(ctx, key)
+	it, err := importer(d, std, true).Remove(ctx, key)
 	if err != nil {
-		return err
-	}
-	if err := d.catalog().Apply(ctx, []catalog.Change{catalog.Remove(key)}); err != nil {
-		return err
+		return answered(err)
 	}
 	fmt.Fprintf(std.out, "%s %s is out of the catalog. %s\n", key, it.Version, d.note())
 	return nil
-}
-
-// item returns an item of the catalog, to be changed.
-func (d *data) item(ctx context.Context, key catalog.Key) (catalog.Item, error) {
-	items, err := d.catalog().Snapshot(ctx)
-	if err != nil {
-		return catalog.Item{}, err
-	}
-	i := slices.IndexFunc(items, func(it catalog.Item) bool { return it.Key() == key })
-	if i < 0 {
-		return catalog.Item{}, no("%s is not in the catalog; precast catalog list shows what is", key)
-	}
-	return items[i].Clone(), nil
 }
 
 type listCmd struct {
@@ -347,89 +243,10 @@ func (c *listCmd) Run(ctx context.Context, std streams) error {
 		for release := &it; release != nil; release = release.Previous {
 			one := *release
 			one.App = it.App
-			for _, line := range staged(one) {
+			for _, line := range recipients(one) {
 				fmt.Fprintf(std.out, "%s: %s\n", it.Key(), line)
 			}
 		}
 	}
 	return nil
-}
-
-type importCmd struct {
-	dataFlag
-	jsonFlag
-	From    string `arg:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
-	Replace bool   `help:"Remove every item that is not in it."`
-	Files   int    `help:"Unpack at most this many files of an archive." default:"10000"`
-	Bytes   size   `help:"Unpack at most this much of an archive." default:"32GiB"`
-	Split   bool   `help:"On AWS, write more than 100 items in several transactions: no longer all or nothing." group:"aws"`
-}
-
-func (*importCmd) Help() string {
-	return `A catalog file is a JSON array of items in the form that precast catalog export writes. An item
-may name a "file" beside the catalog file; its digests and size are then computed. With a "rollout" it is rolled out
-over the release that it replaces; "floors" may name versions that the catalog has. Archives may be
-tar, zip, 7z or rar, the former compressed by gzip, zstd, xz, bzip2 and others. If anything is
-wrong with one item, nothing changes.
-
-Examples:
-  precast catalog import release-42.tar.zst
-  precast catalog import ./release --replace
-  precast catalog import catalog.json --json`
-}
-
-func (c *importCmd) Run(ctx context.Context, std streams) error {
-	c.split = c.Split
-	d, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	im := importer(d, std, c.JSON)
-	im.Limits = release.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
-	releases, done, err := im.Load(ctx, c.From)
-	if err != nil {
-		return err
-	}
-	defer done()
-	res, err := im.Import(ctx, releases, c.Replace)
-	if err != nil {
-		return err
-	}
-	return report(c.jsonFlag, std, d, res)
-}
-
-type exportCmd struct {
-	dataFlag
-	To string `arg:"" optional:"" help:"File to write; standard output if there is none." type:"path"`
-}
-
-func (*exportCmd) Help() string {
-	return `Examples:
-  precast catalog export > catalog.json
-  precast catalog export --data /var/lib/precast backup.json`
-}
-
-func (c *exportCmd) Run(ctx context.Context, std streams) error {
-	d, err := c.existing(ctx)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	items, err := d.catalog().Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	if c.To == "" {
-		return catalog.Encode(std.out, items)
-	}
-	f, err := os.Create(c.To)
-	if err != nil {
-		return err
-	}
-	if err := catalog.Encode(f, items); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
 }

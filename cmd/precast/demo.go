@@ -23,7 +23,7 @@ import (
 
 type demoCmd struct {
 	Size size   `help:"Size of each binary." default:"1MiB"`
-	Rng  uint64 `help:"Another number makes other binaries." default:"1"`
+	Seed uint64 `help:"Seed for the sample's generated binaries." aliases:"rng" default:"1" placeholder:"N"`
 	Keep string `help:"Keep the data folder and all answers here." placeholder:"DIR" type:"path"`
 }
 
@@ -48,7 +48,7 @@ func (c *demoCmd) Run(ctx context.Context, std streams) (err error) {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	d := &demo{out: std.out, dir: dir, data: filepath.Join(dir, "data"), size: int64(c.Size), rng: c.Rng}
+	d := &demo{out: std.out, dir: dir, data: filepath.Join(dir, "data"), size: int64(c.Size), number: c.Seed}
 	if err := errors.Join(d.seed(ctx), d.build(ctx)); err != nil {
 		cancel()
 		return err
@@ -66,7 +66,7 @@ type demo struct {
 	out       io.Writer
 	dir, data string
 	size      int64
-	rng       uint64
+	number    uint64 // the seed for the sample's binaries
 	url       string // of the server
 }
 
@@ -79,7 +79,7 @@ func (d *demo) seed(ctx context.Context) error {
 		return err
 	}
 	defer data.Close()
-	res, err := importer(data, streams{}, true).Import(ctx, seed.Releases(d.size, d.rng), false)
+	res, err := importer(data, streams{}, true).Import(ctx, seed.Releases(d.size, d.number), false)
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (d *demo) build(ctx context.Context) error {
 }
 
 func (d *demo) story(ctx context.Context) error {
-	s := story.Story{Out: d.out, Dir: d.dir, URL: d.url, Size: d.size, Rng: d.rng, Release: d.release}
+	s := story.Story{Out: d.out, Dir: d.dir, URL: d.url, Size: d.size, Seed: d.number, Release: d.release}
 	err := s.Play(ctx)
 	if wrong, ok := errors.AsType[story.Wrong](err); ok {
 		return no("%v", wrong)

@@ -312,3 +312,20 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+// The flag of before names the seed too.
+func TestSeedHasItsFormerName(t *testing.T) {
+	for _, flag := range []string{"--seed", "--rng"} {
+		var cmds commands
+		p, err := kong.New(&cmds, kong.Name("precast"), kong.TypeMapper(sizeType, sizeMapper{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Parse([]string{"seed", flag, "7"}); err != nil || cmds.Seed.Seed != 7 {
+			t.Errorf("%s 7: seed %d, error %v", flag, cmds.Seed.Seed, err)
+		}
+		if _, err := p.Parse([]string{"demo", flag, "8"}); err != nil || cmds.Demo.Seed != 8 {
+			t.Errorf("%s 8: seed %d, error %v", flag, cmds.Demo.Seed, err)
+		}
+	}
+}

@@ -277,7 +277,7 @@ func TestDemo(t *testing.T) {
 func TestDemoNoticesAWrongAnswer(t *testing.T) {
 	var out strings.Builder
 	dir := t.TempDir()
-	d := &demo{out: &out, dir: dir, data: filepath.Join(dir, "data"), size: 1000, rng: 1}
+	d := &demo{out: &out, dir: dir, data: filepath.Join(dir, "data"), size: 1000, number: 1}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if err := d.seed(ctx); err != nil {
@@ -287,7 +287,7 @@ func TestDemoNoticesAWrongAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := d.serve(ctx)
-	d.rng = 2 // the story now believes in other binaries than the server has
+	d.number = 2 // the story now believes in other binaries than the server has
 	if err := d.story(ctx); err == nil || !strings.Contains(err.Error(), "6 holds the OS: brought [modemFW_1.0 os_armv8_1.1.0") {
 		t.Fatalf("%v\n%s", err, &out)
 	}

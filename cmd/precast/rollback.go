@@ -9,6 +9,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
@@ -19,7 +20,8 @@ func errorLog(std streams) *slog.Logger {
 
 // answered makes a refusal the answer no.
 func answered(err error) error {
-	if errors.Is(err, history.ErrRefused) || errors.Is(err, history.ErrRace) {
+	_, refused := errors.AsType[release.Refusal](err)
+	if refused || errors.Is(err, history.ErrRefused) || errors.Is(err, history.ErrRace) {
 		return no("%w", err)
 	}
 	return err

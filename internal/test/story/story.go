@@ -30,7 +30,7 @@ type Story struct {
 	Dir  string // for answers
 	URL  string // of the server or CDN, which has the sample
 	Size int64  // of the sample's binaries, in bytes
-	Rng  uint64 // of the sample's binaries
+	Seed uint64 // for the sample's generated binaries
 	// Release puts an item, whose binary is file, into the catalog, and returns once it is served.
 	Release func(ctx context.Context, it catalog.Item, file string) error
 	// Cached: there is a CDN in front. Every request is made twice, and what X-Cache says is shown.
@@ -122,7 +122,7 @@ func (s *Story) table() *tabwriter.Writer {
 func (s *Story) digests() map[string]string {
 	sums := make(map[string]string)
 	for _, it := range seed.SampleItems() {
-		sums[it.App+"_"+it.Version] = md5Of(seed.Content(s.Rng, it, s.Size))
+		sums[it.App+"_"+it.Version] = md5Of(seed.Content(s.Seed, it, s.Size))
 	}
 	return sums
 }
@@ -137,7 +137,7 @@ func md5Of(r io.Reader) string {
 func (s *Story) release(ctx context.Context) error {
 	it := catalog.Item{App: "scoreboard", Track: "prod", Version: "1.0.1", DeviceAttr: map[string]bool{"gamer": true}}
 	file := filepath.Join(s.Dir, "scoreboard")
-	content, err := io.ReadAll(seed.Content(s.Rng, it, s.Size))
+	content, err := io.ReadAll(seed.Content(s.Seed, it, s.Size))
 	if err != nil {
 		return err
 	}

@@ -124,7 +124,7 @@ func (d *demo) story(ctx context.Context, dist string) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.rig.Close()) }()
 	d.say("A stand-in for CloudFront, with the packaged edge functions, is at %s", d.rig.URL)
-	s := story.Story{Out: d.out, Dir: d.dir, URL: d.rig.URL, Size: d.size, Rng: rng, Release: d.release, Cached: true}
+	s := story.Story{Out: d.out, Dir: d.dir, URL: d.rig.URL, Size: d.size, Seed: rng, Release: d.release, Cached: true}
 	if err := s.Play(ctx); err != nil {
 		return err
 	}

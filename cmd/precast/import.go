@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
+	"github.com/precast-ota/precast/seed"
+	"os"
+	"time"
+)
+
+type seedCmd struct {
+	dataFlag
+	jsonFlag
+	Size size   `help:"Size of each binary." default:"10MiB"`
+	Seed uint64 `help:"Seed for the sample's generated binaries." aliases:"rng" default:"1" placeholder:"N"`
+}
+
+func (*seedCmd) Help() string {
+	return `Two operating systems and three applications on the tracks prod and beta, with the attributes
+gamer, camera and cellular. The binaries look random, and are the same every time.
+
+Examples:
+  precast seed --data /tmp/try
+  precast seed --data /tmp/try --size 256KiB && precast serve --data /tmp/try`
+}
+
+func (c *seedCmd) Run(ctx context.Context, std streams) error {
+	d, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	res, err := importer(d, std, c.JSON).Import(ctx, seed.Releases(int64(c.Size), c.Seed), false)
+	if err != nil {
+		return err
+	}
+	return report(c.jsonFlag, std, d, res)
+}
+
+func importer(d *data, std streams, quiet bool) *release.Importer {
+	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now}
+	if !quiet {
+		im.Report = func(it catalog.Item, stored bool) {
+			state := "binary was there"
+			if stored {
+				state = "stored " + bytesText(it.Size)
+			}
+			fmt.Fprintf(std.err, "%s %s: %s\n", it.Key(), it.Version, state)
+		}
+	}
+	return im
+}
+
+// report says what an import did.
+func report(j jsonFlag, std streams, d *data, res release.Result) error {
+	if j.JSON {
+		out := struct {
+			Items   []catalog.Item `json:"items"`
+			Removed []catalog.Key  `json:"removed"`
+		}{res.Items, append([]catalog.Key{}, res.Removed...)}
+		return printJSON(std.out, out)
+	}
+	fmt.Fprintf(std.out, "%d items in the catalog of %s", len(res.Items), d.name)
+	if len(res.Removed) > 0 {
+		fmt.Fprintf(std.out, ", %d removed", len(res.Removed))
+	}
+	fmt.Fprintf(std.out, ". %s\n", d.note())
+	return nil
+}
+
+type importCmd struct {
+	dataFlag
+	jsonFlag
+	From    string `arg:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
+	Replace bool   `help:"Remove every item that is not in it."`
+	Files   int    `help:"Unpack at most this many files of an archive." default:"10000"`
+	Bytes   size   `help:"Unpack at most this much of an archive." default:"32GiB"`
+	Split   bool   `help:"On AWS, write more than 100 items in several transactions: no longer all or nothing." group:"aws"`
+}
+
+func (*importCmd) Help() string {
+	return `A catalog file is a JSON array of items in the form that precast catalog export writes. An item
+may name a "file" beside the catalog file; its digests and size are then computed. With a "rollout" it is rolled out
+over the release that it replaces; "floors" may name versions that the catalog has. Archives may be
+tar, zip, 7z or rar, the former compressed by gzip, zstd, xz, bzip2 and others. If anything is
+wrong with one item, nothing changes.
+
+Examples:
+  precast catalog import release-42.tar.zst
+  precast catalog import ./release --replace
+  precast catalog import catalog.json --json`
+}
+
+func (c *importCmd) Run(ctx context.Context, std streams) error {
+	c.split = c.Split
+	d, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	im := importer(d, std, c.JSON)
+	im.Limits = release.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
+	releases, done, err := im.Load(ctx, c.From)
+	if err != nil {
+		return err
+	}
+	defer done()
+	res, err := im.Import(ctx, releases, c.Replace)
+	if err != nil {
+		return err
+	}
+	return report(c.jsonFlag, std, d, res)
+}
+
+type exportCmd struct {
+	dataFlag
+	To string `arg:"" optional:"" help:"File to write; standard output if there is none." type:"path"`
+}
+
+func (*exportCmd) Help() string {
+	return `Examples:
+  precast catalog export > catalog.json
+  precast catalog export --data /var/lib/precast backup.json`
+}
+
+func (c *exportCmd) Run(ctx context.Context, std streams) error {
+	d, err := c.existing(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	items, err := d.catalog().Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if c.To == "" {
+		return catalog.Encode(std.out, items)
+	}
+	f, err := os.Create(c.To)
+	if err != nil {
+		return err
+	}
+	if err := catalog.Encode(f, items); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}

@@ -24,18 +24,18 @@ type buildCmd struct {
 	buildFlags
 	publishFlags
 	jsonFlag
-	Verify bool `help:"Look every object up instead of believing that what was published is there."`
-	Retry  bool `help:"Try items again whose binary could not be read or was not as the catalog says." default:"true" negatable:""`
+	Verify bool `help:"Look up every object, instead of assuming that published objects still exist."`
+	Retry  bool `help:"Retry items that were left out because their binary could not be read or did not match the catalog." default:"true" negatable:""`
 }
 
 func (*buildCmd) Help() string {
-	return `Plans, builds and publishes, and ends. With precast serve running on the data folder it has that
-server build and follows it. Exits with 3 if items had to be left out, or if what is published is pinned:
-everything is built then, and published by precast unpin.
+	return `Builds whatever is missing for the catalog and publishes it, then exits. If precast serve is running on the data
+folder, the server builds and this command shows its progress. Exits with 3 if items had to be left out, or if
+the published generation is pinned: then everything is built, and precast unpin publishes it.
 
 Examples:
   precast build
-  precast build --verify   # mend a folder that lost objects
+  precast build --verify   # also rebuild objects that were deleted
   precast build --json`
 }
 
@@ -95,10 +95,10 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	if c.JSON {
 		err = printJSON(std.out, out)
 	} else {
-		fmt.Fprintf(std.out, "generation %d is published: %d objects written, %s, in %.1f s\n", out.Generation, out.Written, bytesText(out.Bytes), out.Seconds)
+		fmt.Fprintf(std.out, "generation %d is published: %s written, %s, in %.1f s\n", out.Generation, count(out.Written, "object"), bytesText(out.Bytes), out.Seconds)
 	}
 	if len(out.Rejected) > 0 && err == nil {
-		err = no("%d items could not be published; their previous releases go on being served", len(out.Rejected))
+		err = no("%s could not be published; the previous releases stay published", count(len(out.Rejected), "item"))
 	}
 	return err
 }
@@ -130,7 +130,7 @@ func (p *progress) tell(ev pipeline.Event) {
 		r := ev.Planned
 		p.done, p.total = 0, r.Build.Pieces+2*r.Build.Bundles
 		if p.bars == nil {
-			p.line("planned %d sets: %d binaries to compress, %d bundles to write (at most %s)", r.Sets, r.Build.Pieces, r.Build.Bundles, bytesText(r.Build.BundleBytes))
+			p.line("planned %s: %s to compress, %s to write (at most %s)", count(r.Sets, "set"), count(r.Build.Pieces, "binary"), count(r.Build.Bundles, "bundle"), bytesText(r.Build.BundleBytes))
 			return
 		}
 		p.stop()
@@ -142,7 +142,7 @@ func (p *progress) tell(ev pipeline.Event) {
 		if p.bar != nil {
 			p.bar.IncrBy(1)
 		} else if step := max(p.total/10, 1); p.done%step == 0 && p.done <= p.total {
-			p.line("%d of %d objects", p.done, p.total)
+			p.line("%d of %s", p.done, count(p.total, "object"))
 		}
 	case ev.Rejected != nil:
 		p.line("left out: item %s %s: %s", ev.Rejected.Key, ev.Rejected.Version, ev.Rejected.Reason)
@@ -177,14 +177,15 @@ type planCmd struct {
 	dataFlag
 	buildFlags
 	jsonFlag
-	Change  string `help:"Plan as if this had been imported: a catalog file, folder or archive." placeholder:"FILE" type:"path"`
-	Replace bool   `help:"With --change: as if every other item had been removed."`
-	Verify  bool   `help:"Look every object up instead of believing that what was published is there."`
+	Change  string `help:"Plan as if this catalog file, folder or archive had been imported." placeholder:"FILE" type:"path"`
+	Replace bool   `help:"With --change: as if all other items had been removed."`
+	Verify  bool   `help:"Look up every object, instead of assuming that published objects still exist."`
 }
 
 func (*planCmd) Help() string {
-	return `How many combinations of attributes devices can have, how many different answers that makes,
-what would have to be built for them, and what is beyond the limits and composed when asked for.
+	return `Shows how many combinations of attributes devices can have, how many different sets of packages they get, what
+would have to be built for them, and what exceeds the limits. Bundles beyond the limits are not prebuilt, but
+composed when a device asks for them.
 
 Examples:
   precast plan
@@ -234,7 +235,7 @@ func (c *planCmd) Run(ctx context.Context, std streams) error {
 }
 
 func printReport(w io.Writer, r builder.Report) {
-	fmt.Fprintf(w, "%d items; generation %d is published", r.Items, r.Generation)
+	fmt.Fprintf(w, "%s; generation %d is published", count(r.Items, "item"), r.Generation)
 	if !r.Changed {
 		fmt.Fprint(w, ", and is what the catalog says")
 	}
@@ -242,10 +243,10 @@ func printReport(w io.Writer, r builder.Report) {
 	if r.Variants > 0 {
 		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", r.Variants)
 	}
-	fmt.Fprintf(w, "\n%.10g combinations of attributes, %d looked at%s, %d of them get something: %d different sets\n", r.Combinations, r.Considered, variants, r.Matching, r.Sets)
-	fmt.Fprintf(w, "prebuilt: %d bundles and as many manifests, at most %s\n", r.Bundles, bytesText(r.Bytes))
-	fmt.Fprintf(w, "to build: %d binaries to compress (%s), %d bundles to write (at most %s)\n",
-		r.Build.Pieces, bytesText(r.Build.PieceBytes), r.Build.Bundles, bytesText(r.Build.BundleBytes))
+	fmt.Fprintf(w, "\n%s of attributes, %d looked at%s, %d of them get something: %s\n", count(r.Combinations, "combination"), r.Considered, variants, r.Matching, count(r.Sets, "different set"))
+	fmt.Fprintf(w, "prebuilt: %s and as many manifests, at most %s\n", count(r.Bundles, "bundle"), bytesText(r.Bytes))
+	fmt.Fprintf(w, "to build: %s to compress (%s), %s to write (at most %s)\n",
+		count(r.Build.Pieces, "binary"), bytesText(r.Build.PieceBytes), count(r.Build.Bundles, "bundle"), bytesText(r.Build.BundleBytes))
 	l := r.LeftOut
 	if l == (builder.LeftOut{}) {
 		fmt.Fprintln(w, "beyond the limits: nothing")

@@ -14,33 +14,33 @@ import (
 )
 
 type catalogCmd struct {
-	Put     putCmd     `cmd:"" help:"Release a version of an app on a track."`
-	Rollout rolloutCmd `cmd:"" help:"Give a release to more of the fleet, to all of it, or take it back."`
-	Rm      rmCmd      `cmd:"" help:"Take an app off a track."`
+	Put     putCmd     `cmd:"" help:"Add an item, or release a new version of it."`
+	Rollout rolloutCmd `cmd:"" help:"Extend, finish or cancel the rollout of a release."`
+	Rm      rmCmd      `cmd:"" help:"Remove an item."`
 	List    listCmd    `cmd:"" help:"List the items."`
-	Import  importCmd  `cmd:"" help:"Bring in a catalog file, a folder or a release archive; all of it or nothing."`
-	Export  exportCmd  `cmd:"" help:"Write the catalog as a catalog file."`
+	Import  importCmd  `cmd:"" help:"Import many items at once from a catalog file, a folder or an archive."`
+	Export  exportCmd  `cmd:"" help:"Write all items to a catalog file."`
 }
 
 type putCmd struct {
 	dataFlag
 	jsonFlag
-	App     string   `arg:"" help:"Name of the app; os_ARCH is the operating system of an architecture."`
-	File    string   `arg:"" help:"The binary." type:"existingfile"`
-	Track   string   `help:"Track: prod, beta, or any other name." default:"prod"`
-	Version string   `help:"Version." required:""`
-	Attr    []string `help:"Attribute of the devices that get it; may be repeated." placeholder:"NAME"`
-	CPUArch string   `help:"Architecture, for information." name:"cpu-arch"`
-	Ident   string   `help:"Your own reference."`
-	Rollout *percent `help:"Roll it out over the release that it replaces, to so many percent of the fleet." placeholder:"PERCENT"`
-	Salt    string   `help:"Which devices that is: rollouts of one salt reach the same ones. Default: others for every release."`
-	Floor   []string `help:"Version, of the releases that the item has, that devices must pass through first; may be repeated, the oldest first. Default: the floors that there are." placeholder:"VERSION"`
-	NoFloor bool     `help:"Take the item's floors away."`
+	App     string   `arg:"" help:"Name of the app. os_ARCH is the operating system for the CPU architecture ARCH."`
+	File    string   `arg:"" help:"The binary to install on devices." type:"existingfile"`
+	Track   string   `help:"Track (release channel): prod, beta, or any other name." default:"prod"`
+	Version string   `help:"Version of this release, such as 1.0.1." required:""`
+	Attr    []string `help:"Only devices with one of these attributes get it. May be repeated." placeholder:"NAME"`
+	CPUArch string   `help:"CPU architecture, shown to people only." name:"cpu-arch"`
+	Ident   string   `help:"Your own reference, such as a build number."`
+	Rollout *percent `help:"Release to this percentage of the devices. The others keep the release that it replaces." placeholder:"PERCENT"`
+	Salt    string   `help:"Selects the devices of a rollout: rollouts with the same salt reach the same devices. Default: a different selection for every release."`
+	Floor   []string `help:"An earlier version of the item that devices must install first. May be repeated, oldest first. Default: keep the floors of the current release." placeholder:"VERSION"`
+	NoFloor bool     `help:"Remove all floors of the item."`
 }
 
 func (*putCmd) Help() string {
-	return `Computes the digests of FILE, stores it and writes the item, replacing the one that the app has
-on this track. Works while precast serve runs on the data folder, and when it does not.
+	return `Stores FILE and writes an item for it. The item replaces the one with the same app and track.
+It does not matter whether precast serve is running on the data folder.
 
 Examples:
   precast catalog put scoreboard ./scoreboard --track prod --version 1.0.1 --attr gamer
@@ -124,14 +124,15 @@ type rolloutCmd struct {
 	dataFlag
 	jsonFlag
 	App     string   `arg:"" help:"Name of the app."`
-	Percent *percent `arg:"" optional:"" help:"Part of the fleet that is to have the newest release; 100 ends the rollout."`
+	Percent *percent `arg:"" optional:"" help:"Percentage of the devices that get the new release. 100 finishes the rollout."`
 	Track   string   `help:"Track." default:"prod"`
-	Cancel  bool     `help:"Take the newest release back: the one that it is rolled out over is the newest again."`
+	Cancel  bool     `help:"Withdraw the new release. All devices get the previous release."`
 }
 
 func (*rolloutCmd) Help() string {
-	return `Devices send a slot, a number from 0 to 9999 that they have drawn once. While the part grows, whoever has the
-release keeps it. Devices without a slot get it at 100. Without PERCENT it says how far the rollout is.
+	return `Changes how many devices get the new release. Each device sends a slot, a number from 0 to 9999 that it chose
+once, at random. When the percentage grows, devices that already get the release still get it. Devices that send
+no slot get it at 100. Without PERCENT the command shows the current percentage.
 
 Examples:
   precast catalog put os_armv8 ./firmware.img --version 1.3.0 --rollout 1
@@ -185,7 +186,7 @@ type rmCmd struct {
 }
 
 func (*rmCmd) Help() string {
-	return `Devices keep what they hold; it is only no longer offered.
+	return `Devices no longer get the app. Those that have it keep it.
 
 Examples:
   precast catalog rm scoreboard --track beta`
@@ -212,7 +213,9 @@ type listCmd struct {
 }
 
 func (*listCmd) Help() string {
-	return `Examples:
+	return `Shows app, track, version, size, attributes and MD5 of every item, then rollouts and floors.
+
+Examples:
   precast catalog list
   precast catalog list --json | jq -r '.[] | select(.env == "prod") | .app'`
 }

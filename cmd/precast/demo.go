@@ -22,15 +22,15 @@ import (
 )
 
 type demoCmd struct {
-	Size size   `help:"Size of each binary." default:"1MiB"`
+	Size size   `help:"Size of each generated binary." default:"1MiB"`
 	Seed uint64 `help:"Seed for the sample's generated binaries." aliases:"rng" default:"1" placeholder:"N"`
-	Keep string `help:"Keep the data folder and all answers here." placeholder:"DIR" type:"path"`
+	Keep string `help:"Use this folder, and keep the data and all answers in it. Default: a temporary folder." placeholder:"DIR" type:"path"`
 }
 
 func (*demoCmd) Help() string {
-	return `Brings the sample in, serves it, and asks for packages as devices do, with curl where it is
-installed; then releases a new version while the server runs. Every answer is checked, and the exit
-code is 3 if one is wrong.
+	return `Adds the sample to an empty catalog, builds it, starts a server and asks it for packages as devices do (with
+curl if it is installed). Then it releases a new version while the server runs, and asks again. It checks
+every answer and exits with 3 if one is wrong.
 
 Examples:
   precast demo
@@ -83,7 +83,7 @@ func (d *demo) seed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("  %d items in the catalog", len(res.Items))
+	d.say("  %s in the catalog", count(len(res.Items), "item"))
 	return nil
 }
 
@@ -129,7 +129,7 @@ func (d *demo) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.say("  generation %d is published: %d objects written, %s, in %.1f s", ix.Generation, written, bytesText(bytes), time.Since(start).Seconds())
+	d.say("  generation %d is published: %s written, %s, in %.1f s", ix.Generation, count(written, "object"), bytesText(bytes), time.Since(start).Seconds())
 	return nil
 }
 

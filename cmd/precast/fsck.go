@@ -22,21 +22,24 @@ import (
 type fsckCmd struct {
 	dataFlag
 	jsonFlag
-	URL         string `arg:"" optional:"" help:"Ask this server or CDN, as devices do: http(s)://HOST. Without it, look through the store."`
-	Deep        bool   `help:"Read every byte, instead of lengths and descriptions; with URL, bundles instead of their headers."`
-	Repair      bool   `help:"Rewrite what is missing or damaged, as far as it can be made again. Not with URL."`
-	Look        int    `help:"With URL: ask for at most this many combinations of attributes; 0: as many as are prebuilt for." name:"max-combinations" default:"0"`
-	Index       string `help:"With URL: a copy of the published index, so that nothing else is needed." type:"existingfile" placeholder:"FILE"`
-	Concurrency int    `help:"Look at this many objects at a time; 0: 16, or 4 with --deep." default:"0"`
+	URL         string `arg:"" optional:"" help:"Ask this server or CDN as devices do: http(s)://HOST. Default: read the object store."`
+	Deep        bool   `help:"Read every byte, not only sizes. With URL: download the bundles, not only their headers."`
+	Repair      bool   `help:"Rebuild missing and damaged objects where possible. Not with URL."`
+	Look        int    `help:"With URL: maximum number of combinations of attributes to ask for. 0: all that are prebuilt." name:"max-combinations" default:"0"`
+	Index       string `help:"With URL: use this copy of the published index. Neither data folder nor bucket is needed then." type:"existingfile" placeholder:"FILE"`
+	Concurrency int    `help:"Number of objects to verify at the same time. 0: 16, or 4 with --deep." default:"0"`
 }
 
 func (*fsckCmd) Help() string {
-	return `Proves that what is published is complete: that for every combination of attributes that devices can have,
-every object exists, is as long as it must be, and, with --deep, has the right bytes. With a URL it asks for
-every combination, holding nothing, each one of its packages (16 at most) and all of them, and needs the index
-only: that of the data folder or bucket, or a copy of it. The index does not tell how long a bundle is: with a
-URL, only --deep finds one that is cut or damaged. Where statements are signed, one is held against the keyring
-that is served. Exits with 0 if everything is there (again), with 3 if not, with 1 if it could not look.
+	return `Verifies, for every combination of attributes that devices can have, that every object exists, has the right
+size and, with --deep, the right content.
+
+With a URL it asks the server for every combination as three kinds of devices: one that has nothing, one that
+has one of the packages (up to 16 of them in turn), and one that has all of them. It needs only the published
+index, from the data folder, the bucket or a copy. Without --deep it does not notice truncated or damaged
+bundles. If statements are signed, one is verified against the keyring of the server.
+
+Exits with 0 if everything is complete or has been repaired, 3 if not, and 1 if it could not find out.
 
 Examples:
   precast fsck
@@ -73,7 +76,7 @@ func (c *fsckCmd) Run(ctx context.Context, std streams) error {
 		printChecked(std.out, rep, seconds)
 	}
 	if err == nil && !rep.Complete() {
-		err = no("generation %d is not complete: %d problems", rep.Generation, len(rep.Problems)+rep.More-rep.Repaired)
+		err = no("generation %d is not complete: %s", rep.Generation, count(len(rep.Problems)+rep.More-rep.Repaired, "problem"))
 	}
 	return err
 }
@@ -160,31 +163,31 @@ func printChecked(w io.Writer, r *fsck.Report, seconds float64) {
 		fmt.Fprintf(w, "%s: %s: %s; devices: %s%s\n", p.Kind, p.Key, p.Detail, p.Devices, state)
 	}
 	if r.More > 0 {
-		fmt.Fprintf(w, "and %d more problems\n", r.More)
+		fmt.Fprintf(w, "and %s\n", count(r.More, "more problem"))
 	}
-	what := "objects"
+	what := "object"
 	if r.URL != "" {
-		what = "requests"
+		what = "request"
 	}
 	variants := ""
 	if r.Variants > 0 {
 		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", r.Variants)
 	}
-	fmt.Fprintf(w, "generation %d: %d combinations%s, %d %s", r.Generation, r.Combinations, variants, r.Objects, what)
+	fmt.Fprintf(w, "generation %d: %s%s, %s", r.Generation, count(r.Combinations, "combination"), variants, count(r.Objects, what))
 	if r.Bytes > 0 {
 		fmt.Fprintf(w, ", %s read", bytesText(r.Bytes))
 	}
 	fmt.Fprintf(w, ", in %.1f s\n", seconds)
 	if r.Rest > 0 {
-		fmt.Fprintf(w, "%.10g combinations were not looked at: nothing is prebuilt for them\n", r.Rest)
+		fmt.Fprintf(w, "not looked at, as nothing is prebuilt for them: %s\n", count(r.Rest, "combination"))
 	}
 	switch {
 	case len(r.Problems) == 0:
 		fmt.Fprintln(w, "it is complete")
 	case r.Complete():
-		fmt.Fprintf(w, "it is complete again: %d problems repaired\n", r.Repaired)
+		fmt.Fprintf(w, "it is complete again: %s repaired\n", count(r.Repaired, "problem"))
 	default:
-		fmt.Fprintf(w, "it is NOT complete: %d problems, %d of them repaired\n", len(r.Problems)+r.More, r.Repaired)
+		fmt.Fprintf(w, "it is NOT complete: %s, %d of them repaired\n", count(len(r.Problems)+r.More, "problem"), r.Repaired)
 	}
 }
 
@@ -228,7 +231,7 @@ func (c *counter) run() {
 			bar.SetCurrent(int64(done))
 		case total >= 1000 && done*10/total > last && total > done:
 			last = done * 10 / total
-			fmt.Fprintf(c.w, "%d of %d objects\n", done, total)
+			fmt.Fprintf(c.w, "%d of %s\n", done, count(total, "object"))
 		}
 	}
 	if bar != nil {

@@ -15,17 +15,17 @@ import (
 type gcCmd struct {
 	dataFlag
 	jsonFlag
-	DryRun bool          `help:"Only tell what would be removed: this is so unless --delete is given." xor:"mode"`
-	Delete bool          `help:"Remove it." xor:"mode"`
-	Keep   uint64        `help:"Keep this many generations before the published one restorable; at least 3, and --retain." default:"16"`
-	Grace  time.Duration `help:"Keep what is younger than this." default:"48h"`
-	Keys   int           `help:"Name at most this many objects of each kind." default:"5"`
+	DryRun bool          `help:"Only show what would be removed. This is the default." xor:"mode"`
+	Delete bool          `help:"Remove the objects." xor:"mode"`
+	Keep   uint64        `help:"Number of generations before the published one that rollback can still publish: at least 3, and at least --retain." default:"16"`
+	Grace  time.Duration `help:"Keep objects that are younger than this." default:"48h"`
+	Keys   int           `help:"Maximum number of objects of each kind to list." default:"5"`
 }
 
 func (*gcCmd) Help() string {
-	return `Removes what no kept generation, no plan that waits to be published and no item of the catalog needs:
-bundles, manifests, pieces, binaries, old plans, rejections and generations. It may run at any time, beside
-precast serve and everything else: builds wait for some seconds while objects are being removed.
+	return `Finds objects that no kept generation, no unpublished plan and no item of the catalog needs: bundles,
+manifests, pieces, binaries, old plans, rejections and generations. With --delete it removes them. It is safe at
+any time, also while precast serve is running: builds wait a few seconds while objects are being removed.
 
 Examples:
   precast gc
@@ -82,7 +82,7 @@ func printCollected(w io.Writer, r *gc.Report) {
 		if k.Objects == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s: %d objects, %s %s\n", k.Kind, k.Objects, bytesText(k.Bytes), verb)
+		fmt.Fprintf(w, "%s: %s, %s %s\n", k.Kind, count(k.Objects, "object"), bytesText(k.Bytes), verb)
 		for _, key := range k.Keys {
 			fmt.Fprintf(w, "  %s\n", key)
 		}
@@ -91,15 +91,15 @@ func printCollected(w io.Writer, r *gc.Report) {
 		}
 	}
 	all := r.Removed()
-	fmt.Fprintf(w, "%d objects, %s %s", all.Objects, bytesText(all.Bytes), verb)
+	fmt.Fprintf(w, "%s, %s %s", count(all.Objects, "object"), bytesText(all.Bytes), verb)
 	if r.Deleted {
-		fmt.Fprintf(w, " in %d rounds", r.Rounds)
+		fmt.Fprintf(w, " in %s", count(r.Rounds, "round"))
 		if r.Spared > 0 {
 			fmt.Fprintf(w, "; %d were needed again in the meantime", r.Spared)
 		}
 	}
-	fmt.Fprintf(w, "\n%d objects, %s stay; %d of them, %s only because they are young\n",
-		r.Kept.Objects, bytesText(r.Kept.Bytes), r.Young.Objects, bytesText(r.Young.Bytes))
+	fmt.Fprintf(w, "\n%s, %s stay; %d of them, %s only because they are young\n",
+		count(r.Kept.Objects, "object"), bytesText(r.Kept.Bytes), r.Young.Objects, bytesText(r.Young.Bytes))
 	fmt.Fprintf(w, "generation %d is published; %d and later can be gone back to\n", r.Generation, r.Oldest)
 	if !r.Deleted && all.Objects > 0 {
 		fmt.Fprintln(w, "nothing was removed: --delete does it")

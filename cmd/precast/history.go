@@ -22,7 +22,7 @@ type historyCmd struct {
 }
 
 func (*historyCmd) Help() string {
-	return `The generations that precast rollback can go back to, the newest first, and what each changed.
+	return `Lists the generations that precast rollback can publish again, newest first, and what changed in each.
 
 Examples:
   precast history
@@ -98,16 +98,15 @@ type diffCmd struct {
 	dataFlag
 	buildFlags
 	jsonFlag
-	From     string `arg:"" help:"A generation's number, or current, or catalog."`
+	From     string `arg:"" help:"Number of a generation, or current (what is published), or catalog (what a build would publish)."`
 	To       string `arg:"" help:"The same."`
-	Look     int    `help:"Look at no more combinations of attributes than this." default:"10000"`
-	Examples int    `help:"Name at most this many selections of each change." default:"3"`
+	Look     int    `help:"Maximum number of combinations of attributes to compare." default:"10000"`
+	Examples int    `help:"Maximum number of examples (queries of devices) to show for each change." default:"3"`
 }
 
 func (*diffCmd) Help() string {
-	return `Who would get what, before and after: for every combination of attributes, those that name the fewest
-first, the packages that are added, removed or changed. Equal changes are one entry. "current" is what is
-published, "catalog" what a build would publish.
+	return `Compares what devices get. For every combination of attributes, starting with those of the fewest attributes, it
+finds the packages that are added, removed or changed, and groups the combinations with the same changes.
 
 Examples:
   precast diff 11 current
@@ -177,13 +176,13 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 }
 
 func printDiff(w io.Writer, d *history.Diff) {
-	fmt.Fprintf(w, "%d items differ: %s\n", len(d.Items), summary(d.Items))
+	fmt.Fprintf(w, "%s changed: %s\n", count(len(d.Items), "item"), summary(d.Items))
 	variants := ""
 	if d.Variants > 0 {
 		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", d.Variants)
 	}
-	fmt.Fprintf(w, "%.10g combinations of attributes, %d looked at%s: %d get something else, %d the same as before\n",
-		d.Combinations, d.Considered, variants, d.Affected, d.Unchanged)
+	fmt.Fprintf(w, "%s of attributes, %d looked at%s: %d get something else, %d the same as before\n",
+		count(d.Combinations, "combination"), d.Considered, variants, d.Affected, d.Unchanged)
 	for _, g := range d.Groups {
 		var parts []string
 		parts = append(parts, g.Changed...)

@@ -13,13 +13,13 @@ import (
 type seedCmd struct {
 	dataFlag
 	jsonFlag
-	Size size   `help:"Size of each binary." default:"10MiB"`
+	Size size   `help:"Size of each generated binary." default:"10MiB"`
 	Seed uint64 `help:"Seed for the sample's generated binaries." aliases:"rng" default:"1" placeholder:"N"`
 }
 
 func (*seedCmd) Help() string {
-	return `Two operating systems and three applications on the tracks prod and beta, with the attributes
-gamer, camera and cellular. The binaries look random, and are the same every time.
+	return `Adds two operating systems and three applications on the tracks prod and beta, for devices with the
+attributes gamer, camera and cellular. The binaries look random. The same seed generates the same binaries.
 
 Examples:
   precast seed --data /tmp/try
@@ -62,7 +62,7 @@ func report(j jsonFlag, std streams, d *data, res release.Result) error {
 		}{res.Items, append([]catalog.Key{}, res.Removed...)}
 		return printJSON(std.out, out)
 	}
-	fmt.Fprintf(std.out, "%d items in the catalog of %s", len(res.Items), d.name)
+	fmt.Fprintf(std.out, "%s in the catalog of %s", count(len(res.Items), "item"), d.name)
 	if len(res.Removed) > 0 {
 		fmt.Fprintf(std.out, ", %d removed", len(res.Removed))
 	}
@@ -74,18 +74,18 @@ type importCmd struct {
 	dataFlag
 	jsonFlag
 	From    string `arg:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
-	Replace bool   `help:"Remove every item that is not in it."`
+	Replace bool   `help:"Also remove every item that the import does not contain."`
 	Files   int    `help:"Unpack at most this many files of an archive." default:"10000"`
 	Bytes   size   `help:"Unpack at most this much of an archive." default:"32GiB"`
 	Split   bool   `help:"On AWS, write more than 100 items in several transactions: no longer all or nothing." group:"aws"`
 }
 
 func (*importCmd) Help() string {
-	return `A catalog file is a JSON array of items in the form that precast catalog export writes. An item
-may name a "file" beside the catalog file; its digests and size are then computed. With a "rollout" it is rolled out
-over the release that it replaces; "floors" may name versions that the catalog has. Archives may be
-tar, zip, 7z or rar, the former compressed by gzip, zstd, xz, bzip2 and others. If anything is
-wrong with one item, nothing changes.
+	return `A catalog file is a JSON array of items, as written by precast catalog export. An item can name a "file",
+relative to the catalog file; its size and digests are then computed. An item with a "rollout" first goes to a
+part of the devices, and the others keep the release that it replaces. "floors" lists earlier versions that
+devices must install first. Archives can be tar (compressed with gzip, zstd, xz, bzip2 and others), zip, 7z or
+rar. If one item is invalid, nothing is imported.
 
 Examples:
   precast catalog import release-42.tar.zst
@@ -116,11 +116,13 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 
 type exportCmd struct {
 	dataFlag
-	To string `arg:"" optional:"" help:"File to write; standard output if there is none." type:"path"`
+	To string `arg:"" optional:"" help:"File to write. Default: standard output." type:"path"`
 }
 
 func (*exportCmd) Help() string {
-	return `Examples:
+	return `Writes all items as JSON. precast catalog import reads the file again.
+
+Examples:
   precast catalog export > catalog.json
   precast catalog export --data /var/lib/precast backup.json`
 }

@@ -19,12 +19,12 @@ import (
 type inspectCmd struct {
 	jsonFlag
 	Bundle string   `arg:"" help:"File or http(s) URL of a bundle." placeholder:"FILE|URL"`
-	Held   []string `help:"With a URL: ask as a device that holds this file, or a file of this digest; may be repeated." placeholder:"FILE|DIGEST"`
+	Held   []string `help:"With a URL: ask as a device that has this file, or a file with this digest. May be repeated." placeholder:"FILE|DIGEST"`
 }
 
 func (*inspectCmd) Help() string {
-	return `Reads the whole bundle and exits with 3 if a file in it is not what its manifest says, or if a device that holds
-all that it needs gets none.
+	return `Reads the whole bundle and verifies every file against the manifest in it. Exits with 3 if a file does not match,
+or if the server sends no bundle because the device has everything (status 304).
 
 Examples:
   precast inspect ota-package.tar.gz
@@ -118,7 +118,7 @@ func digestOf(held string) (string, error) {
 }
 
 func printInspection(out io.Writer, rep *inspect.Report) error {
-	fmt.Fprintf(out, "%d bytes, %d files, %d held by the device\n", rep.Size, len(rep.Files), len(rep.Held))
+	fmt.Fprintf(out, "%s, %s, %d held by the device\n", count(rep.Size, "byte"), count(len(rep.Files), "file"), len(rep.Held))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, f := range rep.Files {
 		agrees := "agrees"

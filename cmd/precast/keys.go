@@ -15,18 +15,18 @@ import (
 )
 
 type keysCmd struct {
-	Init    keysInitCmd    `cmd:"" help:"Make a root key, a signing key and the first keyring."`
-	Show    keysShowCmd    `cmd:"" help:"Show the keyring."`
-	Rotate  keysRotateCmd  `cmd:"" help:"Add a signing key, or put a new root key in the place of the old one."`
-	Revoke  keysRevokeCmd  `cmd:"" help:"Make devices refuse what a signing key has signed."`
-	Renew   keysRenewCmd   `cmd:"" help:"Make the keyring good for longer."`
-	Publish keysPublishCmd `cmd:"" help:"Put the keyring where devices find it."`
+	Init    keysInitCmd    `cmd:"" help:"Create a root key, a signing key and the first keyring."`
+	Show    keysShowCmd    `cmd:"" help:"Show the keyring: its keys, and when it expires."`
+	Rotate  keysRotateCmd  `cmd:"" help:"Add a new signing key, or replace the root key."`
+	Revoke  keysRevokeCmd  `cmd:"" help:"Revoke a signing key: devices refuse everything that it signed."`
+	Renew   keysRenewCmd   `cmd:"" help:"Extend the validity of the keyring."`
+	Publish keysPublishCmd `cmd:"" help:"Upload the keyring, so that devices get it."`
 }
 
 // keysFlag names the folder of keys.
 type keysFlag struct {
 	jsonFlag
-	Dir string `help:"Folder of the keys and keyrings." env:"PRECAST_KEYS" default:"precast-keys" type:"path"`
+	Dir string `help:"Folder with the keys and keyrings." env:"PRECAST_KEYS" default:"precast-keys" type:"path"`
 }
 
 // rootKeyVariable has a root key, in PEM, where it is in no file.
@@ -50,12 +50,12 @@ func (f keysFlag) folder(days int) (*keydir.Folder, error) {
 // changeFlags go with commands that make a new version.
 type changeFlags struct {
 	keysFlag
-	Days int `help:"Days that the keyring is good for: until then devices do not notice if newer ones are kept from them." default:"365"`
+	Days int `help:"Validity of the keyring in days. Until it expires, devices cannot notice that somebody withholds newer keyrings from them." default:"365"`
 }
 
 // signerFlag names a signing key that exists already.
 type signerFlag struct {
-	SigningKey string `help:"Take this key instead of making one: kms:ARN-OR-ALIAS, file:PATH or env:NAME." placeholder:"SOURCE"`
+	SigningKey string `help:"Use this key instead of creating one: kms:ARN-OR-ALIAS, file:PATH or env:NAME." placeholder:"SOURCE"`
 }
 
 func (f signerFlag) open(ctx context.Context) (signing.Signer, error) {
@@ -137,8 +137,8 @@ type keysInitCmd struct {
 }
 
 func (*keysInitCmd) Help() string {
-	return `The root key signs keyrings, the signing key what devices are told. Only the latter is needed where
-precast serve or the composer runs; keep the root key offline.
+	return `The root key signs keyrings. The signing key signs statements, which tell devices what to install. Only the signing
+key is needed where precast serve or the composer runs. Keep the root key offline.
 
 Examples:
   precast keys init --dir keys
@@ -174,7 +174,7 @@ func (c *keysInitCmd) Run(ctx context.Context, std streams) error {
 type keysShowCmd struct{ keysFlag }
 
 func (*keysShowCmd) Help() string {
-	return `Exits with 3 if the keyring has expired.
+	return `Lists the root keys, the signing keys and the revoked keys. Exits with 3 if the keyring has expired.
 
 Examples:
   precast keys show
@@ -203,12 +203,12 @@ func (c *keysShowCmd) Run(std streams) error {
 type keysRotateCmd struct {
 	changeFlags
 	signerFlag
-	Root bool `help:"Rotate the root key. Devices that have an old one follow."`
+	Root bool `help:"Replace the root key. Devices with the old one accept the new one."`
 }
 
 func (*keysRotateCmd) Help() string {
-	return `The signing keys before go on being good: publish, let the servers sign by the new one, then revoke the
-old one. A new root key takes the place of the old one at once; the root key of now has to be there.
+	return `The earlier signing keys stay valid. Publish the keyring, have the servers sign with the new key, then revoke the
+old one. A new root key replaces the old one at once; the current root key must be available to sign it.
 
 Examples:
   precast keys rotate && precast keys publish
@@ -250,12 +250,12 @@ func (f keysFlag) done(std streams, folder *keydir.Folder, k *keyring.Keyring) e
 
 type keysRevokeCmd struct {
 	changeFlags
-	KeyID string `arg:"" name:"keyid" help:"ID of the key, or its first four digits or more."`
+	KeyID string `arg:"" name:"keyid" help:"ID of the key, or at least its first four digits."`
 }
 
 func (*keysRevokeCmd) Help() string {
-	return `Devices that see the new keyring refuse what the key has signed, and forget how far it had counted. Have
-the servers sign by another key first: precast keys rotate.
+	return `Devices that receive the new keyring refuse everything that the key signed, and reset the generation numbers that
+they accepted from it. First have the servers sign with another key: precast keys rotate.
 
 Examples:
   precast keys revoke 9f2b && precast keys publish`
@@ -279,7 +279,7 @@ func (c *keysRevokeCmd) Run(ctx context.Context, std streams) error {
 type keysRenewCmd struct{ changeFlags }
 
 func (*keysRenewCmd) Help() string {
-	return `A new version with the same keys, before the old one expires.
+	return `Creates a new version of the keyring with the same keys. Do this before the old one expires.
 
 Examples:
   precast keys renew --days 90 && precast keys publish`
@@ -303,8 +303,8 @@ type keysPublishCmd struct {
 }
 
 func (*keysPublishCmd) Help() string {
-	return `Every version goes into the object store, the newest becomes the current one by one conditional write. Exits
-with 3 if another one is published: it comes from another folder, or is newer. Needs no private key.
+	return `Uploads every version of the keyring to the object store and makes the newest the current one. Exits with 3 if a
+newer keyring, or one from another folder, is published already. Needs no private key.
 
 Examples:
   precast keys publish --data /var/lib/precast

@@ -31,34 +31,35 @@ func (e noError) Unwrap() error { return e.error }
 func no(format string, args ...any) error { return noError{fmt.Errorf(format, args...)} }
 
 type commands struct {
-	Serve     serveCmd     `cmd:"" help:"Watch the catalog, build what it changes and answer devices."`
-	Seed      seedCmd      `cmd:"" help:"Bring in the sample: nine items with made-up binaries."`
+	Serve     serveCmd     `cmd:"" help:"Run the server: answer devices, and build and publish every change of the catalog."`
+	Seed      seedCmd      `cmd:"" help:"Fill the catalog with a sample: nine items with generated binaries."`
 	Catalog   catalogCmd   `cmd:"" help:"Read and change the catalog."`
-	Plan      planCmd      `cmd:"" help:"Show what a build would do, and do nothing."`
-	Build     buildCmd     `cmd:"" help:"Build and publish what the catalog says, once."`
-	Status    statusCmd    `cmd:"" help:"Show how far what is published is behind the catalog."`
-	History   historyCmd   `cmd:"" help:"List the generations that were published."`
-	Diff      diffCmd      `cmd:"" help:"Show who would get what, before and after."`
-	Rollback  rollbackCmd  `cmd:"" help:"Publish an earlier generation again, pinned, by one write."`
-	Pin       pinCmd       `cmd:"" help:"Keep what is published from being replaced."`
-	Unpin     unpinCmd     `cmd:"" help:"Take the pin off and publish what the catalog says."`
-	Fsck      fsckCmd      `cmd:"" help:"Prove that what is published is complete, and repair it."`
-	GC        gcCmd        `cmd:"" name:"gc" help:"Remove objects that nothing needs any more."`
-	Inspect   inspectCmd   `cmd:"" help:"Look into a bundle and hold it against its manifest."`
-	Keys      keysCmd      `cmd:"" help:"Make, change and publish the keys that devices trust."`
-	Verify    verifyCmd    `cmd:"" help:"Check signatures as a device does."`
-	Demo      demoCmd      `cmd:"" help:"Play the whole story in a temporary folder."`
-	Deploy    deployCmd    `cmd:"" help:"Deploy an installation to AWS by Terraform, or change it."`
-	PlanInfra planInfraCmd `cmd:"" name:"plan-infra" help:"Show what precast deploy would change, and do nothing."`
-	Destroy   destroyCmd   `cmd:"" help:"Delete an installation, with everything in it."`
-	Cost      costCmd      `cmd:"" help:"Estimate what a month on AWS costs."`
-	Version   versionCmd   `cmd:"" help:"Print the version, and the format of what it builds."`
+	Plan      planCmd      `cmd:"" help:"Show what a build would do, without doing it."`
+	Build     buildCmd     `cmd:"" help:"Build and publish the catalog once, then exit."`
+	Status    statusCmd    `cmd:"" help:"Show whether the catalog is published, and which jobs failed."`
+	History   historyCmd   `cmd:"" help:"List the generations (published versions of the whole catalog)."`
+	Diff      diffCmd      `cmd:"" help:"Show which devices get other packages in one generation than in another."`
+	Rollback  rollbackCmd  `cmd:"" help:"Go back: publish an earlier generation again, and pin it."`
+	Pin       pinCmd       `cmd:"" help:"Stop anything new from being published."`
+	Unpin     unpinCmd     `cmd:"" help:"Remove the pin, then build and publish the catalog."`
+	Fsck      fsckCmd      `cmd:"" help:"Verify that everything published is there and intact, and repair it."`
+	GC        gcCmd        `cmd:"" name:"gc" help:"Remove stored objects that are no longer needed."`
+	Inspect   inspectCmd   `cmd:"" help:"List the files of a bundle and verify them against its manifest."`
+	Keys      keysCmd      `cmd:"" help:"Create, rotate, revoke and publish the keys that devices trust."`
+	Verify    verifyCmd    `cmd:"" help:"Verify the signatures of a bundle or a server as a device does."`
+	Demo      demoCmd      `cmd:"" help:"Try everything in a temporary folder: seed, build, serve, release."`
+	Deploy    deployCmd    `cmd:"" help:"Create an installation on AWS with Terraform, or change one."`
+	PlanInfra planInfraCmd `cmd:"" name:"plan-infra" help:"Show what precast deploy would change, without changing it."`
+	Destroy   destroyCmd   `cmd:"" help:"Delete an installation on AWS and everything in it."`
+	Cost      costCmd      `cmd:"" help:"Estimate the monthly cost on AWS."`
+	Version   versionCmd   `cmd:"" help:"Print the version, and the format of the files that it builds."`
 }
 
-const description = `Packages for anonymous devices, prebuilt.
+const description = `Precast builds packages before devices ask for them. A device says what kind of device it is and what it already has,
+and downloads one file with everything that it is missing.
 
 Exit codes: 0 done; 1 something went wrong; 2 the command line was wrong;
-3 the answer is no (a bundle that is not sound, items that cannot be published).`
+3 nothing failed, but the answer is no (a damaged bundle, items that cannot be published).`
 
 // streams are what a command talks to.
 type streams struct {

@@ -11,8 +11,8 @@ import (
 
 // publishFlags are those of the commands that publish.
 type publishFlags struct {
-	Distribution  string `help:"Invalidate /package* of this CloudFront distribution at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
-	KeyValueStore string `help:"Keep the table of rollouts in this CloudFront KeyValueStore." env:"PRECAST_KEY_VALUE_STORE" placeholder:"ARN" group:"aws"`
+	Distribution  string `help:"ID of a CloudFront distribution: invalidate its cached answers (/package*) at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
+	KeyValueStore string `help:"ARN of a CloudFront KeyValueStore: write the table of rollouts to it at every publish." env:"PRECAST_KEY_VALUE_STORE" placeholder:"ARN" group:"aws"`
 }
 
 // edge is what they name.

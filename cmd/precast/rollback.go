@@ -31,18 +31,17 @@ type rollbackCmd struct {
 	dataFlag
 	publishFlags
 	jsonFlag
-	Generation uint64 `arg:"" optional:"" help:"What to go back to; without it, the generation before the published one."`
-	Reason     string `help:"Why, for those who look at precast status." placeholder:"TEXT"`
-	Force      bool   `help:"Go back even if something is gone for good that devices may ask for."`
+	Generation uint64 `arg:"" optional:"" help:"Number of the generation to go back to. Default: the one before the published one."`
+	Reason     string `help:"Why: shown by precast status and precast history." placeholder:"TEXT"`
+	Force      bool   `help:"Go back even if objects that devices may ask for are lost."`
 }
 
 func (*rollbackCmd) Help() string {
-	return `Publishes the content of an earlier generation again, as a new generation, by one conditional write, and
-pins it: nothing is published over it until precast unpin. Either correct the catalog first, or devices get
-what it says as soon as the pin is off. With precast serve running on the data folder, the server does it, and
-devices get it from the next request on. With --distribution the answers that CloudFront has cached are
-invalidated, once, 12 seconds later, when every instance at the edge answers from the new generation. Exits
-with 3 if it is refused.
+	return `Publishes the content of an earlier generation again, as a new generation, and pins it: nothing else is published
+until precast unpin. Correct the catalog before you unpin, because unpin publishes the catalog again. If
+precast serve is running on the data folder, devices get the earlier content from their next request on. With
+--distribution, cached answers of CloudFront are invalidated once, 12 seconds later, when every instance at the
+edge uses the new generation. Exits with 3 if the rollback is refused.
 
 Examples:
   precast rollback
@@ -95,7 +94,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 		fmt.Fprintln(std.err, "precast: the rollback is done; then:", res.Problem)
 	}
 	if len(res.Missing) > 0 {
-		return no("%d objects that devices may ask for are gone: precast fsck names them", len(res.Missing))
+		return no("devices may ask for %s that cannot be found: precast fsck names them", count(len(res.Missing), "object"))
 	}
 	return nil
 }
@@ -113,11 +112,11 @@ func writes(n int) string {
 type pinCmd struct {
 	dataFlag
 	jsonFlag
-	Reason string `help:"Why, for those who look at precast status." placeholder:"TEXT"`
+	Reason string `help:"Why: shown by precast status and precast history." placeholder:"TEXT"`
 }
 
 func (*pinCmd) Help() string {
-	return `Keeps what is published from being replaced. Changes of the catalog are built all the same and wait.
+	return `Keeps the published generation until precast unpin. Changes of the catalog are built meanwhile, but not published.
 
 Examples:
   precast pin
@@ -146,12 +145,12 @@ type unpinCmd struct {
 	buildFlags
 	publishFlags
 	jsonFlag
-	Build bool `help:"Build and publish what the catalog says, as precast build does." default:"true" negatable:""`
+	Build bool `help:"Then build and publish the catalog, as precast build does." default:"true" negatable:""`
 }
 
 func (*unpinCmd) Help() string {
-	return `Takes the pin off, then builds and publishes what the catalog says. Exits with 3 if nothing is pinned, or
-if items had to be left out.
+	return `Removes the pin of precast pin or precast rollback, then builds and publishes the catalog. Exits with 3 if nothing
+is pinned, or if items had to be left out.
 
 Examples:
   precast unpin

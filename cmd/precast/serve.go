@@ -23,17 +23,18 @@ type serveCmd struct {
 	publishFlags
 	logFlags
 	signingFlags
-	Addr    string        `help:"Listen for devices here." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
-	Workers int           `help:"Do this many jobs at a time." env:"PRECAST_WORKERS" default:"2"`
-	Window  time.Duration `help:"Let this much time pass after a change, so that one build serves a burst." env:"PRECAST_WINDOW" default:"200ms"`
+	Addr    string        `help:"Address and port to listen on for devices." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
+	Workers int           `help:"Number of build jobs to run at the same time." env:"PRECAST_WORKERS" default:"2"`
+	Window  time.Duration `help:"Wait this long after a change before building, so that several changes are built together." env:"PRECAST_WINDOW" default:"200ms"`
 }
 
 func (*serveCmd) Help() string {
-	return `Everything in one process: what changes in the catalog is built and published while
-devices go on being answered. Ends, with nothing lost, on SIGINT or SIGTERM.
+	return `Runs the whole pipeline in one process. It answers devices, and builds and publishes every change of the
+catalog meanwhile. Other commands can use the same data folder while it runs. On SIGINT or SIGTERM it
+finishes the answers that it is sending, then exits. Unfinished jobs are resumed at the next start.
 
-With the five URLs of a pipeline on AWS it is that pipeline without Lambda: it reads the catalog table's
-stream itself, works on the queue and serves from the bucket. Any number of them may run.
+With the five URLs of a pipeline on AWS it replaces the Lambda functions: it reads the stream of the
+catalog table, works on the queue and serves from the bucket. Several servers can run at the same time.
 
 Examples:
   precast serve --data /var/lib/precast

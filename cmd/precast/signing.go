@@ -11,9 +11,9 @@ import (
 
 // signingFlags say how statements are signed.
 type signingFlags struct {
-	SigningKey        string        `help:"Sign statements by this key: file:PATH, env:NAME or kms:ARN-OR-ALIAS." env:"PRECAST_SIGNING_KEY" placeholder:"SOURCE"`
-	StatementPeriod   time.Duration `help:"Sign statements anew this often." env:"PRECAST_STATEMENT_PERIOD" default:"24h"`
-	StatementValidity time.Duration `help:"Statements are good for this long from the beginning of their period." env:"PRECAST_STATEMENT_VALIDITY" default:"168h"`
+	SigningKey        string        `help:"Sign statements with this key: file:PATH, env:NAME or kms:ARN-OR-ALIAS. Default: nothing is signed." env:"PRECAST_SIGNING_KEY" placeholder:"SOURCE"`
+	StatementPeriod   time.Duration `help:"How often statements are signed again." env:"PRECAST_STATEMENT_PERIOD" default:"24h"`
+	StatementValidity time.Duration `help:"Validity of a statement, from the start of its period." env:"PRECAST_STATEMENT_VALIDITY" default:"168h"`
 }
 
 // statements returns what signs statements, or nil.

@@ -13,17 +13,17 @@ type statusCmd struct {
 	dataFlag
 	buildFlags
 	jsonFlag
-	Redrive bool `help:"Put dead letters back into the queue first."`
+	Redrive bool `help:"First put failed jobs (dead letters) back into the queue."`
 }
 
 func (*statusCmd) Help() string {
-	return `What is published, whether it is pinned, whether the catalog is ahead of it, and which jobs were given up. Exits with 3
-unless everything is published.
+	return `Shows which generation is published, whether it is pinned, whether the catalog has changes that are not
+published, and which jobs failed for good. Exits with 3 unless everything is published.
 
 Examples:
   precast status
   precast status --json
-  precast status --redrive   # after the cause of dead letters has been mended`
+  precast status --redrive   # after the cause of the failures has been removed`
 }
 
 func (c *statusCmd) Run(ctx context.Context, std streams) error {
@@ -42,7 +42,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(std.err, "%d dead letters put back\n", n)
+		fmt.Fprintf(std.err, "%s put back\n", count(n, "dead letter"))
 	}
 	st, err := p.Status(ctx)
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		err = printJSON(std.out, st)
 	} else {
-		fmt.Fprintf(std.out, "generation %d is published, %d items, from plan %d\n", st.Generation, st.Items, st.Sequence)
+		fmt.Fprintf(std.out, "generation %d is published, %s, from plan %d\n", st.Generation, count(st.Items, "item"), st.Sequence)
 		if st.UpToDate {
 			fmt.Fprintln(std.out, "it is what the catalog says")
 		} else {
@@ -75,7 +75,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 			fmt.Fprintf(std.out, "left out: item %s %s: %s\n", r.Key, r.Version, r.Reason)
 		}
 		for _, l := range st.DeadLetters {
-			fmt.Fprintf(std.out, "dead letter %s, tried %d times: %s\n", l.ID, l.Receives, l.Job)
+			fmt.Fprintf(std.out, "dead letter %s, tried %s: %s\n", l.ID, count(l.Receives, "time"), l.Job)
 		}
 	}
 	if err == nil && (!st.UpToDate || len(st.Rejected) > 0 || st.Dead > 0) {

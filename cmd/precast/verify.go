@@ -19,16 +19,17 @@ import (
 
 type verifyCmd struct {
 	jsonFlag
-	What      string `arg:"" help:"URL of a selection, or file: a bundle, a package_details.json or a statement." placeholder:"FILE|URL"`
-	Root      string `help:"Public root key in PEM, as devices have it." type:"path" placeholder:"FILE"`
-	Keyring   string `help:"Keyring. Without --root it is trusted as it is." type:"path" placeholder:"FILE"`
-	Statement string `help:"Statement that FILE came with." type:"path" placeholder:"FILE"`
+	What      string `arg:"" help:"URL that a device asks (.../package?cpuArch=...), or a file: a bundle, a package_details.json or a statement." placeholder:"FILE|URL"`
+	Root      string `help:"Public root key in PEM, the one that devices have." type:"path" placeholder:"FILE"`
+	Keyring   string `help:"File with the keyring. Without --root it is trusted without verification." type:"path" placeholder:"FILE"`
+	Statement string `help:"File with the statement for FILE." type:"path" placeholder:"FILE"`
 }
 
 func (*verifyCmd) Help() string {
-	return `With a URL it acts as a new device, of the slot in the URL if there is one: it gets the keyring, the statement and
-the bundle, and checks all that a device checks. With a file it checks, without the network, that the statement is signed by a key of the
-keyring, has not expired, and says of every file in the bundle just what is there. Exits with 3 if not.
+	return `With a URL it acts as a new device, with the slot of the URL if there is one: it downloads the keyring, the statement
+and the bundle, and verifies everything that a device verifies. With a file it works offline: it verifies that the
+statement is signed by a key of the keyring, has not expired, and matches every file in the bundle. Exits with 3
+if the verification fails.
 
 Examples:
   precast verify 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod' --root root-9f2b1c04.pub.pem

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// count is a number and what it counts, in the plural unless it is one.
+func count[N int | int64 | uint64 | float64](n N, noun string) string {
+	number := fmt.Sprintf("%.10g", float64(n))
+	if n == 1 {
+		return number + " " + noun
+	}
+	if stem, ok := strings.CutSuffix(noun, "y"); ok {
+		return number + " " + stem + "ies"
+	}
+	return number + " " + noun + "s"
+}

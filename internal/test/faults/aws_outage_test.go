@@ -27,7 +27,6 @@ func TestOutageAWS(t *testing.T) {
 			c.places = shared.setup(t, fmt.Sprintf("-%v", lambda))
 			m := newMiddleman(t, &c)
 			w := c.world(t, m.URL, nil)
-			w.opt.PartBytes = 1 << 20 // one job writes all bundles: a few jobs fail often, not many jobs seldom
 			if lambda {
 				w.onLambda(40*time.Second, nil)
 			}

@@ -13,7 +13,7 @@ import (
 
 // A Fence tells whether objects that nothing published needs are being removed right now (package gc).
 // While it holds, nobody may begin to rely on an object because it exists: it may be gone in a moment.
-// docs/architecture.md has the whole argument.
+// docs/gc.md has the whole argument.
 type Fence struct {
 	Epoch   uint64 `json:"epoch"` // counts sweeps
 	Running bool   `json:"running"`

@@ -1,5 +1,5 @@
 // Package gc removes objects that no retained generation reaches. It may run beside builds, imports and
-// rollbacks: docs/architecture.md says why.
+// rollbacks: docs/gc.md says why.
 package gc
 
 import (

@@ -317,7 +317,7 @@ func TestExitCodes(t *testing.T) {
 func TestSeedHasItsFormerName(t *testing.T) {
 	for _, flag := range []string{"--seed", "--rng"} {
 		var cmds commands
-		p, err := kong.New(&cmds, kong.Name("precast"), kong.TypeMapper(sizeType, sizeMapper{}))
+		p, err := kong.New(&cmds, kong.Name("precast"))
 		if err != nil {
 			t.Fatal(err)
 		}

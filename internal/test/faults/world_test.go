@@ -211,7 +211,7 @@ func (w *world) pipeline() *pipeline.Pipeline {
 }
 
 // work builds until ctx is done: in a pipeline's process, unless there is something in its place.
-func (w *world) work(ctx context.Context, st *pipeline.Station) error {
+func (w *world) work(ctx context.Context, st *pipeline.Pipeline) error {
 	if w.run != nil {
 		return w.run(ctx)
 	}

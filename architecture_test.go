@@ -90,21 +90,21 @@ func TestCoreKnowsNoDriver(t *testing.T) {
 // that it is below. docs/architecture.md has the same table, and each room's doc.go its own row.
 var arrows = map[string][]string{
 	"builder":          {"edge", "internal/format"},
-	"builder/cmd":      {"builder", "internal/format", "internal/run", "internal/store", "internal/trust"},
+	"builder/cmd":      {"builder", "internal/run", "internal/store", "internal/trust"},
 	"client":           {"edge", "internal/format", "internal/trust"},
 	"cmd/precast":      {"builder", "client", "edge", "internal/format", "internal/operate", "internal/run", "internal/store", "internal/test/story", "internal/trust", "seed", "terraform"},
 	"edge":             {"internal/format/index", "internal/format/layout"},
 	"edge/cmd":         {"edge/function", "internal/run"},
 	"edge/function":    {},
 	"edge/rig":         {"builder", "edge", "edge/function", "internal/format", "internal/run"},
-	"edge/rig/cmd":     {"builder", "edge/rig", "internal/format", "internal/run", "internal/store", "internal/test/story", "seed"},
+	"edge/rig/cmd":     {"builder", "edge/rig", "internal/format", "internal/operate", "internal/run", "internal/store", "internal/test/story", "seed"},
 	"internal/format":  {"edge"},
 	"internal/operate": {"builder", "edge", "internal/format", "internal/trust"},
 	"internal/run":     {"builder", "edge", "internal/format", "internal/operate", "internal/store", "internal/trust"},
 	"internal/store":   {"builder", "internal/format"},
 	"internal/test":    {"internal/format", "internal/operate", "seed"},
 	"internal/trust":   {"builder", "edge", "internal/format"},
-	"seed":             {"builder", "internal/format"},
+	"seed":             {"internal/format", "internal/operate"},
 	"terraform":        {"internal/operate"},
 }
 

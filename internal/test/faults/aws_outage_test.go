@@ -24,7 +24,7 @@ func TestOutageAWS(t *testing.T) {
 		t.Run(fmt.Sprintf("lambda=%v", lambda), func(t *testing.T) {
 			t.Parallel()
 			c := *shared
-			c.places = shared.setup(t, fmt.Sprintf("-%v", lambda))
+			c.resources = shared.setup(t, fmt.Sprintf("-%v", lambda))
 			m := newMiddleman(t, &c)
 			w := c.world(t, m.URL, nil)
 			if lambda {

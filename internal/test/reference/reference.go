@@ -17,13 +17,7 @@ import (
 // Answer returns the status and the names of the files that are brought. params are the query's, decoded, in
 // their order; held are digests in lower case.
 func Answer(items []catalog.Item, params [][2]string, held map[string]bool) (int, []string) {
-	first := make(map[string]string)
-	for _, p := range params {
-		k := strings.ToLower(p[0])
-		if _, ok := first[k]; !ok && p[1] != "" && k != "" {
-			first[k] = strings.ToLower(p[1])
-		}
-	}
+	first := firstValues(params)
 	arch, ok := first["cpuarch"]
 	if !ok {
 		return 400, nil
@@ -46,19 +40,8 @@ func Answer(items []catalog.Item, params [][2]string, held map[string]bool) (int
 	found := false
 	brought := make(map[string]bool)
 	for _, it := range items {
-		app, track := strings.ToLower(it.App), strings.ToLower(it.Track)
-		byName := app == "os_"+arch && track == os
-		byAttr := make(map[string]bool)
-		for k, v := range first {
-			if v != track || k == "cpuarch" || k == "os" || k == "payloadtype" || k == "slot" {
-				continue
-			}
-			if attr, ok := strings.CutPrefix(k, "attr"); ok {
-				byAttr[attr] = true
-			} else if k == app {
-				byName = true
-			}
-		}
+		byName, byAttr := asksFor(first, strings.ToLower(it.App), strings.ToLower(it.Track))
+		byName = byName || strings.ToLower(it.App) == "os_"+arch && strings.ToLower(it.Track) == os
 		release := forSlot(it, slot)
 		if release == nil || !byName && !has(release, byAttr) {
 			continue
@@ -76,6 +59,34 @@ func Answer(items []catalog.Item, params [][2]string, held map[string]bool) (int
 		return 304, nil
 	}
 	return 200, slices.Sorted(maps.Keys(brought))
+}
+
+// firstValues returns the first value of each parameter that has one, all in lower case.
+func firstValues(params [][2]string) map[string]string {
+	first := make(map[string]string)
+	for _, p := range params {
+		k := strings.ToLower(p[0])
+		if _, ok := first[k]; !ok && p[1] != "" && k != "" {
+			first[k] = strings.ToLower(p[1])
+		}
+	}
+	return first
+}
+
+// asksFor tells whether a query names an app on a track, and which attributes it has on that track.
+func asksFor(first map[string]string, app, track string) (byName bool, attrs map[string]bool) {
+	attrs = make(map[string]bool)
+	for k, v := range first {
+		if v != track || k == "cpuarch" || k == "os" || k == "payloadtype" || k == "slot" {
+			continue
+		}
+		if attr, ok := strings.CutPrefix(k, "attr"); ok {
+			attrs[attr] = true
+		} else if k == app {
+			byName = true
+		}
+	}
+	return byName, attrs
 }
 
 // forSlot returns the release of an item that a slot gets, -1 being none; nil if it gets nothing.

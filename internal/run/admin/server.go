@@ -33,43 +33,15 @@ type line struct {
 // Handler serves the admin API of a pipeline.
 func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/catalog", func(w http.ResponseWriter, r *http.Request) {
-		items, err := p.Snapshot(r.Context())
-		answer(w, items, err)
-	})
-	mux.HandleFunc("POST /v1/changes", func(w http.ResponseWriter, r *http.Request) {
-		var changes []catalog.Change
-		if !read(w, r, &changes) {
-			return
-		}
-		answer(w, struct{}{}, p.Apply(r.Context(), changes))
-	})
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		status, err := p.Status(r.Context())
-		answer(w, status, err)
-	})
-	mux.HandleFunc("POST /v1/redrive", func(w http.ResponseWriter, r *http.Request) {
-		n, err := p.Redrive(r.Context())
-		answer(w, n, err)
-	})
-	mux.HandleFunc("POST /v1/rollback", func(w http.ResponseWriter, r *http.Request) {
-		var req history.Request
-		if read(w, r, &req) {
-			res, err := p.Rollback(r.Context(), req)
-			answer(w, res, err)
-		}
-	})
-	mux.HandleFunc("POST /v1/pin", func(w http.ResponseWriter, r *http.Request) {
-		var reason string
-		if read(w, r, &reason) {
-			pinned, err := p.Pin(r.Context(), reason)
-			answer(w, pinned, err)
-		}
-	})
-	mux.HandleFunc("POST /v1/unpin", func(w http.ResponseWriter, r *http.Request) {
-		pinned, err := p.Unpin(r.Context())
-		answer(w, pinned, err)
-	})
+	mux.Handle("GET /v1/catalog", tells(p.Snapshot))
+	mux.Handle("GET /v1/status", tells(p.Status))
+	mux.Handle("POST /v1/redrive", tells(p.Redrive))
+	mux.Handle("POST /v1/unpin", tells(p.Unpin))
+	mux.Handle("POST /v1/rollback", does(p.Rollback))
+	mux.Handle("POST /v1/pin", does(p.Pin))
+	mux.Handle("POST /v1/changes", does(func(ctx context.Context, changes []catalog.Change) (struct{}, error) {
+		return struct{}{}, p.Apply(ctx, changes)
+	}))
 	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
 		var opt builder.PlanOptions
 		if read(w, r, &opt) {
@@ -99,6 +71,25 @@ func build(w http.ResponseWriter, ctx context.Context, p *pipeline.Pipeline, opt
 		last.Error = err.Error()
 	}
 	_ = enc.Encode(last)
+}
+
+// does answers a request with what f makes of its body, which is JSON.
+func does[In, Out any](f func(context.Context, In) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		if read(w, r, &in) {
+			out, err := f(r.Context(), in)
+			answer(w, out, err)
+		}
+	}
+}
+
+// tells answers a request that has no body.
+func tells[Out any](f func(context.Context) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out, err := f(r.Context())
+		answer(w, out, err)
+	}
 }
 
 func read(w http.ResponseWriter, r *http.Request, v any) bool {

@@ -197,6 +197,21 @@ func opened(f *os.File, info builder.ObjectInfo) (*os.File, builder.ObjectInfo, 
 	return f, info, nil
 }
 
+// open opens an object's sidecar, reads it, and then opens the object's file. The caller closes both files.
+func (p paths) open() (side *os.File, sc sidecar, data *os.File, err error) {
+	if side, err = os.Open(p.meta); err != nil {
+		return nil, sc, nil, notExist(err)
+	}
+	if sc, err = readSidecar(side); err == nil {
+		if data, err = os.Open(p.data); err == nil {
+			return side, sc, data, nil
+		}
+		err = notExist(err)
+	}
+	side.Close()
+	return nil, sc, nil, err
+}
+
 // glimpse opens an object without a lock. It returns no file and no error if a writer is, or was, at
 // work in between.
 //
@@ -205,19 +220,11 @@ func opened(f *os.File, info builder.ObjectInfo) (*os.File, builder.ObjectInfo, 
 // two belong together. Sidecars are never modified but replaced, and the one held open here keeps its
 // identity from being used again.
 func (o *Objects) glimpse(p paths) (*os.File, record, error) {
-	side, err := os.Open(p.meta)
-	if err != nil {
-		return nil, record{}, notExist(err)
-	}
-	defer side.Close()
-	sc, err := readSidecar(side)
+	side, sc, f, err := p.open()
 	if err != nil {
 		return nil, record{}, err
 	}
-	f, err := os.Open(p.data)
-	if err != nil {
-		return nil, record{}, notExist(err)
-	}
+	defer side.Close()
 	if len(sc.Candidates) != 1 || !isAt(side, p.meta) {
 		f.Close()
 		return nil, record{}, nil

@@ -147,19 +147,11 @@ func (o *Objects) current(p paths) (state, error) {
 
 // settle opens an object and finishes what a writer that died may have begun. Its lock is held.
 func (o *Objects) settle(p paths) (*os.File, record, error) {
-	side, err := os.Open(p.meta)
-	if err != nil {
-		return nil, record{}, notExist(err)
-	}
-	defer side.Close()
-	sc, err := readSidecar(side)
+	side, sc, f, err := p.open()
 	if err != nil {
 		return nil, record{}, err
 	}
-	f, err := os.Open(p.data)
-	if err != nil {
-		return nil, record{}, notExist(err)
-	}
+	defer side.Close()
 	rec, err := o.settleOpen(p, sc, f)
 	if err != nil {
 		f.Close()

@@ -112,19 +112,8 @@ func Parse(data []byte) (*Keyring, error) {
 }
 
 func parse(data []byte) (*Keyring, error) {
-	if len(data) > MaxBytes {
-		return nil, fmt.Errorf("longer than %d bytes", MaxBytes)
-	}
 	var k Keyring
-	var err error
-	for i, line := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
-		if i == 0 {
-			if line != firstLine {
-				return nil, fmt.Errorf("its first line is not %q", firstLine)
-			}
-			continue
-		}
-		word, rest, _ := strings.Cut(line, " ")
+	err := signing.ReadLines(data, MaxBytes, firstLine, func(word, rest string) (err error) {
 		id, value, _ := strings.Cut(rest, " ")
 		switch word {
 		case "version":
@@ -142,9 +131,10 @@ func parse(data []byte) (*Keyring, error) {
 		default:
 			err = errors.New("unknown")
 		}
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+1, err)
-		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	if err := k.check(); err != nil {
 		return nil, err

@@ -143,19 +143,8 @@ func Parse(data []byte) (*Signed, error) {
 }
 
 func parse(data []byte) (*Signed, error) {
-	if len(data) > MaxBytes {
-		return nil, fmt.Errorf("longer than %d bytes", MaxBytes)
-	}
 	var s Signed
-	var err error
-	for i, line := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
-		if i == 0 {
-			if line != firstLine {
-				return nil, fmt.Errorf("its first line is not %q", firstLine)
-			}
-			continue
-		}
-		word, rest, _ := strings.Cut(line, " ")
+	err := signing.ReadLines(data, MaxBytes, firstLine, func(word, rest string) (err error) {
 		switch word {
 		case "generation":
 			s.Generation, err = strconv.ParseUint(rest, 10, 64)
@@ -184,9 +173,10 @@ func parse(data []byte) (*Signed, error) {
 		default:
 			err = errors.New("unknown")
 		}
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+1, err)
-		}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	if err := s.check(); err != nil {
 		return nil, err

@@ -36,18 +36,7 @@ Examples:
 }
 
 func (c *planInfraCmd) Run(ctx context.Context, std streams) error {
-	a, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	i, err := c.prepare(ctx, c.installationFlags, a, std.err)
-	if err != nil {
-		return err
-	}
-	if _, err := i.Adopt(ctx, a.finder()); err != nil {
-		return err
-	}
-	s, err := i.Plan(ctx)
+	_, _, s, err := c.plan(ctx, c.installationFlags, std.err)
 	if err != nil {
 		return err
 	}
@@ -101,18 +90,7 @@ type deployed struct {
 
 func (c *deployCmd) Run(ctx context.Context, std streams) error {
 	start := time.Now()
-	a, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	i, err := c.prepare(ctx, c.installationFlags, a, std.err)
-	if err != nil {
-		return err
-	}
-	if _, err := i.Adopt(ctx, a.finder()); err != nil {
-		return err
-	}
-	s, err := i.Plan(ctx)
+	a, i, s, err := c.plan(ctx, c.installationFlags, std.err)
 	if err != nil {
 		return err
 	}

@@ -143,3 +143,18 @@ func (f moduleFlags) prepare(ctx context.Context, in installationFlags, a accoun
 func (a account) finder() deploy.AWSFinder {
 	return deploy.AWSFinder{CloudFront: cloudfront.NewFromConfig(a.cfg), Lambda: lambda.NewFromConfig(a.cfg)}
 }
+
+// plan prepares an installation, takes over what exists of it, and plans what is to change.
+func (f moduleFlags) plan(ctx context.Context, in installationFlags, out io.Writer) (a account, i *deploy.Installation, s deploy.Summary, err error) {
+	if a, err = in.connect(ctx); err != nil {
+		return
+	}
+	if i, err = f.prepare(ctx, in, a, out); err != nil {
+		return
+	}
+	if _, err = i.Adopt(ctx, a.finder()); err != nil {
+		return
+	}
+	s, err = i.Plan(ctx)
+	return
+}

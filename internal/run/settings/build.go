@@ -29,7 +29,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 
 // Build are the settings that decide what is built. This is their only declaration: the flags of precast, the
 // environment of the builder function and their limits are read from its tags, and tests hold the Terraform module and
-// docs/settings.md to them. The tags help, env, default and placeholder are kong's; min and max are the limits, both
+// docs/operations.md to them. The tags help, env, default and placeholder are kong's; min and max are the limits, both
 // included; unit is what the number counts; terraform is the variable that sets it.
 type Build struct {
 	BaseURL         string `help:"Put before /binaries/... in manifests, such as https://packages.example.com." env:"PRECAST_BASE_URL" placeholder:"URL" terraform:"aliases"`

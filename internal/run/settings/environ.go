@@ -109,11 +109,6 @@ func (r *Reader) need(name string, parse func(string) (string, error)) string {
 	return v
 }
 
-// Uint returns a variable that is a number, or a default.
-func (r *Reader) Uint(name string, otherwise uint64) uint64 {
-	return parse(r, name, otherwise, func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 63) })
-}
-
 // Bool returns a variable that is true or false, or a default.
 func (r *Reader) Bool(name string, otherwise bool) bool {
 	return parse(r, name, otherwise, strconv.ParseBool)

@@ -14,9 +14,9 @@ func reader(vars map[string]string) (*Reader, *strings.Builder) {
 }
 
 func TestReader(t *testing.T) {
-	r, log := reader(map[string]string{"A": "text", "N": "12", "B": "false", "D": "3s", "BAD": "twelve", "EMPTY": "",
+	r, log := reader(map[string]string{"A": "text", "B": "false", "D": "3s", "BAD": "twelve", "EMPTY": "",
 		"O": "s3://bucket", "T": "dynamodb://table", "Q": "sqs://host/1/jobs", "H": "http://host/1/jobs", "ODD": "s3://a/b"})
-	if r.Text("A", "") != "text" || r.Text("X", "otherwise") != "otherwise" || r.Uint("N", 1) != 12 || r.Uint("EMPTY", 1) != 1 ||
+	if r.Text("A", "") != "text" || r.Text("X", "otherwise") != "otherwise" || !r.Bool("EMPTY", true) ||
 		r.Bool("B", true) || r.Duration("D", 0) != 3*time.Second || r.Bucket("O") != "bucket" || r.Table("T") != "table" ||
 		r.Queue("Q") != "https://host/1/jobs" || r.QueueIfSet("H") != "http://host/1/jobs" || r.QueueIfSet("EMPTY") != "" || r.Err() != nil {
 		t.Fatalf("values are wrong, or an error: %v", r.Err())
@@ -26,8 +26,8 @@ func TestReader(t *testing.T) {
 	r.Bucket("ODD")
 	r.Table("O")
 	r.QueueIfSet("A")
-	if r.Uint("BAD", 7) != 7 {
-		t.Fatal("a bad number is not the default")
+	if r.Duration("BAD", time.Minute) != time.Minute {
+		t.Fatal("a bad duration is not the default")
 	}
 	for _, want := range []string{"MISSING is not set", "EMPTY is not set", `BAD: "twelve" cannot be read`, `ODD: "s3://a/b" is not of the form s3://BUCKET`,
 		`O: "s3://bucket" is not of the form dynamodb://TABLE`, `A: "text" is not of the form sqs://HOST/ACCOUNT/NAME`} {

@@ -157,9 +157,12 @@ func earlier(generation, n uint64, read func(uint64) (*index.Index, error)) ([]*
 	var failed error
 	for back := uint64(1); back <= n && back < generation; back++ {
 		ix, err := read(generation - back)
-		if err == nil {
+		switch {
+		case err == nil:
 			indexes = append(indexes, ix)
-		} else if !errors.Is(err, ErrNotExist) {
+		case errors.Is(err, ErrOutage): // the next one would only wait as long
+			return indexes, errors.Join(failed, err)
+		case !errors.Is(err, ErrNotExist):
 			failed = errors.Join(failed, err)
 		}
 	}

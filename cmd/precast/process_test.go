@@ -38,7 +38,7 @@ func precast(t *testing.T, env []string, args ...string) int64 {
 }
 
 // peak is a process's peak resident memory: ru_maxrss is in KiB on Linux (getrusage(2)).
-func peak(p *os.ProcessState) int64 { return p.SysUsage().(*syscall.Rusage).Maxrss << 10 }
+func peak(p *os.ProcessState) int64 { return int64(p.SysUsage().(*syscall.Rusage).Maxrss) << 10 }
 
 // storedObjects returns the digest of every object below the prefixes, and fails unless each
 // is whole.

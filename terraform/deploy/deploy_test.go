@@ -239,7 +239,8 @@ func TestArchitecture(t *testing.T) {
 	dir := t.TempDir()
 	hcl, js := filepath.Join(dir, "a.tfvars"), filepath.Join(dir, "b.tfvars.json")
 	nested, broken := filepath.Join(dir, "c.tfvars"), filepath.Join(dir, "d.tfvars")
-	for name, content := range map[string]string{nested: "function_environment = {\n  architecture = \"x86_64\"\n}\n", broken: "architecture =\n", hcl: "# architecture = \"no\"\n  architecture = \"x86_64\"\n", js: `{"tags": {},` + "\n" + `  "architecture": "arm64"}`} {
+	null, nullJS := filepath.Join(dir, "e.tfvars"), filepath.Join(dir, "f.tfvars.json")
+	for name, content := range map[string]string{null: "architecture = null\n", nullJS: `{"architecture": null}`, nested: "function_environment = {\n  architecture = \"x86_64\"\n}\n", broken: "architecture =\n", hcl: "# architecture = \"no\"\n  architecture = \"x86_64\"\n", js: `{"tags": {},` + "\n" + `  "architecture": "arm64"}`} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +250,7 @@ func TestArchitecture(t *testing.T) {
 		s     Settings
 		files []string
 		want  string
-	}{{Settings{}, nil, "arm64"}, {Settings{}, []string{hcl}, "amd64"}, {Settings{}, []string{hcl, js}, "arm64"}, {Settings{}, []string{nested}, "arm64"}, {x86, []string{js}, "amd64"}} {
+	}{{Settings{}, nil, "arm64"}, {Settings{}, []string{hcl}, "amd64"}, {Settings{}, []string{hcl, js}, "arm64"}, {Settings{}, []string{nested}, "arm64"}, {Settings{}, []string{hcl, null}, "amd64"}, {Settings{}, []string{hcl, nullJS}, "amd64"}, {x86, []string{js}, "amd64"}} {
 		if got, err := Architecture(c.s, c.files); err != nil || got != c.want {
 			t.Errorf("%v: %s, %v", c, got, err)
 		}

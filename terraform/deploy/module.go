@@ -86,7 +86,7 @@ func readModule(module fs.FS) (declarations, error) {
 // folder or by a variable.
 func Architecture(s Settings, files []string) (string, error) {
 	var vars struct {
-		Architecture string   `hcl:"architecture,optional"`
+		Architecture *string  `hcl:"architecture,optional"`
 		Rest         hcl.Body `hcl:",remain"`
 	}
 	arch := "arm64" // the module's default
@@ -98,8 +98,8 @@ func Architecture(s Settings, files []string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("read variables: %w", err)
 		}
-		if vars.Architecture != "" {
-			arch = vars.Architecture
+		if vars.Architecture != nil && *vars.Architecture != "" {
+			arch = *vars.Architecture
 		}
 	}
 	if v, ok := s.Vars["architecture"]; ok {

@@ -48,13 +48,28 @@ var kinds = [...]struct {
 // HeadersOf returns the headers of a kind.
 func HeadersOf(k Kind) Headers { return kinds[k].headers }
 
+// PrefixOf returns what the keys of a kind begin with, up to and with a slash. A kind of one key has its key.
+func PrefixOf(k Kind) string {
+	prefix, _, _ := strings.Cut(kinds[k].pattern, "{")
+	return prefix
+}
+
+// Kinds returns all kinds but Unknown.
+func Kinds() []Kind {
+	all := make([]Kind, 0, len(kinds)-1)
+	for k := Unknown + 1; int(k) < len(kinds); k++ {
+		all = append(all, k)
+	}
+	return all
+}
+
 // KindOf returns the kind of a key, or an error for a key that no function of this package makes:
 // drivers refuse those, so that no name from outside can leave its place.
 func KindOf(key string) (Kind, error) {
 	if err := checkPath(key); err != nil {
 		return Unknown, err
 	}
-	for k := Unknown + 1; int(k) < len(kinds); k++ {
+	for k := Unknown + 1; int(k) < len(kinds); k++ { // Kinds would allocate
 		if matches(kinds[k].pattern, key) {
 			return k, nil
 		}

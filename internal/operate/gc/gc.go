@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/precast-ota/precast/builder"
@@ -125,11 +126,10 @@ func (r *Report) Removed() Sum {
 	return all
 }
 
-// prefixes in the order of removal: a generation is given up before what it needs, so that none in the
+// swept are the kinds of objects that are removed, in the order of removal: a generation is given up before what it needs, so that none in the
 // history has lost anything; and bundles before what they could be composed from.
-var prefixes = [...]string{
-	layout.HistoryPrefix, layout.PlanPrefix, layout.RejectPrefix,
-	layout.BundlePrefix, layout.ManifestPrefix, layout.PiecePrefix, layout.BinaryPrefix,
+var swept = [...]layout.Kind{
+	layout.IndexHistory, layout.Plan, layout.Reject, layout.Bundle, layout.Manifest, layout.Piece, layout.Binary,
 }
 
 // Errors of a sweep that did not begin, or not end.
@@ -174,9 +174,9 @@ func (c *Collector) Sweep(ctx context.Context) (*Report, error) {
 }
 
 func newReport() *Report {
-	r := &Report{Kinds: make([]Kind, len(prefixes))}
-	for i, p := range prefixes {
-		r.Kinds[i] = Kind{Kind: p[:len(p)-1], Keys: []string{}}
+	r := &Report{Kinds: make([]Kind, len(swept))}
+	for i, k := range swept {
+		r.Kinds[i] = Kind{Kind: strings.TrimSuffix(layout.PrefixOf(k), "/"), Keys: []string{}}
 	}
 	return r
 }
@@ -185,7 +185,7 @@ func newReport() *Report {
 type candidate struct {
 	key  string
 	size int64
-	kind int // in prefixes
+	kind int // in swept
 }
 
 func (c *Collector) note(rep *Report, o candidate) {
@@ -206,8 +206,8 @@ func (c *Collector) mark(ctx context.Context, candidates []candidate) (*Report, 
 	rep := newReport()
 	rep.Generation, rep.Oldest = m.current, m.floor
 	collect := candidates != nil
-	for kind, prefix := range prefixes {
-		err := c.Objects.List(ctx, prefix, func(o builder.ObjectInfo) error {
+	for kind := range swept {
+		err := c.Objects.List(ctx, layout.PrefixOf(swept[kind]), func(o builder.ObjectInfo) error {
 			switch {
 			case m.needs(o.Key):
 				rep.Kept.add(o.Size)
@@ -242,7 +242,10 @@ func (c *Collector) remove(ctx context.Context, m *marks, candidates []candidate
 	all := len(candidates)
 	for len(candidates) > 0 {
 		if total.Rounds > 0 {
-			c.opt.Clock.Wait(ctx, c.opt.Pause) // builds that were held up come in between
+			// Builds that were held up come in between.
+			if err := c.opt.Clock.Wait(ctx, c.opt.Pause); err != nil {
+				return err
+			}
 		}
 		lease, err := c.take(ctx)
 		if err != nil {
@@ -316,7 +319,7 @@ func (c *Collector) round(ctx context.Context, l *lease, m *marks, candidates []
 // history, everything that it needs is there.
 func (c *Collector) batch(candidates []candidate) int {
 	n := min(len(candidates), c.opt.Batch)
-	if prefixes[candidates[0].kind] == layout.HistoryPrefix {
+	if swept[candidates[0].kind] == layout.IndexHistory {
 		for i := range n {
 			if candidates[i].kind != candidates[0].kind {
 				return i

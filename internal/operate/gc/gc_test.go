@@ -78,6 +78,19 @@ func count(rep *gc.Report) map[string]int {
 	return n
 }
 
+// A new kind of object is removed by sweeps when nothing needs it, or kept for ever on purpose.
+func TestEveryKindIsSweptOrKept(t *testing.T) {
+	rep, err := newShelf(t, 1).collector(gc.Options{}).Look(t.Context())
+	must(t, err)
+	kept := []layout.Kind{layout.Index, layout.Sweep, layout.Statement, layout.Keyring, layout.KeyringHistory}
+	for _, k := range layout.Kinds() {
+		name := strings.TrimSuffix(layout.PrefixOf(k), "/")
+		if slices.ContainsFunc(rep.Kinds, func(r gc.Kind) bool { return r.Kind == name }) == slices.Contains(kept, k) {
+			t.Errorf("%s: list it in swept (gc.go), with what needs it in marks.go, or here among the kept", layout.PrefixOf(k))
+		}
+	}
+}
+
 func TestWhatIsRemoved(t *testing.T) {
 	s := newShelf(t, 8)
 	// What one generation has of its own: one set, with a full bundle and one for each of its items held.

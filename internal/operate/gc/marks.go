@@ -146,21 +146,22 @@ func (m *marks) add(name string, ix *index.Index) {
 
 // needs tells whether an object is needed.
 func (m *marks) needs(key string) bool {
-	prefix, rest, _ := strings.Cut(key, "/")
+	kind, _ := layout.KindOf(key) // an unknown one is kept
+	_, rest, _ := strings.Cut(key, "/")
 	first, second, _ := strings.Cut(rest, "/")
-	switch prefix + "/" {
-	case layout.BundlePrefix, layout.ManifestPrefix:
+	switch kind {
+	case layout.Bundle, layout.Manifest:
 		return m.sets[first]
-	case layout.PiecePrefix:
+	case layout.Piece:
 		return m.contents[first] && m.encodes(second)
-	case layout.BinaryPrefix:
+	case layout.Binary:
 		return m.binaries[key]
-	case layout.HistoryPrefix:
+	case layout.IndexHistory:
 		g, err := layout.HistoryGeneration(key)
 		return err != nil || g >= m.floor || m.indexed[key]
-	case layout.PlanPrefix:
+	case layout.Plan:
 		return m.indexed[key] || m.waiting(key)
-	case layout.RejectPrefix:
+	case layout.Reject:
 		return m.rejects[key]
 	}
 	return true

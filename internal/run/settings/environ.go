@@ -62,7 +62,7 @@ func (r *Reader) find(name string) (value, under string) {
 		return was, earlier
 	}
 	if was != value {
-		r.log.Warn("variable has another value under its old name, which is not used", "variable", name, "value", value, "old", earlier, "unused", was)
+		r.log.Warn("variable has another value under its old name, which is not used", "variable", name, "old", earlier) // no values: they may be keys
 	}
 	return value, name
 }

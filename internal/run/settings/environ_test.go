@@ -67,14 +67,19 @@ func TestOldNames(t *testing.T) {
 // The new name wins. That the old one says otherwise is in the log, once for each variable.
 func TestBothNames(t *testing.T) {
 	r, log := reader(map[string]string{"PRECAST_OBJECTS": "s3://new", "BUCKET": "old", "PRECAST_LEDGER": "dynamodb://same", "LEDGER_TABLE": "same",
-		"PRECAST_RETAIN": "2", "RETAIN": "17", "PRECAST_SUBSET_ITEMS": "", "SUBSET_ITEMS": "1"})
+		"PRECAST_RETAIN": "2", "RETAIN": "17", "PRECAST_SUBSET_ITEMS": "", "SUBSET_ITEMS": "1", "PRECAST_SIGNING_KEY": "env:SIGNING_KEY", "SIGNING_KEY": "secret"})
+	if source := r.Text("PRECAST_SIGNING_KEY", ""); source != "env:SIGNING_KEY" {
+		t.Errorf("the signing key is %s", source)
+	}
 	bucket, table, b := r.Bucket("PRECAST_OBJECTS"), r.Table("PRECAST_LEDGER"), r.Build()
 	if bucket != "new" || table != "same" || b.Retain != 2 || b.SubsetItems != 1 || r.Err() != nil {
 		t.Errorf("%s, %s, %+v, %v", bucket, table, b, r.Err())
 	}
 	said := log.String()
-	if strings.Count(said, "\n") != 2 || !strings.Contains(said, "variable=PRECAST_OBJECTS value=s3://new old=BUCKET unused=s3://old") ||
-		!strings.Contains(said, "variable=PRECAST_RETAIN value=2 old=RETAIN unused=17") {
+	if strings.Count(said, "\n") != 3 || !strings.Contains(said, "variable=PRECAST_OBJECTS old=BUCKET\n") || !strings.Contains(said, "variable=PRECAST_RETAIN old=RETAIN\n") {
 		t.Errorf("the log says %s", said)
+	}
+	if strings.Contains(said, "secret") || strings.Contains(said, "s3://") {
+		t.Errorf("the log has values, which may be secret: %s", said)
 	}
 }

@@ -87,7 +87,7 @@ func (v *volume) free() int64 {
 	v.t.Helper()
 	var st syscall.Statfs_t
 	must(v.t, syscall.Statfs(v.dir, &st))
-	return int64(st.Bavail) * st.Bsize
+	return int64(st.Bavail) * int64(st.Bsize)
 }
 
 // leave fills the disk until so many bytes are left.

@@ -517,7 +517,13 @@ func TestBuildSettingsAgreeWithTheCode(t *testing.T) {
 		if !taken(name, cty.NullVal(cty.Number)) || taken(name, cty.NumberFloatVal(2.5)) {
 			t.Errorf("%s: null is refused, or 2.5 is taken", name)
 		}
-		for n := int64(-1); n <= 20; n++ {
+		values := []int64{-1, 0, 1, 2, 20}
+		for _, limit := range []string{"min", "max"} {
+			if n, err := strconv.ParseInt(f.Tag.Get(limit), 10, 64); err == nil {
+				values = append(values, n-1, n, n+1)
+			}
+		}
+		for _, n := range values {
 			vars := map[string]string{f.Tag.Get("env"): strconv.FormatInt(n, 10)}
 			env := settings.New(func(v string) (string, bool) { text, ok := vars[v]; return text, ok }, slog.New(slog.DiscardHandler))
 			env.Build()

@@ -241,6 +241,11 @@ variable "build_settings" {
     condition     = coalesce(var.build_settings.retain, 0) <= 16
     error_message = "retain must be at most 16."
   }
+
+  validation {
+    condition     = coalesce(var.build_settings.concurrency, 0) <= 1000
+    error_message = "concurrency must be at most 1000."
+  }
 }
 
 variable "function_environment" {

@@ -93,8 +93,8 @@ func run(ctx context.Context, args []string, std streams) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	if len(args) == 1 && args[0] == "--version" { // no flag: catalog put has one of this name
-		args = []string{"version"}
+	if len(args) > 0 && args[0] == "--version" { // no flag: catalog put has one of this name
+		args = append([]string{"version"}, args[1:]...)
 	}
 	parsed, err := parser.Parse(args)
 	if exit >= 0 { // --help

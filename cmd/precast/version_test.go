@@ -48,7 +48,7 @@ func TestVersionOf(t *testing.T) {
 
 func TestVersionCommand(t *testing.T) {
 	outputs := make(map[string]string)
-	for _, line := range []string{"version", "--version", "version --json"} {
+	for _, line := range []string{"version", "--version", "version --json", "--version --json"} {
 		var out, errs strings.Builder
 		if code := run(t.Context(), strings.Fields(line), streams{out: &out, err: &errs}); code != exitOK {
 			t.Fatalf("precast %s: exit code %d, %s", line, code, &errs)

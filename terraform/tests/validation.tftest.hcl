@@ -197,6 +197,16 @@ run "build_settings_that_keep_too_much" {
   expect_failures = [var.build_settings]
 }
 
+run "concurrency_of_a_job_beyond_the_limit" {
+  command = plan
+
+  variables {
+    build_settings = { concurrency = 1001 }
+  }
+
+  expect_failures = [var.build_settings]
+}
+
 run "period_by_its_old_name" {
   command = plan
 

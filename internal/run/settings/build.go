@@ -41,7 +41,7 @@ type Build struct {
 
 	// Of the builder function alone; 0 is the default. They change how the work is divided, not what is built.
 	PartBytes   Size   `kong:"-" help:"Give one job bundles that bring this many bytes before compression." env:"PRECAST_PART_BYTES" default:"256MiB" terraform:"build_settings.part_bytes"`
-	Concurrency uint64 `kong:"-" help:"Write this many objects of a job at a time." env:"PRECAST_CONCURRENCY" default:"4" unit:"objects" terraform:"build_settings.concurrency"`
+	Concurrency uint64 `kong:"-" help:"Write this many objects of a job at a time." env:"PRECAST_CONCURRENCY" default:"4" max:"1000" unit:"objects" terraform:"build_settings.concurrency"`
 	Attempts    uint64 `kong:"-" help:"Try a binary that cannot be read this often before its item is left out." env:"PRECAST_ATTEMPTS" default:"5" max:"5" unit:"attempts"`
 }
 

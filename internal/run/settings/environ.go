@@ -24,8 +24,8 @@ type Reader struct {
 	errs []error
 }
 
-// New makes a reader. look is os.LookupEnv, or a test's. A variable whose old name has another value is logged, and the
-// old value is not used.
+// New makes a reader. look is os.LookupEnv, or a test's. The log says which variables are set
+// under their old names too.
 func New(look func(string) (string, bool), log *slog.Logger) *Reader {
 	return &Reader{look: look, log: log}
 }
@@ -62,7 +62,7 @@ func (r *Reader) find(name string) (value, under string) {
 		return was, earlier
 	}
 	if was != value {
-		r.log.Warn("variable has another value under its old name, which is not used", "variable", name, "old", earlier) // no values: they may be keys
+		r.log.Warn("variable is also set under its old name, which is not used", "variable", name, "old", earlier) // no values: they may be keys
 	}
 	return value, name
 }

@@ -90,7 +90,7 @@ func TestCoreKnowsNoDriver(t *testing.T) {
 // that it is below. docs/architecture.md has the same table, and each room's doc.go its own row.
 var arrows = map[string][]string{
 	"builder":          {"edge", "internal/format"},
-	"builder/cmd":      {"builder", "internal/run", "internal/store", "internal/trust"},
+	,
 	"client":           {"edge", "internal/format", "internal/trust"},
 	"cmd/precast":      {"builder", "client", "edge", "internal/format", "internal/operate", "internal/run", "internal/store", "internal/test/story", "internal/trust", "seed", "terraform"},
 	"edge":             {"internal/format/index", "internal/format/layout"},

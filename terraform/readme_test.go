@@ -435,9 +435,13 @@ func TestFunctionsGetTheirEnvironment(t *testing.T) {
 			known[m[2]] = true
 			needed[m[2]] = slices.Contains([]string{"Bucket", "Table", "Queue"}, m[1])
 		}
-		if strings.Contains(source, "env.Build()") {
-			for _, f := range buildSettings() {
-				known[f.Tag.Get("env")] = true
+		for call, of := range map[string]reflect.Type{
+			"env.Build()": reflect.TypeFor[settings.Build](), "env.Signing()": reflect.TypeFor[settings.Signing](), "env.CDN()": reflect.TypeFor[settings.CDN](),
+		} {
+			if strings.Contains(source, call) {
+				for _, f := range reflect.VisibleFields(of) {
+					known[f.Tag.Get("env")] = true
+				}
 			}
 		}
 		for _, m := range sets.FindAllStringSubmatch(string(r.Body.SrcRange.SliceBytes(r.source)), -1) {

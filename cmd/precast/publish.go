@@ -5,20 +5,18 @@ import (
 	"fmt"
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/settings"
 	"io"
 	"log/slog"
 )
 
 // publishFlags are those of the commands that publish.
 type publishFlags struct {
-	Distribution  string `help:"ID of a CloudFront distribution: invalidate its cached answers (/package*) at every publish." env:"PRECAST_DISTRIBUTION" placeholder:"ID" group:"aws"`
-	KeyValueStore string `help:"ARN of a CloudFront KeyValueStore: write the table of rollouts to it at every publish." env:"PRECAST_KEY_VALUE_STORE" placeholder:"ARN" group:"aws"`
+	settings.CDN `embed:""`
 }
 
 // edge is what they name.
-func (f publishFlags) edge() cdn.Resources {
-	return cdn.Resources{Distribution: f.Distribution, KeyValueStore: f.KeyValueStore}
-}
+func (f publishFlags) edge() cdn.Resources { return cdn.Resources(f.CDN) }
 
 // connect connects to the CDN that they name; nil if they name none.
 func (f publishFlags) connect(ctx context.Context, objects builder.Objects, log *slog.Logger) (*cdn.CDN, error) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,8 @@ import (
 	"github.com/precast-ota/precast/internal/run/admin"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
+	"github.com/precast-ota/precast/internal/run/settings"
+	"github.com/precast-ota/precast/internal/run/signingkey"
 )
 
 type serveCmd struct {
@@ -22,10 +25,10 @@ type serveCmd struct {
 	buildFlags
 	publishFlags
 	logFlags
-	signingFlags
-	Addr    string        `help:"Address and port to listen on for devices." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
-	Workers int           `help:"Number of build jobs to run at the same time." env:"PRECAST_WORKERS" default:"2"`
-	Window  time.Duration `help:"Wait this long after a change before building, so that several changes are built together." env:"PRECAST_WINDOW" default:"200ms"`
+	settings.Signing `embed:""`
+	Addr             string        `help:"Address and port to listen on for devices." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
+	Workers          int           `help:"Number of build jobs to run at the same time." env:"PRECAST_WORKERS" default:"2"`
+	Window           time.Duration `help:"Wait this long after a change before building, so that several changes are built together." env:"PRECAST_WINDOW" default:"200ms"`
 }
 
 func (*serveCmd) Help() string {
@@ -74,7 +77,7 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	if err != nil {
 		return err
 	}
-	statements, err := c.statements(ctx)
+	statements, err := signingkey.Issuer(ctx, c.Signing, os.LookupEnv)
 	if err != nil {
 		return err
 	}

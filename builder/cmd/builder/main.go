@@ -38,7 +38,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 	}
 	build := env.Build()
 	metrics := &lambdas.Metrics{Out: os.Stdout, Now: time.Now, Namespace: env.Text("PRECAST_METRICS_NAMESPACE", "Precast"), Service: "builder"}
-	edge := cdn.Resources{Distribution: env.Text("PRECAST_DISTRIBUTION", ""), KeyValueStore: env.Text("PRECAST_KEY_VALUE_STORE", "")}
+	edge := cdn.Resources(env.CDN())
 	margin := env.Duration("PRECAST_DEADLINE_MARGIN", 20*time.Second)
 	if err := env.Err(); err != nil {
 		return nil, err

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-lambda-go/lambdaurl"
@@ -18,7 +17,6 @@ import (
 	"github.com/precast-ota/precast/internal/run/settings"
 	"github.com/precast-ota/precast/internal/run/signingkey"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
-	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 func main() {
@@ -34,10 +32,7 @@ func main() {
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Handler, error) {
 	bucket := env.Bucket("PRECAST_OBJECTS")
 	keep := env.Bool("PRECAST_STORE_COMPOSED", true)
-	source := env.Text("PRECAST_SIGNING_KEY", "")
-	schedule := issuer.DefaultSchedule()
-	schedule.Period = env.Duration("PRECAST_STATEMENT_PERIOD", schedule.Period)
-	schedule.Validity = env.Duration("PRECAST_STATEMENT_VALIDITY", schedule.Validity)
+	signing := env.Signing()
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
@@ -51,14 +46,6 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 	}
 	c := &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: keep,
 		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
-	if source != "" {
-		key, err := signingkey.Open(ctx, source, os.LookupEnv)
-		if err != nil {
-			return nil, err
-		}
-		if c.Statements, err = issuer.New(key, schedule, time.Now); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
+	c.Statements, err = signingkey.Issuer(ctx, signing, os.LookupEnv)
+	return c, err
 }

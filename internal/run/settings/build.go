@@ -27,12 +27,12 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Build are the settings that decide what is built. This is their only declaration: the flags of precast, the
-// environment of the builder function and their limits are read from its tags, and tests hold the Terraform module and
+// Build are the settings that decide what is built. This is their only declaration, as Signing and CDN are of theirs:
+// the flags of precast, the environment of the builder function and their limits are read from its tags, and tests hold the Terraform module and
 // docs/operations.md to them. The tags help, env, default and placeholder are kong's; min and max are the limits, both
 // included; unit is what the number counts; terraform is the variable that sets it.
 type Build struct {
-	BaseURL         string `help:"Put before /binaries/... in manifests, such as https://packages.example.com." env:"PRECAST_BASE_URL" placeholder:"URL" terraform:"aliases"`
+	BaseURL         string `help:"Put before /binaries/... in manifests, such as https://packages.example.com." env:"PRECAST_BASE_URL" placeholder:"URL" form:"url" terraform:"aliases"`
 	MaxBundles      uint64 `help:"Prebuild at most this many bundles." env:"PRECAST_MAX_BUNDLES" default:"10000" min:"1" unit:"bundles" terraform:"build_settings.max_bundles"`
 	MaxBytes        Size   `help:"Prebuild bundles of at most this many bytes before compression." env:"PRECAST_MAX_BYTES" default:"16GiB" min:"1" terraform:"build_settings.max_bytes"`
 	MaxCombinations uint64 `help:"Look at no more combinations of attributes than this." env:"PRECAST_MAX_COMBINATIONS" default:"100000" min:"1" unit:"combinations" terraform:"build_settings.max_combinations"`
@@ -70,10 +70,13 @@ func flag(f reflect.StructField) string {
 
 // check compares a setting with its limits.
 func check(f reflect.StructField, v reflect.Value) error {
-	if v.Kind() == reflect.String {
+	if f.Tag.Get("form") == "url" {
 		if s := v.String(); s != "" && !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "http://") {
 			return fmt.Errorf("%q does not begin with https:// or http://", s)
 		}
+		return nil
+	}
+	if f.Tag.Get("min")+f.Tag.Get("max") == "" {
 		return nil
 	}
 	n := v.Convert(reflect.TypeFor[uint64]()).Uint()

@@ -132,10 +132,13 @@ func parse[T any](r *Reader, name string, otherwise T, f func(string) (T, error)
 	return v
 }
 
-// Build returns the build settings.
-func (r *Reader) Build() Build {
-	var b Build
-	v := reflect.ValueOf(&b).Elem()
+// Build, Signing and CDN return settings.
+func (r *Reader) Build() (b Build)     { r.read(reflect.ValueOf(&b).Elem()); return b }
+func (r *Reader) Signing() (s Signing) { r.read(reflect.ValueOf(&s).Elem()); return s }
+func (r *Reader) CDN() (c CDN)         { r.read(reflect.ValueOf(&c).Elem()); return c }
+
+// read fills a struct of settings in, by its tags.
+func (r *Reader) read(v reflect.Value) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		text, under := r.find(f.Tag.Get("env"))
@@ -148,7 +151,6 @@ func (r *Reader) Build() Build {
 			r.fail(under, err)
 		}
 	}
-	return b
 }
 
 // set gives a field the value that a text stands for.
@@ -156,13 +158,19 @@ func set(field reflect.Value, text string) error {
 	if u, ok := field.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		return u.UnmarshalText([]byte(text))
 	}
-	if field.Kind() == reflect.String {
+	switch field.Kind() {
+	case reflect.String:
 		field.SetString(text)
 		return nil
+	case reflect.Int64: // a time.Duration
+		d, err := time.ParseDuration(text)
+		field.SetInt(int64(d))
+		return err
+	default:
+		n, err := strconv.ParseUint(text, 10, 64)
+		field.SetUint(n)
+		return err
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	field.SetUint(n)
-	return err
 }
 
 // Err joins what is wrong with the variables read so far.

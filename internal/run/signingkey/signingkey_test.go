@@ -2,11 +2,14 @@ package signingkey_test
 
 import (
 	"bytes"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/precast-ota/precast/internal/run/settings"
 	"github.com/precast-ota/precast/internal/run/signingkey"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 	"github.com/precast-ota/precast/internal/trust/signing"
 )
 
@@ -35,5 +38,21 @@ func TestOpen(t *testing.T) {
 		} else if strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: the error shows the key: %v", source, err)
 		}
+	}
+}
+
+// Statements are made as the issuer suggests unless a setting says otherwise, and only with a key.
+func TestIssuer(t *testing.T) {
+	none := func(string) (string, bool) { return "", false }
+	s := settings.New(none, slog.New(slog.DiscardHandler)).Signing()
+	if want := issuer.DefaultSchedule(); s.StatementPeriod != want.Period || s.StatementValidity != want.Validity {
+		t.Errorf("the defaults are %v, the issuer's %+v", s, want)
+	}
+	if made, err := signingkey.Issuer(t.Context(), s, none); made != nil || err != nil {
+		t.Errorf("without a key: %v, %v", made, err)
+	}
+	s.SigningKey = "env:MISSING"
+	if _, err := signingkey.Issuer(t.Context(), s, none); err == nil || !strings.Contains(err.Error(), "MISSING is not set") {
+		t.Errorf("with a missing key: %v", err)
 	}
 }

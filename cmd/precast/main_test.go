@@ -334,6 +334,7 @@ func TestCount(t *testing.T) {
 	for want, got := range map[string]string{
 		"1 item": count(1, "item"), "0 items": count(0, "item"), "2 binaries": count(uint64(2), "binary"), "1 binary": count(int64(1), "binary"),
 		"1234567 different sets": count(1234567, "different set"), "1.5e+30 combinations": count(1.5e30, "combination"),
+		"12345678901 bytes": count(int64(12345678901), "byte"), "9007199254740993 bytes": count(uint64(1<<53+1), "byte"),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

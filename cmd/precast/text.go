@@ -7,7 +7,10 @@ import (
 
 // count is a number and what it counts, in the plural unless it is one.
 func count[N int | int64 | uint64 | float64](n N, noun string) string {
-	number := fmt.Sprintf("%.10g", float64(n))
+	number := fmt.Sprint(n)
+	if f, ok := any(n).(float64); ok {
+		number = fmt.Sprintf("%.10g", f)
+	}
 	if n == 1 {
 		return number + " " + noun
 	}

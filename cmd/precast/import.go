@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"time"
+
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/seed"
-	"os"
-	"time"
 )
 
 type seedCmd struct {

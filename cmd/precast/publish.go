@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"log/slog"
+
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/settings"
-	"io"
-	"log/slog"
 )
 
 // publishFlags are those of the commands that publish.

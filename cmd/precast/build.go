@@ -253,16 +253,16 @@ func printReport(w io.Writer, r builder.Report) {
 	} else {
 		fmt.Fprintln(w, "beyond the limits, composed when asked for:")
 		if l.Combinations > 0 {
-			fmt.Fprintf(w, "  %.10g combinations were not looked at (--max-combinations)\n", l.Combinations)
+			fmt.Fprintf(w, "  not looked at: %s (--max-combinations)\n", count(l.Combinations, "combination"))
 		}
 		if l.Mixed > 0 {
-			fmt.Fprintf(w, "  %d combinations were not looked at in every mixture of rollouts and floors\n", l.Mixed)
+			fmt.Fprintf(w, "  not looked at in every mixture of rollouts and floors: %s\n", count(l.Mixed, "combination"))
 		}
 		if l.Bundles > 0 {
-			fmt.Fprintf(w, "  %d bundles of %s, among them those of %d whole sets (--max-bundles, --max-bytes)\n", l.Bundles, bytesText(l.Bytes), l.Sets)
+			fmt.Fprintf(w, "  %s (%s), among them those of %s (--max-bundles, --max-bytes)\n", count(l.Bundles, "bundle"), bytesText(l.Bytes), count(l.Sets, "whole set"))
 		}
 		if l.TooLarge > 0 {
-			fmt.Fprintf(w, "  %d combinations get more packages than one bundle may hold: they are refused\n", l.TooLarge)
+			fmt.Fprintf(w, "  refused, as they get more packages than one bundle may hold: %s\n", count(l.TooLarge, "combination"))
 		}
 	}
 	for _, o := range r.Rollouts {

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/precast-ota/precast/internal/format/catalog"
-	"github.com/precast-ota/precast/internal/operate/release"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 )
 
 type catalogCmd struct {
@@ -87,7 +88,7 @@ func (c *putCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return printJSON(std.out, it)
 	}
-	fmt.Fprintf(std.out, "%s %s is in the catalog: md5 %s, sha256 %s, %d bytes. %s\n", it.Key(), it.Version, it.MD5, it.SHA256, it.Size, d.note())
+	fmt.Fprintf(std.out, "%s %s is in the catalog: md5 %s, sha256 %s, %s. %s\n", it.Key(), it.Version, it.MD5, it.SHA256, count(it.Size, "byte"), d.note())
 	for _, line := range recipients(it) {
 		fmt.Fprintln(std.out, line)
 	}

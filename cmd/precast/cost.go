@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -148,8 +149,9 @@ func printEstimate(out io.Writer, e cost.Estimate) {
 	}
 	fmt.Fprintf(out, "%s polls a month (%s), %.4g %% from the cache, %.4g %% with nothing new; others bring %s\n",
 		humanize.Commaf(f.Requests), strings.Join(regions, ", "), 100*f.HitRatio, 100*f.NotModified, bytesText(int64(g.AnswerBytes)))
-	fmt.Fprintf(out, "%d binaries of %s, %d bundles of %s; %.4g releases a month, each builds %.0f bundles of %s\n\n",
-		g.Items, bytesText(int64(g.BinaryBytes)), g.Bundles, bytesText(int64(g.BundleBytes)), g.Changes, g.ChangeBundles, bytesText(int64(g.ChangeBytes)))
+	fmt.Fprintf(out, "%s (%s), %s (%s); %s a month, each builds %s (%s)\n\n",
+		count(g.Items, "binary"), bytesText(int64(g.BinaryBytes)), count(g.Bundles, "bundle"), bytesText(int64(g.BundleBytes)),
+		count(g.Changes, "release"), count(math.Round(g.ChangeBundles), "bundle"), bytesText(int64(g.ChangeBytes)))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	print := func(lines []cost.Line) {
 		for _, l := range lines {

@@ -46,7 +46,7 @@ func (c *planInfraCmd) Run(ctx context.Context, std streams) error {
 		s.Print(std.out)
 	}
 	if err == nil && !s.Empty() {
-		err = no("%d changes are pending; precast deploy makes them", len(s.Changes))
+		err = no("%s pending; precast deploy applies what is pending", count(len(s.Changes), "change"))
 	}
 	return err
 }
@@ -248,7 +248,7 @@ func published(ctx context.Context, d *data, opt builder.Options, out io.Writer)
 			return 0, err
 		}
 		if st.UpToDate && st.Generation > 0 {
-			fmt.Fprintf(out, "generation %d is published, %d items, after %.1f s\n", st.Generation, st.Items, time.Since(start).Seconds())
+			fmt.Fprintf(out, "generation %d is published, %s, after %.1f s\n", st.Generation, count(st.Items, "item"), time.Since(start).Seconds())
 			return st.Generation, nil
 		}
 		if line := fmt.Sprintf("waiting for the publish: jobs %d waiting, %d in flight, %d dead", st.Waiting, st.InFlight, st.Dead); line != last {

@@ -136,7 +136,7 @@ func startInstallation(t *testing.T) *installation {
 	i.dir = work
 	out, errs := i.must(exitNo, args...)
 	i.dir = folder
-	has(t, errs, "building packages: go run ./builder/cmd/pack", "installation fleet in account 000000000000, eu-west-1", "changes are pending")
+	has(t, errs, "building packages: go run ./builder/cmd/pack", "installation fleet in account 000000000000, eu-west-1", "changes pending")
 	has(t, out, " to create, 0 to change, 0 to replace, 0 to delete", "  + aws_cloudfront_distribution.cdn\n")
 	for _, r := range resources(t) {
 		has(t, out, "  + "+r)
@@ -194,7 +194,7 @@ func TestDeployAWS(t *testing.T) {
 	}, nil)
 	deployArgs := []string{"deploy", "--name", "fleet", "--packages", "dist", "--yes", "--seed", "--seed-size", "20KiB"}
 	_, errs := i.must(exitError, deployArgs...)
-	has(t, errs, "The last run broke off. Looking which of ", "aws_cloudfront_distribution.cdn exists: E",
+	has(t, errs, "The last run was interrupted. Looking for resources ", "aws_cloudfront_distribution.cdn exists: E",
 		"to take over as they are there", "aws_lambda_permission.composer", "refused by the test",
 		"terraform failed after ", "Run the same command again to go on", "terraform.tfstate")
 
@@ -219,7 +219,7 @@ func TestDeployAWS(t *testing.T) {
 
 	// Nobody is there to ask.
 	_, errs = i.must(exitError, "destroy", "--name", "fleet")
-	has(t, errs, "there is no terminal to ask on; give --yes", "distribution "+outputs.Domain, "table fleet-catalog with 9 items")
+	has(t, errs, "there is no terminal to ask on; give --yes", "distribution "+outputs.Domain, "table fleet-catalog (items: 9)")
 
 	i.destroyed(outputs)
 }

@@ -81,7 +81,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 		told.print(std)
 		fmt.Fprintf(std.out, "it is pinned: %s; precast unpin publishes what the catalog says\n", res.Pin)
 		if res.Lacking > 0 {
-			fmt.Fprintf(std.out, "%d bundles and manifests for devices that took generation %d are composed when asked for; a job that writes them is queued\n", res.Lacking, res.Replaced)
+			fmt.Fprintf(std.out, "composed when asked for, for devices that took generation %d: %s; a job that prebuilds them is queued\n", res.Replaced, count(res.Lacking, "object"))
 		}
 	}
 	switch {

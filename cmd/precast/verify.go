@@ -100,7 +100,7 @@ func (v verification) print(w io.Writer) {
 		if !f.Here {
 			state = "is listed"
 		}
-		fmt.Fprintf(w, "%s  %d bytes  sha256 %s  %s\n", f.Name, f.Size, f.SHA256, state)
+		fmt.Fprintf(w, "%s  %s  sha256 %s  %s\n", f.Name, count(f.Size, "byte"), f.SHA256, state)
 	}
 }
 

@@ -56,7 +56,7 @@ func (i *Installation) Adopt(ctx context.Context, finder Finder) ([]string, erro
 		}
 	}
 	if len(ids) > 0 {
-		fmt.Fprintf(i.opt.Out, "The last run broke off. Looking which of %d resources are there that it did not note:\n", len(ids))
+		fmt.Fprintf(i.opt.Out, "The last run was interrupted. Looking for resources that it created but did not record (at most %d):\n", len(ids))
 		if p, err = i.planImports(ctx, ids); err != nil {
 			return nil, err
 		}

@@ -427,12 +427,12 @@ func TestInventory(t *testing.T) {
 	})
 	var out bytes.Buffer
 	inv.Print(&out, Content{Objects: 3, Bytes: 5}, map[string]int64{"c": 9}, func(n int64) string { return fmt.Sprintf("%d B", n) })
-	if want := `  bucket b with 3 objects and old versions, 5 B
-  table c with 9 items
-  table l with 0 items
-  distribution d.cloudfront.net: devices get no answers any more
+	if want := `  bucket b (objects and old versions: 3, 5 B)
+  table c (items: 9)
+  table l (items: 0)
+  distribution d.cloudfront.net: devices get no more answers
   functions bu, e, and their logs
-  7 resources altogether
+  resources in all: 7
 `; out.String() != want || inv.Edge != "e" || !slices.Equal(inv.Protected, []string{"module.precast.aws_dynamodb_table.catalog"}) {
 		t.Errorf("%+v\n%s", inv, &out)
 	}

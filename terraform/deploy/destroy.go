@@ -79,7 +79,7 @@ func (i *Installation) Unprotect(ctx context.Context, inv Inventory) error {
 	if len(inv.Protected) == 0 {
 		return nil
 	}
-	fmt.Fprintf(i.opt.Out, "Taking deletion protection off %d tables.\n", len(inv.Protected))
+	fmt.Fprintln(i.opt.Out, "Turning off the tables' deletion protection.")
 	s, err := i.plan(ctx, planOptions{targets: inv.Protected, vars: []string{"deletion_protection=false"}})
 	if err != nil {
 		return err
@@ -200,7 +200,7 @@ func Empty(ctx context.Context, client Versions, bucket string, seen func(delete
 		}
 		if len(out.Errors) > 0 {
 			e := out.Errors[0]
-			return fmt.Errorf("empty bucket %s: %d objects were not deleted: %s: %s %s", bucket, len(out.Errors), aws.ToString(e.Key), aws.ToString(e.Code), aws.ToString(e.Message))
+			return fmt.Errorf("empty bucket %s: objects that were not deleted: %d, the first %s: %s %s", bucket, len(out.Errors), aws.ToString(e.Key), aws.ToString(e.Code), aws.ToString(e.Message))
 		}
 		deleted += len(ids)
 		seen(deleted)
@@ -322,16 +322,16 @@ func DeleteEdgeLogs(ctx context.Context, client func(region string) LogGroups, f
 // Print says what will be deleted.
 func (inv Inventory) Print(w io.Writer, content Content, items map[string]int64, size func(int64) string) {
 	if inv.Bucket != "" {
-		fmt.Fprintf(w, "  bucket %s with %d objects and old versions, %s\n", inv.Bucket, content.Objects, size(content.Bytes))
+		fmt.Fprintf(w, "  bucket %s (objects and old versions: %d, %s)\n", inv.Bucket, content.Objects, size(content.Bytes))
 	}
 	for _, t := range inv.Tables {
-		fmt.Fprintf(w, "  table %s with %d items\n", t, items[t])
+		fmt.Fprintf(w, "  table %s (items: %d)\n", t, items[t])
 	}
 	if inv.Distribution != "" {
-		fmt.Fprintf(w, "  distribution %s: devices get no answers any more\n", inv.Distribution)
+		fmt.Fprintf(w, "  distribution %s: devices get no more answers\n", inv.Distribution)
 	}
 	if len(inv.Functions) > 0 {
 		fmt.Fprintf(w, "  functions %s, and their logs\n", strings.Join(inv.Functions, ", "))
 	}
-	fmt.Fprintf(w, "  %d resources altogether\n", inv.Resources)
+	fmt.Fprintf(w, "  resources in all: %d\n", inv.Resources)
 }

@@ -244,5 +244,5 @@ func unpublished(ix *index.Index, dead int, failed bool) error {
 	if ix != nil && ix.Pin != "" && !failed {
 		return &PinnedError{ix.Generation, ix.Pin}
 	}
-	return fmt.Errorf("%w: %d dead letters; see the log, then `precast status`", ErrIncomplete, dead)
+	return fmt.Errorf("%w; dead letters: %d; see the log, then `precast status`", ErrIncomplete, dead)
 }

@@ -35,7 +35,7 @@ func onAWS(t *testing.T) (env []string, objects builder.Objects) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	places, err := awsstore.Setup(t.Context(), clients, awsstore.Names{
+	resources, err := awsstore.Setup(t.Context(), clients, awsstore.Names{
 		Bucket: "packages", CatalogTable: "catalog", LedgerTable: "ledger", Queue: "jobs", DeadLetters: "dead"})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func onAWS(t *testing.T) (env []string, objects builder.Objects) {
 	}
 	return append(os.Environ(), "AWS_ENDPOINT_URL="+server.URL, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
 		"PRECAST_OBJECTS=s3://packages", "PRECAST_CATALOG=dynamodb://catalog", "PRECAST_LEDGER=dynamodb://ledger",
-		"PRECAST_QUEUE="+places.QueueURL, "PRECAST_DEAD_LETTERS="+places.DeadLetterURL), objects
+		"PRECAST_QUEUE="+resources.QueueURL, "PRECAST_DEAD_LETTERS="+resources.DeadLetterURL), objects
 }
 
 // Two servers build at once; one is killed in the middle of a job, and the other finishes.

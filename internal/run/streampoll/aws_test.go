@@ -55,7 +55,7 @@ func open(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	places, err := awsstore.Setup(ctx, s.clients, s.names)
+	resources, err := awsstore.Setup(ctx, s.clients, s.names)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func open(t *testing.T) *site {
 	if s.catalog, err = awsstore.NewCatalog(s.clients.DynamoDB, s.names.CatalogTable, awsstore.CatalogOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if s.queue, err = awsstore.NewQueue(s.clients.SQS, places.QueueURL, awsstore.QueueOptions{}); err != nil {
+	if s.queue, err = awsstore.NewQueue(s.clients.SQS, resources.QueueURL, awsstore.QueueOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if s.marks, err = streampoll.NewTableCheckpoints(s.clients.DynamoDB, s.names.LedgerTable, s.names.CatalogTable); err != nil {

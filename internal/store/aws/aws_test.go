@@ -47,12 +47,12 @@ func withStandIn(run func() int) (int, error) {
 
 const testReceives = 4
 
-var places atomic.Int64
+var resources atomic.Int64 // how many sets of them were made
 
-// place makes room of its own for a test.
-func place(t *testing.T, n Names) (Names, Created) {
+// newResources makes a bucket, tables and queues of a test's own.
+func newResources(t *testing.T, n Names) (Names, Created) {
 	t.Helper()
-	suffix := fmt.Sprint("-", places.Add(1))
+	suffix := fmt.Sprint("-", resources.Add(1))
 	for _, name := range []*string{&n.Bucket, &n.CatalogTable, &n.LedgerTable, &n.Queue, &n.DeadLetters} {
 		if *name != "" {
 			*name += suffix
@@ -68,7 +68,7 @@ func place(t *testing.T, n Names) (Names, Created) {
 
 func openObjects(t *testing.T, opt ObjectsOptions) *Objects {
 	t.Helper()
-	n, _ := place(t, Names{Bucket: "objects"})
+	n, _ := newResources(t, Names{Bucket: "objects"})
 	o, err := NewObjects(clients.S3, n.Bucket, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func openObjects(t *testing.T, opt ObjectsOptions) *Objects {
 
 func openCatalog(t *testing.T, opt CatalogOptions) *Catalog {
 	t.Helper()
-	n, _ := place(t, Names{CatalogTable: "catalog"})
+	n, _ := newResources(t, Names{CatalogTable: "catalog"})
 	c, err := NewCatalog(clients.DynamoDB, n.CatalogTable, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func openCatalog(t *testing.T, opt CatalogOptions) *Catalog {
 
 func openQueue(t *testing.T) *Queue {
 	t.Helper()
-	_, p := place(t, Names{Queue: "jobs", DeadLetters: "dead"})
+	_, p := newResources(t, Names{Queue: "jobs", DeadLetters: "dead"})
 	q, err := NewQueue(clients.SQS, p.QueueURL, QueueOptions{DeadLetterURL: p.DeadLetterURL})
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func openQueue(t *testing.T) *Queue {
 
 func openLedger(t *testing.T) *Ledger {
 	t.Helper()
-	n, _ := place(t, Names{LedgerTable: "ledger"})
+	n, _ := newResources(t, Names{LedgerTable: "ledger"})
 	l, err := NewLedger(clients.DynamoDB, n.LedgerTable)
 	if err != nil {
 		t.Fatal(err)

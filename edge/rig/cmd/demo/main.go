@@ -87,15 +87,15 @@ type demo struct {
 	rig       *rig.Rig
 }
 
-// rng makes the sample's binaries.
-const rng = 1
+// sampleSeed is the seed for the sample's generated binaries.
+const sampleSeed = 1
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
 
 // play runs the pipeline, and the story in front of it.
 func (d *demo) play(ctx context.Context, dist string) error {
 	im := &release.Importer{Objects: d.store.Objects(), Catalog: d.store.Catalog()}
-	if _, err := im.Import(ctx, seed.Releases(d.size, rng), false); err != nil {
+	if _, err := im.Import(ctx, seed.Releases(d.size, sampleSeed), false); err != nil {
 		return err
 	}
 	st := pipeline.New(pipeline.Local(d.store), pipeline.Config{Builder: builder.Options{Log: d.log}, Window: 50 * time.Millisecond})
@@ -124,7 +124,7 @@ func (d *demo) story(ctx context.Context, dist string) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.rig.Close()) }()
 	d.say("A stand-in for CloudFront, with the packaged edge functions, is at %s", d.rig.URL)
-	s := story.Story{Out: d.out, Dir: d.dir, URL: d.rig.URL, Size: d.size, Seed: rng, Release: d.release, Cached: true}
+	s := story.Story{Out: d.out, Dir: d.dir, URL: d.rig.URL, Size: d.size, Seed: sampleSeed, Release: d.release, Cached: true}
 	if err := s.Play(ctx); err != nil {
 		return err
 	}

@@ -73,8 +73,7 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	d, err := c.find(ctx, key, r.Header)
 	if err != nil {
-		c.Log.ErrorContext(ctx, "compose", "key", key, "error", err, "cause", context.Cause(ctx))
-		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
+		c.unavailable(ctx, w, "compose", key, err)
 		return
 	}
 	if d.Status != edge.StatusOK {
@@ -86,13 +85,19 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// unavailable answers 503, and logs why.
+func (c *Composer) unavailable(ctx context.Context, w http.ResponseWriter, doing, key string, err error) {
+	c.Log.ErrorContext(ctx, doing, "key", key, "error", err, "cause", context.Cause(ctx))
+	answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
+}
+
 // limit ends a request's context at a time, unless it is stopped before. The zero value never does.
 type limit struct {
 	at    time.Time
 	timer *time.Timer
 }
 
-// stop tells whether the context goes on.
+// stop tells whether the limit had not passed yet.
 func (l limit) stop() bool { return l.timer == nil || l.timer.Stop() }
 
 // find returns the decision whose object has this key, of the newest index that has one.

@@ -23,8 +23,7 @@ func (c *Composer) serveStatement(w http.ResponseWriter, r *http.Request, path s
 	}
 	data, d, err := c.statement(r.Context(), path, r.Header)
 	if err != nil {
-		c.Log.ErrorContext(r.Context(), "sign statement", "key", path, "error", err)
-		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
+		c.unavailable(r.Context(), w, "sign statement", path, err)
 		return
 	}
 	if d.Status != edge.StatusOK {

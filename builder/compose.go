@@ -61,7 +61,7 @@ func (c *Composer) Compose(ctx context.Context, kind layout.Kind, set edge.Set, 
 		if err != nil {
 			return nil, err
 		}
-		return &Answer{ReadSeekCloser: nopCloser{bytes.NewReader(data)}, Size: int64(len(data))}, nil
+		return &Answer{ReadSeekCloser: NopCloser{bytes.NewReader(data)}, Size: int64(len(data))}, nil
 	}
 	composed, err := c.Bundle(ctx, set, held)
 	if err != nil {
@@ -70,9 +70,11 @@ func (c *Composer) Compose(ctx context.Context, kind layout.Kind, set edge.Set, 
 	return &Answer{composed.Open(ctx), composed.Size(), composed.CRC64NVME(), true}, nil
 }
 
-type nopCloser struct{ io.ReadSeeker }
+// NopCloser is a reader that needs no Close.
+type NopCloser struct{ io.ReadSeeker }
 
-func (nopCloser) Close() error { return nil }
+// Close does nothing.
+func (NopCloser) Close() error { return nil }
 
 // Composed is a bundle that exists only as a plan over stored pieces.
 type Composed struct {

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -93,8 +92,3 @@ func (o object) setVary(w http.ResponseWriter) {
 		w.Header().Set("Vary", "If-None-Match")
 	}
 }
-
-// inMemory is a body that needs no Close.
-type inMemory struct{ *bytes.Reader }
-
-func (inMemory) Close() error { return nil }

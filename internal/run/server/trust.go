@@ -29,7 +29,7 @@ func (s *Server) serveStatement(w http.ResponseWriter, r *http.Request, d edge.D
 		kind: kind, key: path, etag: s.statements.ETag(path), vary: true, unavailable: edge.ErrNotAvailable,
 		open: func(ctx context.Context) (content, error) {
 			data, err := s.statements.Issue(ctx, d)
-			return content{body: inMemory{bytes.NewReader(data)}, source: "signed"}, err
+			return content{body: builder.NopCloser{ReadSeeker: bytes.NewReader(data)}, source: "signed"}, err
 		},
 	})
 }
@@ -50,7 +50,7 @@ func (s *Server) serveKeyring(w http.ResponseWriter, r *http.Request) {
 		notFound: "No such keyring", unavailable: "The keyring is not available right now",
 		open: func(ctx context.Context) (content, error) {
 			data, etag, err := readKeyring(ctx, s.objects, key)
-			return content{body: inMemory{bytes.NewReader(data)}, etag: etag}, err
+			return content{body: builder.NopCloser{ReadSeeker: bytes.NewReader(data)}, etag: etag}, err
 		},
 	})
 }

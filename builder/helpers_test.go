@@ -105,7 +105,7 @@ func (w *world) release(it catalog.Item, content string) catalog.Item {
 	w.t.Helper()
 	im := w.importer()
 	res, err := im.Import(context.Background(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
-		return nopCloser{strings.NewReader(content)}, nil
+		return builder.NopCloser{ReadSeeker: strings.NewReader(content)}, nil
 	}}}, false)
 	if err != nil {
 		w.t.Fatal(err)
@@ -119,10 +119,6 @@ func (w *world) importer() *release.Importer {
 		builder.CatalogWriter
 	}{w.base.Catalog, w.base.Writer}}
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 func (w *world) apply(changes ...catalog.Change) {
 	w.t.Helper()

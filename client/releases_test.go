@@ -122,7 +122,7 @@ func build(store *local.Store, number int, of func(int, catalog.Item) catalog.It
 		}
 		content := contentOf(it.App, version)
 		releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
-			return nopCloser{strings.NewReader(content)}, nil
+			return builder.NopCloser{ReadSeeker: strings.NewReader(content)}, nil
 		}})
 	}
 	im := &release.Importer{Objects: store.Objects(), Catalog: store.Catalog(), Now: time.Now}
@@ -134,10 +134,6 @@ func build(store *local.Store, number int, of func(int, catalog.Item) catalog.It
 	st := pipeline.New(pipeline.Local(store), pipeline.Config{Builder: builder.Options{Params: params}})
 	return st.Build(ctx, builder.PlanOptions{}, nil)
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 // memory is an object store for one test: by key.
 type memory map[string]object
@@ -196,7 +192,7 @@ func (o *objects) Get(_ context.Context, key string, off, n int64) (io.ReadClose
 	if n < 0 || off+n > info.Size {
 		n = info.Size - off
 	}
-	return nopCloser{bytes.NewReader(found.data[off : off+n])}, info, nil
+	return builder.NopCloser{ReadSeeker: bytes.NewReader(found.data[off : off+n])}, info, nil
 }
 
 // set replaces what is there, but for keyrings.

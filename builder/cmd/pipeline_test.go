@@ -250,7 +250,7 @@ func TestPipeline(t *testing.T) {
 	before := p.modified()
 	item := catalog.Item{App: "scoreboard", Track: "prod", Version: "1.0.1", DeviceAttr: map[string]bool{"gamer": true}}
 	res, err = im.Import(t.Context(), []release.Release{{Item: item, Open: func() (io.ReadSeekCloser, error) {
-		return nopCloser{bytes.NewReader([]byte("a new scoreboard"))}, nil
+		return builder.NopCloser{ReadSeeker: bytes.NewReader([]byte("a new scoreboard"))}, nil
 	}}}, false)
 	if err != nil {
 		t.Fatal(err)
@@ -405,7 +405,3 @@ func difference(got, want map[string]string) string {
 	slices.Sort(lines)
 	return strings.Join(lines[:min(len(lines), 10)], "\n")
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }

@@ -35,7 +35,9 @@ func fill(b *testing.B, d pipeline.Drivers) {
 	for i := range 12 {
 		it := catalog.Item{App: fmt.Sprint("app", i), Track: "prod", Version: "1", DeviceAttr: map[string]bool{fmt.Sprint("attr", i): true}}
 		content := strings.Repeat(fmt.Sprint(i, " is the number of this binary. "), 300)[:8<<10]
-		releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(content)}, nil }})
+		releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
+			return builder.NopCloser{ReadSeeker: strings.NewReader(content)}, nil
+		}})
 	}
 	im := &release.Importer{Objects: d.Objects, Catalog: struct {
 		builder.Catalog

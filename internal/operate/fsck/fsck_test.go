@@ -82,7 +82,7 @@ func (w *world) release(app, track, version, content string, attrs ...string) {
 	}
 	im := &release.Importer{Objects: w.memory.Objects, Catalog: w.memory.Catalog}
 	_, err := im.Import(w.t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
-		return nopCloser{strings.NewReader(content)}, nil
+		return builder.NopCloser{ReadSeeker: strings.NewReader(content)}, nil
 	}}}, false)
 	must(w.t, err)
 }
@@ -611,10 +611,6 @@ func anyPiece(keys map[string]bool) bool {
 	}
 	return false
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 func must(t testing.TB, err error) {
 	t.Helper()

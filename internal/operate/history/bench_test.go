@@ -59,7 +59,9 @@ func BenchmarkRollback(b *testing.B) {
 		for i := range 8 {
 			it := catalog.Item{App: fmt.Sprint("app", i), Track: "prod", Version: fmt.Sprint(generation), DeviceAttr: map[string]bool{fmt.Sprint("attr", i): true}}
 			content := fmt.Sprint(strings.Repeat("content ", 1000), i, generation)
-			releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(content)}, nil }})
+			releases = append(releases, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) {
+				return builder.NopCloser{ReadSeeker: strings.NewReader(content)}, nil
+			}})
 		}
 		im := &release.Importer{Objects: d.Objects, Catalog: store.Catalog()}
 		_, err := im.Import(ctx, releases, false)

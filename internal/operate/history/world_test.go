@@ -71,7 +71,7 @@ func (w *world) put(app, track, version, content string, attrs ...string) {
 	}
 	im := &release.Importer{Objects: w.memory.Objects, Catalog: w.memory.Catalog}
 	_, err := im.Import(w.t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
-		return nopCloser{strings.NewReader(content)}, nil
+		return builder.NopCloser{ReadSeeker: strings.NewReader(content)}, nil
 	}}}, false)
 	must(w.t, err)
 }
@@ -141,10 +141,6 @@ func (c *counting) Put(ctx context.Context, key string, body builder.Body, opt b
 	c.mu.Unlock()
 	return c.Objects.Put(ctx, key, body, opt)
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 func must(t testing.TB, err error) {
 	t.Helper()

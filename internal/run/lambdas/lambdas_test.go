@@ -283,7 +283,9 @@ func TestComposer(t *testing.T) {
 	// The next generation: the retained one can still be asked for.
 	im := &release.Importer{Objects: objects, Catalog: store.Catalog()}
 	it := catalog.Item{App: "scoreboard", Track: "prod", Version: "9", DeviceAttr: map[string]bool{"gamer": true}}
-	if _, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader("nine")}, nil }}}, false); err != nil {
+	if _, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
+		return builder.NopCloser{ReadSeeker: strings.NewReader("nine")}, nil
+	}}}, false); err != nil {
 		t.Fatal(err)
 	}
 	build(t, store, builder.Options{Params: nothing})
@@ -489,7 +491,3 @@ func TestComposerBeginsInTime(t *testing.T) {
 		}
 	})
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }

@@ -30,7 +30,9 @@ func TestComposerSignsStatements(t *testing.T) {
 		t.Helper()
 		im := &release.Importer{Objects: objects, Catalog: store.Catalog()}
 		it := catalog.Item{App: "scoreboard", Track: "prod", Version: version, DeviceAttr: map[string]bool{"gamer": true}}
-		if _, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(version)}, nil }}}, false); err != nil {
+		if _, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
+			return builder.NopCloser{ReadSeeker: strings.NewReader(version)}, nil
+		}}}, false); err != nil {
 			t.Fatal(err)
 		}
 		build(t, store, builder.Options{Params: nothing})

@@ -436,12 +436,8 @@ func TestManifestURLsCanBeFetched(t *testing.T) {
 }
 
 func content(s string) func() (io.ReadSeekCloser, error) {
-	return func() (io.ReadSeekCloser, error) { return nopCloser{strings.NewReader(s)}, nil }
+	return func() (io.ReadSeekCloser, error) { return builder.NopCloser{ReadSeeker: strings.NewReader(s)}, nil }
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 func decode(t testing.TB, a answer) manifest.Manifest {
 	t.Helper()

@@ -1,4 +1,4 @@
-// Package faults_test breaks what the pipeline stands on, under a whole pipeline at work, and lets it be.
+// Package faults_test breaks the services under a running pipeline, and then lets them recover.
 // While the fault lasts, whatever is published is complete, and devices get answers that follow from one of
 // the catalogs that can be live, or are told to come back. After it, and without anybody's help, everything
 // that a build from scratch would write is there, byte for byte, with no job and no dead letter left.
@@ -150,12 +150,8 @@ func release(kind, n, size int) releases.Release {
 	for i := range content {
 		content[i] = byte(r.Uint32() >> 26) // compresses by a quarter
 	}
-	return releases.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return nopCloser{bytes.NewReader(content)}, nil }}
+	return releases.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return builder.NopCloser{ReadSeeker: bytes.NewReader(content)}, nil }}
 }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
 
 func importer(d pipeline.Drivers) *releases.Importer {
 	return &releases.Importer{Objects: d.Objects, Catalog: struct {

@@ -49,7 +49,7 @@ type Options struct {
 	// Attempts is how often a binary that cannot be read is tried before its item is rejected;
 	// it must not be more than the queue's receives before a dead letter. Default 5.
 	Attempts int
-	// SweepWait is how long a plan's job waits for a sweep to end before it is given back; less than 0: not
+	// SweepWait is how long a plan's job waits for a sweep to end before it is handed back; less than 0: not
 	// at all. The default, 15 s, and the queue's receives outlast a sweep's lease several times.
 	SweepWait time.Duration
 	Clock     Clock        // default: the real one

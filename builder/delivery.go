@@ -27,7 +27,7 @@ type verdict int
 const (
 	remove   verdict = iota // the job is done
 	backOff                 // the job comes again after a while
-	handBack                // somebody else goes on at once
+	handBack                // somebody else may take it at once
 	renew                   // a new message takes the place of this one, which has been received too often
 )
 

@@ -181,8 +181,8 @@ type Ledger interface {
 	Open(ctx context.Context, id string, parts int) error
 
 	// Done marks part (0 <= part < parts) done and returns how many are left. Marking a part again
-	// changes nothing and returns the same count: whoever is told 0 goes on with the build, and
-	// whoever crashes on the way is told 0 again. Fails with ErrNotExist if id is not open.
+	// changes nothing and returns the same count: a caller that gets 0 continues the build, and
+	// gets 0 again if it crashes on the way. Fails with ErrNotExist if id is not open.
 	Done(ctx context.Context, id string, part int) (left int, err error)
 
 	// Close forgets an entry; closing what is not open is no error. A driver may also forget
@@ -203,7 +203,7 @@ type Observer interface {
 	Planned(ctx context.Context, r Report)
 	// Stored: one object was written, or found to exist already.
 	Stored(ctx context.Context, s Stored)
-	// Rejected: an item cannot be published; its previous release goes on being served.
+	// Rejected: an item cannot be published; its previous release stays published.
 	Rejected(ctx context.Context, r Rejection)
 	// Published: the index was replaced.
 	Published(ctx context.Context, p Published)

@@ -67,7 +67,7 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	return b.Ledger.Close(ctx, j.Entry)
 }
 
-// done counts a part and returns how many are left. An entry that is gone has been closed by whoever
+// done counts a part and returns how many are left. An entry that is gone has been closed by a worker that
 // finished it, or forgotten long after its plan: the late delivery has nothing left to do.
 func (b *Builder) done(ctx context.Context, j job) (left int, err error) {
 	left, err = b.Ledger.Done(ctx, j.Entry, j.Part)
@@ -147,7 +147,7 @@ func (b *Builder) publish(ctx context.Context, t *target, now current, base uint
 	case now.supersedes(t.Sequence):
 		return false, nil
 	case now.Index != nil && now.Pin != "":
-		// The plan is built and stays announced. Whoever unpins asks for another one, which will find
+		// The plan is built and stays announced. Unpinning asks for another one, which will find
 		// everything there.
 		b.opt.Log.InfoContext(ctx, "pinned", "generation", now.Generation, "reason", now.Pin, "sequence", t.Sequence)
 		return false, nil
@@ -193,7 +193,7 @@ func (b *Builder) nextGeneration(ctx context.Context, t *target, now current) (u
 	if sameContent(now.Index, t.Index) {
 		return now.Generation, nil // not a new generation, only a newer sequence
 	}
-	// Whoever published it should have copied it into the history, and may have died before: the
+	// Its publisher should have copied it into the history, and may have died before: the
 	// history has every generation but the current one for certain.
 	return now.Generation + 1, Remember(ctx, b.Objects, now.Index)
 }

@@ -37,7 +37,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// maxOutages bounds how long a worker rests from an outage: it goes on 8 s after the end at the latest.
+// maxOutages bounds how long a worker rests from an outage: it resumes 8 s after the end at the latest.
 const maxOutages = 4
 
 // once waits for a job and does it. It tells whether that failed for reasons that the next one will have, too.

@@ -241,7 +241,7 @@ func TestDropRequest(t *testing.T) {
 	}
 }
 
-// A download that breaks off is gone on with: whatever came before is not sent again.
+// An interrupted download is resumed: whatever came before is not sent again.
 func TestPartialBundleIsResumed(t *testing.T) {
 	for kind := range newWorld(t).devices() {
 		t.Run(kind, func(t *testing.T) {

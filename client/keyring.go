@@ -111,7 +111,7 @@ func (c *Client) nextKeyrings(ctx context.Context, st *state, newest *keyring.Ke
 		known, st.keyring = next, next
 	}
 	if known.Version < newest.Version {
-		return fmt.Errorf("keyring is at version %d of %d: the next update goes on from there", known.Version, newest.Version)
+		return fmt.Errorf("keyring is at version %d of %d: the next update resumes from there", known.Version, newest.Version)
 	}
 	return nil
 }

@@ -194,7 +194,7 @@ func TestEmptyFiles(t *testing.T) {
 	}
 }
 
-// A device that has missed more keyrings than it walks through at once gets there by and by.
+// A device that has missed more keyrings than it follows in one update catches up over several.
 func TestManyKeyrings(t *testing.T) {
 	for kind := range newWorld(t).devices() {
 		t.Run(kind, func(t *testing.T) {

@@ -164,7 +164,7 @@ if [ -s "$dir/keyring" ]; then
 		mv "$tmp/next" "$tmp/known"
 	done
 	remember "$tmp/known"
-	[ "$known" -eq "$newest" ] || fail "keyring is at version $known of $newest: the next run goes on from there"
+	[ "$known" -eq "$newest" ] || fail "keyring is at version $known of $newest: the next run resumes from there"
 else
 	# Back to a keyring that the root key of this device has signed.
 	cp "$tmp/newest" "$tmp/after"
@@ -202,7 +202,7 @@ generation=0 signer='' current=''
 for sum in ${PRECAST_HELD:-}; do printf '%s\n' "$sum"; done >"$tmp/held"
 if [ -s "$dir/state" ]; then
 	generation=$(field generation "$dir/state") signer=$(field signed-by "$dir/state") current=$(field set "$dir/state")
-	# A device that has become another one starts anew; generations are of the whole catalog, and go on counting.
+	# A device that has become another one starts anew; generations are of the whole catalog, and keep counting.
 	[ "$(field selection "$dir/state")" = "$selection" ] || current=''
 	field has "$dir/state" >"$tmp/held"
 fi
@@ -282,7 +282,7 @@ most=$((generation + max_jump))
 [ "$said" -le "$most" ] ||
 	refuse "far generation" "statement is of generation $said, too far from $generation"
 sed -n 's/^item //p' "$tmp/said" >"$tmp/items"
-# An item becomes a file: whoever signed must not choose where. Its digest, its size without leading zeros, and two
+# An item becomes a file: the signer must not choose where. Its digest, its size without leading zeros, and two
 # names, percent-encoded only where they must be, not empty, without '.' or '-' at the beginning, and without '/',
 # '\' or a control character. Then two files of one name have one spelling.
 plain='[A-Za-z0-9_~]|%[0-9A-F]{2}'
@@ -353,7 +353,7 @@ download() {
 	[ ! -s "$part" ] || resumed=1
 	set -- ${held:+-H} ${held:+"If-None-Match: $held"}
 	fetch "$part" "$limit" "/package?$query" ${resumed:+-C -} "$@" || {
-		# 33, or an answer that is no range: the server cannot go on.
+		# 33, or an answer that is no range: the server cannot resume.
 		[ "$status" != 33 ] || rm -f "$part"
 		fail "get bundle: $(cat "$tmp/curl")"
 	}

@@ -18,7 +18,7 @@ const (
 const (
 	ErrNoIndex  = "No catalog has been published yet"
 	ErrNotFound = "No deployment package found"
-	// ErrNotSigned is the text of the 404 to whoever asks for a statement where there is no signing key.
+	// ErrNotSigned is the text of the 404 for a statement where there is no signing key.
 	ErrNotSigned = "Statements are not signed here"
 )
 
@@ -32,7 +32,7 @@ type Decision struct {
 	Mask Mask // held, of the set
 	// Claims are those of a statement, if the selection asks for one.
 	Claims Claims
-	// Epoch is that of the statement. Whoever has a clock and a schedule sets it, after Decide: the edge has
+	// Epoch is that of the statement. A caller with a clock and a schedule sets it, after Decide: the edge has
 	// neither.
 	Epoch uint64
 }

@@ -57,7 +57,7 @@ resource "aws_lambda_function" "edge" {
   #checkov:skip=CKV_AWS_115:Lambda@Edge has no reserved concurrency
   #checkov:skip=CKV_AWS_116:Lambda@Edge has no dead letters
   #checkov:skip=CKV_AWS_117:Lambda@Edge has no VPC
-  #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
+  #checkov:skip=CKV_AWS_272:the packages come from the folder of the user who applies this
   provider         = aws.us_east_1
   function_name    = local.edge_name
   description      = "Precast: origin-request handler"

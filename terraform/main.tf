@@ -18,7 +18,7 @@ locals {
 
 # See internal/format/layout for what is in it. Everything but the index is immutable and named by its content.
 resource "aws_s3_bucket" "store" {
-  #checkov:skip=CKV_AWS_144:replication is the choice of whoever runs it; everything but the binaries can be built again
+  #checkov:skip=CKV_AWS_144:replication is the operator's choice; everything but the binaries can be built again
   #checkov:skip=CKV2_AWS_62:nothing waits for events of the bucket
   bucket        = coalesce(var.bucket_name, "${var.name}-${local.account}-${local.region}")
   force_destroy = var.force_destroy
@@ -150,7 +150,7 @@ locals {
 # --- tables
 
 resource "aws_dynamodb_table" "catalog" {
-  #checkov:skip=CKV_AWS_119:an AWS managed key; a key of one's own would have to be granted to everyone who changes the catalog
+  #checkov:skip=CKV_AWS_119:an AWS managed key; a custom key would have to be granted to everyone who changes the catalog
   name                        = "${var.name}-catalog"
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "app"
@@ -179,7 +179,7 @@ resource "aws_dynamodb_table" "catalog" {
   }
 }
 
-# How far builds are, and the numbers of plans (internal/store/aws, Ledger). Lost, it goes on above what
+# How far builds are, and the numbers of plans (internal/store/aws, Ledger). If it is lost, counting continues above what
 # went before: it needs no backup.
 resource "aws_dynamodb_table" "ledger" {
   #checkov:skip=CKV_AWS_119:an AWS managed key, as for the catalog

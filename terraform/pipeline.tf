@@ -67,7 +67,7 @@ resource "aws_sqs_queue" "stream_failures" {
 
 resource "aws_lambda_function" "enqueuer" {
   #checkov:skip=CKV_AWS_117:it talks to nothing in a VPC
-  #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
+  #checkov:skip=CKV_AWS_272:the packages come from the folder of the user who applies this
   #checkov:skip=CKV_AWS_116:its event source has a destination for failures, its schedule comes again
   #checkov:skip=CKV_AWS_173:its variables are names, not secrets
   function_name                  = "${var.name}-enqueuer"
@@ -139,7 +139,7 @@ resource "aws_lambda_event_source_mapping" "changes" {
 
 resource "aws_lambda_function" "builder" {
   #checkov:skip=CKV_AWS_117:it talks to nothing in a VPC
-  #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
+  #checkov:skip=CKV_AWS_272:the packages come from the folder of the user who applies this
   #checkov:skip=CKV_AWS_116:its queue has dead letters
   #checkov:skip=CKV_AWS_173:its variables are names, not secrets
   function_name                  = "${var.name}-builder"
@@ -202,7 +202,7 @@ resource "aws_lambda_event_source_mapping" "jobs" {
 
 resource "aws_lambda_function" "composer" {
   #checkov:skip=CKV_AWS_117:it talks to nothing in a VPC
-  #checkov:skip=CKV_AWS_272:the packages come from the folder of whoever applies this
+  #checkov:skip=CKV_AWS_272:the packages come from the folder of the user who applies this
   #checkov:skip=CKV_AWS_116:it answers requests: nobody would come for a dead letter
   #checkov:skip=CKV_AWS_173:its variables are names, not secrets
   function_name                  = "${var.name}-composer"

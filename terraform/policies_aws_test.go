@@ -159,7 +159,7 @@ func TestRolesOnAWS(t *testing.T) {
 	if err != nil || ix == nil || len(ix.Items) != 1 {
 		t.Fatalf("nothing is published: %+v, %v", ix, err)
 	}
-	// One that is not a job is given back.
+	// One that is not a job is handed back.
 	if err := e.Queue.Send(ctx, []byte("not a job")); err != nil {
 		t.Error(err)
 	}

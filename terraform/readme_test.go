@@ -1,4 +1,4 @@
-// Package terraform_test holds the module against its README and against the Go code that it deploys.
+// Package terraform_test compares the module with its README and with the Go code that it deploys.
 package terraform_test
 
 import (

@@ -93,7 +93,7 @@ variable "plan_retention_days" {
   nullable    = false
 
   validation {
-    # A job may wait in the dead letters for 14 days and go on with its plan then.
+    # A job may wait in the dead letters for 14 days and continue its plan then.
     condition     = var.plan_retention_days >= 15 && floor(var.plan_retention_days) == var.plan_retention_days
     error_message = "Plans must be kept for at least 15 days: jobs among the dead letters, which are kept for 14, refer to them."
   }
@@ -134,7 +134,7 @@ variable "point_in_time_recovery" {
   nullable    = false
 }
 
-# --- the way of a change
+# --- how a change is published
 
 variable "stream_window_seconds" {
   description = "How long the enqueuer waits for further changes, so that one build serves a burst."

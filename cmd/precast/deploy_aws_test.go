@@ -49,7 +49,7 @@ import (
 // distribution as it was applied, but nobody invokes the deployed function by it: the rig has a composer in its own
 // process. The packed one answers in builder/cmd (TestPipeline). Every resource of the module is applied.
 
-// falseDrifts are attributes that the stand-in does not give back as they were set: Terraform would set them
+// falseDrifts are attributes that the stand-in does not return as they were set: Terraform would set them
 // again at every apply. On AWS there are none.
 func falseDrifts() map[string][]string {
 	return map[string][]string{

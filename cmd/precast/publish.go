@@ -16,7 +16,7 @@ type publishFlags struct {
 	settings.CDN `embed:""`
 }
 
-// edge is what they name.
+// edge returns the resources that the flags name.
 func (f publishFlags) edge() cdn.Resources { return cdn.Resources(f.CDN) }
 
 // connect connects to the CDN that they name; nil if they name none.
@@ -84,7 +84,7 @@ func (o *tellsCDN) Published(ctx context.Context, p builder.Published) {
 	}
 }
 
-// print says when devices get what was published.
+// print tells when devices get what was published.
 func (o *tellsCDN) print(std streams) {
 	if !o.told {
 		fmt.Fprintln(std.out, "devices get it with their next request, or as a cache in front forgets the old answer")
@@ -92,7 +92,7 @@ func (o *tellsCDN) print(std streams) {
 	}
 	switch {
 	case o.tableErr != nil:
-		fmt.Fprintf(std.err, "precast: the table of rollouts may still be the one of before: %v\nThe next plan mends it; until then devices in a rollout may get its previous release.\n", o.tableErr)
+		fmt.Fprintf(std.err, "precast: the edge may still have the previous table of rollouts: %v\nThe next plan repairs it; until then devices in a rollout may get its previous release.\n", o.tableErr)
 	case o.table == cdn.TableWritten:
 		fmt.Fprintln(std.out, "the table of rollouts is written")
 	}

@@ -214,7 +214,7 @@ func TestARollbackBringsTheTableBack(t *testing.T) {
 	ctx, interrupt = context.WithCancel(t.Context())
 	out, errs := saysUntil(t, ctx, "is invalidated in", interrupt, exitError, "rollback", "1")
 	c.invalidation()
-	if !strings.Contains(out, "generation 5 is published") || !strings.Contains(errs, "the table of rollouts may still be the one of before") || !strings.Contains(errs, "RequestID: 7f2c") {
+	if !strings.Contains(out, "generation 5 is published") || !strings.Contains(errs, "the edge may still have the previous table of rollouts") || !strings.Contains(errs, "RequestID: 7f2c") {
 		t.Errorf("it says\n%s%s", out, errs)
 	}
 }

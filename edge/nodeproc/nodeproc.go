@@ -18,7 +18,7 @@ import (
 // ErrNoNode says that there is nothing to run scripts with.
 var ErrNoNode = errors.New("node is not installed: install Node 20")
 
-// grace is how long a script may go on after its input has ended, or its context.
+// grace is how long a script may run on after its input has ended, or its context.
 const grace = 10 * time.Second
 
 // Process is a running script. Its methods may be called by several goroutines; calls are answered in order.

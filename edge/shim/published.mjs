@@ -1,5 +1,5 @@
 // The published index: fetched in the background, at most once at a time, and given to the Go instance.
-// Whatever happens to the stored one, the last good index goes on being used.
+// Whatever happens to the stored one, the last good index stays in use.
 
 const RETRY = 1000; // ms between looks that fail, and between looks while there is no index at all
 

@@ -105,7 +105,7 @@ func (i *Installation) Own(ctx context.Context, adopted []string) error {
 	return i.Settled()
 }
 
-// triesToEmpty is how often a bucket is emptied while something goes on writing into it.
+// triesToEmpty is how often a bucket is emptied while something keeps writing into it.
 const triesToEmpty = 3
 
 // Destroy destroys everything that Terraform knows of, but for the Lambda@Edge function, which is left to

@@ -12,7 +12,7 @@ import (
 )
 
 // Settings are what an installation is made with. They are kept in its folder: a later command without
-// flags goes on with them.
+// flags uses them.
 type Settings struct {
 	Name    string `json:"name"`
 	Region  string `json:"region"`

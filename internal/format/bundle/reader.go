@@ -30,7 +30,7 @@ var (
 	_ io.WriterTo       = (*Reader)(nil)
 )
 
-// errTooLong: a piece goes on beyond the length it was planned with.
+// errTooLong: a piece is longer than the length it was planned with.
 var errTooLong = errors.New("piece is longer than planned")
 
 // Open returns a reader of the bundle's bytes. A piece is opened when the first of its bytes is

@@ -204,7 +204,7 @@ func checkFloors(app string, it Item, report reporter) {
 		}
 		checkRelease(app, floor, in)
 		if floor.App != "" || floor.Track != "" || len(floor.DeviceAttr) > 0 || floor.Rollout != nil || floor.Previous != nil || len(floor.Floors) > 0 {
-			in("app", "a floor is for whoever is to get the release after it: it has no app, track, attributes, rollout, previous release or floors")
+			in("app", "a floor applies to the devices of the release after it: it has no app, track, attributes, rollout, previous release or floors")
 		}
 		if contents[floor.SHA256] {
 			in("sha256", "is that of the release itself, or of another floor")

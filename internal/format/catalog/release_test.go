@@ -227,7 +227,7 @@ func TestRolloutProblems(t *testing.T) {
 			it.Floors = []catalog.Item{one}
 			it.Floors[0].DeviceAttr = map[string]bool{"gamer": true}
 		},
-			"floors[0].app: a floor is for whoever is to get the release after it: it has no app, track, attributes, rollout, previous release or floors"},
+			"floors[0].app: a floor applies to the devices of the release after it: it has no app, track, attributes, rollout, previous release or floors"},
 		{"too many passed releases", passed(catalog.MaxPassed + 1), "floors[0].passed: are 65, more than 64"},
 		{"a passed release without a digest", func(it *catalog.Item) { passed(1)(it); it.Floors[0].Passed[0].SHA256 = "" }, "floors[0].passed[0].sha256: is missing: give 64 hex digits, or a file to compute them from"},
 		{"passed releases of no floor", func(it *catalog.Item) { it.Passed = []catalog.Item{one} }, "passed: is for floors only"},

@@ -20,7 +20,7 @@ type Price struct {
 	USD   float64 `json:"usd"`
 	Tiers []Tier  `json:"tiers,omitempty"` // in place of USD
 	Free  float64 `json:"free,omitempty"`  // units of a month in the free tier
-	// Always: the free tier is everybody's, whoever they are.
+	// Always: the free tier never ends.
 	Always bool   `json:"always,omitempty"`
 	Source string `json:"source"`
 	Found  string `json:"found"` // where its value was read

@@ -160,7 +160,7 @@ type question struct {
 	list  bool      // asks for the manifest
 }
 
-// ask sends a request and holds the answer against the index.
+// ask sends a request and compares the answer with the index.
 func (a *asker) ask(ctx context.Context, q question, set edge.Set, status int) error {
 	address := a.address("package?" + q.query)
 	p := Problem{Key: address, Devices: "those that ask this get another answer than the catalog says"}
@@ -236,7 +236,7 @@ func (a *asker) send(ctx context.Context, method, address string, held []string)
 	return client.Do(req)
 }
 
-// listed holds a manifest against the index, and notes the binaries that it names.
+// listed compares a manifest with the index, and notes the binaries that it names.
 func (a *asker) listed(ctx context.Context, p Problem, body io.Reader, set edge.Set, held edge.Mask) error {
 	want := manifest.New(set, held)
 	encoded, err := want.Encode()

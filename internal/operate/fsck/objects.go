@@ -322,7 +322,7 @@ func (c *checker) bundle(ctx context.Context, s builder.CoveredSet, held edge.Ma
 	}
 	if want != nil {
 		// The checksum of what would be composed is combined from those of the pieces, each of which is
-		// held against its binary's SHA-256.
+		// verified against its binary's SHA-256.
 		crc := crc64nvme.New()
 		if _, err := c.sums(ctx, p.Key, crc); err != nil {
 			return c.failed(ctx, err, p)

@@ -63,7 +63,7 @@ func List(ctx context.Context, objects builder.Objects, n int) ([]Generation, er
 	}
 	slices.SortFunc(kept, func(a, b Entry) int { return cmp.Compare(b.Generation, a.Generation) })
 	var all []Generation
-	var newer *index.Index // of all[at]: waits for one to be held against
+	var newer *index.Index // of all[at]: waits for the one to compare it with
 	var at int
 	for _, k := range kept {
 		if current == nil || k.Generation > current.Generation {

@@ -69,7 +69,7 @@ const tries = 3
 
 // Rollback publishes the content of an earlier generation as a new one, pinned, by one conditional write
 // of the index. Two things may have to be written before it: the copy of the replaced generation, if
-// whoever published that died before making it; and, to go back further than Near, an announcement (see
+// its publisher died before making it; and, to go back further than Near, an announcement (see
 // builder.Announce), as a sweep that begins now would know nothing of it.
 func (k *Keeper) Rollback(ctx context.Context, r Request) (Result, error) {
 	if err := checkReason(r.Reason); err != nil {

@@ -1,5 +1,5 @@
 // Package inspect looks into bundles the way a careful device would: it reads the archive with a
-// reader that has nothing to do with the writer, and holds every file against the manifest.
+// reader that has nothing to do with the writer, and verifies every file against the manifest.
 package inspect
 
 import (
@@ -172,7 +172,7 @@ func (rep *Report) entry(ctx context.Context, f archives.FileInfo) error {
 	return nil
 }
 
-// compare holds the files against the manifest.
+// compare compares the files with the manifest.
 func (rep *Report) compare() {
 	listed := rep.Manifest.Files()
 	seen := make(map[string]bool)

@@ -1,5 +1,5 @@
 // Package admin lets commands reach a running `precast serve`: it has the data folder to itself, so
-// catalog changes and builds go through it. It listens on the loopback interface, and whoever can
+// catalog changes and builds go through it. It listens on the loopback interface, and anyone who can
 // read the data folder can use it: address and token are in a file there.
 package admin
 

@@ -22,7 +22,7 @@ type Client interface {
 
 // Settled is how long after a publish every instance at the edge answers from it: edge/shim uses an index
 // for twice its refresh of 5 seconds at most, and may take 2 more to fetch the next. edge/cmd/pack allows no more.
-// An instance that cannot reach S3 goes on answering from the last one, and looks every second.
+// An instance that cannot reach S3 keeps answering from the last one, and looks every second.
 const Settled = 12 * time.Second
 
 // Invalidation is whether answers were invalidated.

@@ -97,8 +97,8 @@ func (r *Rollouts) observe(ctx context.Context, generation uint64, changed bool)
 }
 
 // Bring brings the table to the published index, whichever that is by now. Of several at the same time the
-// one with the newest index wins: each reads the store's ETag before it reads the index, so that whoever
-// writes by an older index does so before the newer one's ETag was read, or not at all. It returns what was
+// one with the newest index wins: each reads the store's ETag before it reads the index, so that one
+// that writes by an older index does so before the newer one's ETag was read, or not at all. It returns what was
 // done.
 func (r *Rollouts) Bring(ctx context.Context) (Table, error) { return r.bring(ctx, true) }
 
@@ -211,7 +211,7 @@ func NewKeyValues(cfg aws.Config) *cloudfrontkeyvaluestore.Client {
 	})
 }
 
-// resolver leaves an endpoint of one's own as it is if it is an IP address: with the account before it, as
+// resolver leaves a custom endpoint as it is if it is an IP address: with the account before it, as
 // the service has it, it would be no host's name.
 type resolver struct {
 	cloudfrontkeyvaluestore.EndpointResolverV2

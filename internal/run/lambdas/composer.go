@@ -166,7 +166,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 			defer cancel()
 		}
 		// The next answer is the store's, with its ETag: this one says the same, so that devices can revalidate and
-		// go on with a part.
+		// resume with a part.
 		if stored, err := c.store(ctx, key, kind, d); err != nil {
 			c.Log.WarnContext(ctx, "composed object was not stored", "key", key, "error", err, "cause", context.Cause(ctx))
 		} else {
@@ -178,7 +178,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 }
 
 // store keeps what is composed, and returns the stored object's ETag. It reads what it stores by itself: a Put that
-// was given up may go on reading for a while.
+// was given up may keep reading for a while.
 func (c *Composer) store(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (etag string, err error) {
 	composed, err := c.Composer.Compose(ctx, kind, d.Set, d.Mask)
 	if err != nil {

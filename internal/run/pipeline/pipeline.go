@@ -17,7 +17,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 )
 
-// Drivers are all that a pipeline stands on.
+// Drivers are all that a pipeline needs from its environment.
 type Drivers struct {
 	builder.Ports
 	Writer      builder.CatalogWriter
@@ -92,7 +92,7 @@ func (p *Pipeline) Apply(ctx context.Context, changes []catalog.Change) error {
 // Redrive puts the dead letters back into the queue and returns how many there were.
 func (p *Pipeline) Redrive(ctx context.Context) (int, error) { return p.DeadLetters.Redrive(ctx) }
 
-// Run watches and works until ctx is done. Jobs in hand are given back.
+// Run watches and works until ctx is done. Jobs in progress are handed back.
 func (p *Pipeline) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if p.NewTrigger != nil {
@@ -124,7 +124,7 @@ func (p *Pipeline) schedule(ctx context.Context) {
 }
 
 // How long to wait for a job at a time. A remote queue may give a job to a wait whose asker has just ended,
-// where it stays hidden for a while: a build, which ends soon, waits shortly.
+// where it stays invisible for a while: a build, which ends soon, waits shortly.
 const (
 	runWait   = 20 * time.Second
 	buildWait = time.Second

@@ -15,7 +15,7 @@ import (
 )
 
 // Published holds the published index and keeps it fresh. Whatever happens to the stored one, the
-// last good index goes on being used.
+// last good index stays in use.
 type Published struct {
 	objects builder.Objects
 	log     *slog.Logger

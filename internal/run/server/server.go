@@ -69,8 +69,8 @@ const (
 	maxHeader         = 2 << 20
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 2 * time.Minute
-	// A client gets 30 seconds and then a second for every slowest bytes; whoever reads slower is cut
-	// off, and can go on with Range.
+	// A client gets 30 seconds and then a second for every slowest bytes; a client that reads more slowly
+	// is cut off, and can resume with Range.
 	slowest = 8 << 10
 	grace   = 30 * time.Second
 )

@@ -15,7 +15,7 @@ type pace struct {
 
 func (p *pace) due(now time.Time) bool { return !now.Before(p.at) }
 
-// soon lets it be done in the next round, failures or not. Whoever calls it has to be slowed down by
+// soon lets it be done in the next round, failures or not. The caller has to be slowed down by
 // something else.
 func (p *pace) soon(now time.Time) {
 	if now.Before(p.at) {

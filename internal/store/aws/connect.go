@@ -68,7 +68,7 @@ func httpClient() *awshttp.BuildableClient {
 	})
 }
 
-// NewS3 makes an S3 client. At an endpoint of one's own the bucket goes into the path: no DNS name
+// NewS3 makes an S3 client. At a custom endpoint the bucket goes into the path: no DNS name
 // leads to a bucket there.
 func NewS3(cfg aws.Config) *s3.Client {
 	return s3.NewFromConfig(cfg, func(o *s3.Options) {

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// While Dead collects, what it has seen is hidden, or it would see the same again and again.
+	// While Dead collects, what it has seen is invisible, or it would see the same again and again.
 	peekVisibility = 30 * time.Second
 	moveVisibility = time.Minute
 	// The shortest long poll: it asks all of a queue's servers.
@@ -29,7 +29,7 @@ const (
 var errNoDeadLetterURL = errors.New("no dead-letter queue URL is given")
 
 // Dead implements builder.DeadLetters, oldest first of those that it comes upon. SQS can only
-// receive: the messages are hidden from others for the moment, and their receive counts go up, which
+// receive: the messages are invisible to others for the moment, and their receive counts go up, which
 // is of no consequence in a dead-letter queue.
 func (q *Queue) Dead(ctx context.Context, most int) ([]builder.Message, error) {
 	found, err := q.peek(ctx, most)

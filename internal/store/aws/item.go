@@ -91,7 +91,7 @@ func encodeItem(it catalog.Item) attributes {
 
 // decodeItem reads an item that anybody may have written, by hand too. An attribute of a wrong type
 // becomes a value that says so and that catalog.Check refuses, naming item and field: the item is
-// then rejected, and the rest of the catalog goes on. Attributes of other names are not looked at.
+// then rejected, and the rest of the catalog is published. Attributes of other names are not looked at.
 func decodeItem(av attributes) catalog.Item { return decodeRelease(av, 0) }
 
 // deepest is how far releases in releases are read: beyond what catalog.Check accepts.

@@ -37,7 +37,7 @@ type ObjectsOptions struct {
 //   - A write whose answer was lost is tried again by the SDK. If the lost answer said that the write
 //     had been done, the second try is refused, and Put returns ErrPrecondition though the object is
 //     the caller's own. Callers live with that: an immutable object that exists is as good as
-//     written, and whoever replaces the index reads it again to see who won.
+//     written, and the replacer of the index reads it again to see who won.
 //   - A key that does not exist is a 404 only to a role with s3:ListBucket on the bucket; to others
 //     it is a 403 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html). A 403 is
 //     always an error here, never ErrNotExist: a lost permission must not look like an empty bucket,

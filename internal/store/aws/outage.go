@@ -17,7 +17,7 @@ type outageError struct{ error }
 
 func (e outageError) Unwrap() []error { return []error{e.error, builder.ErrOutage} }
 
-// stale are the codes of credentials that have been good and will be again, when whoever renews them has. That
+// stale are the codes of credentials that were good and will be again once they are renewed. That
 // a request is forbidden is not among them: it may be forbidden for good.
 var stale = [...]string{
 	"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",

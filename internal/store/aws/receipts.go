@@ -12,11 +12,11 @@ import (
 	"github.com/precast-ota/precast/builder"
 )
 
-// forgetAfter is how long an expired receipt is remembered: longer than anybody goes on working on a
-// message, which is hidden for 12 hours at most.
+// forgetAfter is how long an expired receipt is remembered: longer than anybody works on a
+// message, which stays invisible for 12 hours at most.
 const forgetAfter = maxVisibility
 
-// receipts remembers until when the messages of receipts are hidden: of those being worked on, and
+// receipts remembers until when the messages of receipts are invisible: of those being worked on, and
 // for a while of those that were given up.
 type receipts struct {
 	mu    sync.Mutex

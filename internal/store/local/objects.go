@@ -72,7 +72,7 @@ func openObjects(dir string) (*Objects, error) {
 		}
 	}
 	for _, d := range []string{dir, filepath.Dir(dir)} {
-		// The parent may not be ours to open; then whoever made it answers for it.
+		// The parent may not be ours to open; then its creator is responsible for it.
 		if err := syncDir(d); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return nil, err
 		}

@@ -50,7 +50,7 @@ func newQueue(db *bbolt.DB, opt Options, closed <-chan struct{}) (*Queue, error)
 
 // now is an instant in the queue's own count of nanoseconds. It goes on from the last instant in the
 // queue when the store was opened: all earlier receivers are dead, so every message is visible at
-// once. And it follows the monotonic clock, so that setting the system's clock hides nothing.
+// once. And it follows the monotonic clock, so that setting the system's clock makes no message invisible.
 func (q *Queue) now() uint64 { return q.base + uint64(max(0, q.clock().Sub(q.opened))) }
 
 // Send implements builder.Queue; all messages are sent or none.

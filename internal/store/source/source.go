@@ -20,7 +20,7 @@ import (
 type Sources struct {
 	Objects builder.Objects
 	HTTP    *http.Client
-	// Files lets file: be opened: where the catalog is this machine's own. Elsewhere, whoever may write to the
+	// Files lets file: be opened: where the catalog is this machine's own. Elsewhere, anyone who may write to the
 	// catalog could have any file of the builder's machine published.
 	Files bool
 	Other map[string]builder.Sources // by scheme

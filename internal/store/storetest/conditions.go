@@ -156,7 +156,7 @@ func (o objects) concurrentIfAbsent(t *testing.T) {
 	}
 }
 
-// Whoever is refused may rely on the object being there.
+// A caller that is refused may rely on the object being there.
 func (o objects) concurrentEqualIfAbsent(t *testing.T) {
 	key, b := layout.BundleKey(sha0, "1"), content(300_000, 1)
 	together(8, func(int) {

@@ -73,7 +73,7 @@ func (l ledgers) next(t *testing.T) {
 	}
 }
 
-// Whoever asks after a number was returned, to anyone, gets a greater one.
+// A caller that asks after a number was returned, to anyone, gets a greater one.
 func (l ledgers) concurrentNext(t *testing.T) {
 	var highest atomic.Uint64
 	seen := make([][]uint64, 8)
@@ -113,7 +113,7 @@ func (l ledgers) done(t *testing.T) {
 	l.want(t, "a", 2, 1)
 	l.want(t, "b", 0, 0)
 	l.want(t, "a", 1, 0)
-	for part := range 3 { // whoever crashes on the way is told 0 again
+	for part := range 3 { // a caller that crashes on the way gets 0 again
 		l.want(t, "a", part, 0)
 	}
 	l.end(t, "a")

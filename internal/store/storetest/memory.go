@@ -19,7 +19,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/layout"
 )
 
-// Memory is a set of drivers in memory that keep the contract: for tests of what stands on drivers, and
+// Memory is a set of drivers in memory that keep the contract: for tests of what uses drivers, and
 // for faults_test.go to break.
 type Memory struct {
 	Objects interface {

@@ -226,7 +226,7 @@ func (o objects) replace(t *testing.T) {
 	}
 }
 
-// A reader that has begun with the old object goes on with it.
+// A reader that has begun with the old object continues with it.
 func (o objects) readWhileReplaced(t *testing.T) {
 	old := content(2<<20, 1)
 	o.put(t, layout.IndexKey, old)

@@ -198,7 +198,7 @@ func TestDamagedPieces(t *testing.T) {
 			rep, err := fsck.Store(ctx, base.Objects, fsck.Options{Deep: true})
 			must(t, err)
 			must(t, (&fsck.Repairer{Objects: base.Objects, Sources: base.Sources}).Repair(ctx, rep))
-			// A job that was given back as the failed build ended has used up its one receive: it dies when it is received
+			// A job that was handed back as the failed build ended has used up its one receive: it dies when it is received
 			// again, after the first redrive.
 			for try := 1; ; try++ {
 				_, err = base.DeadLetters.Redrive(ctx)

@@ -173,7 +173,7 @@ func (w *world) problem(format string, args ...any) {
 	w.problems = append(w.problems, fmt.Sprintf(format, args...))
 }
 
-// poll asks once, holds the answer against every catalog that can be live, and returns the digests of what it
+// poll asks once, compares the answer with every catalog that can be live, and returns the digests of what it
 // brought.
 func (w *world) poll(ctx context.Context, f front, params [][2]string, held map[string]bool) []string {
 	w.mu.Lock()

@@ -39,7 +39,7 @@ func Action(service, operation string) string {
 	return service + ":" + operation
 }
 
-// Needs are the actions that a request is made of. Buckets are in the path, as at endpoints of one's own.
+// Needs are the actions that a request is made of. Buckets are in the path, as at custom endpoints.
 func Needs(r *http.Request, body []byte, region, account string) ([]Need, error) {
 	service, operation, ok := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	if !ok {

@@ -1,4 +1,4 @@
-// Package iampolicy holds calls to AWS against IAM policies, for tests: the stand-in for AWS refuses nothing.
+// Package iampolicy checks calls to AWS against IAM policies, for tests: the stand-in for AWS refuses nothing.
 package iampolicy
 
 import (

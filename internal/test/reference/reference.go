@@ -1,5 +1,5 @@
 // Package reference is the contract of /package with the sample's defects mended, in the plainest words: no
-// index, no folding tables, no canonical form. Tests hold the real thing against it.
+// index, no folding tables, no canonical form. Tests compare the real thing with it.
 package reference
 
 import (

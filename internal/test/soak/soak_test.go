@@ -1,5 +1,5 @@
 // Package soak_test lets devices poll a running server while its catalog changes at random and the server is
-// killed now and then. Every answer is held against the plain reference, for one of the catalogs that can be
+// killed now and then. Every answer is compared with the plain reference, for one of the catalogs that can be
 // live at that time; the server's memory and file descriptors stay flat.
 //
 //	make soak               # five minutes
@@ -378,7 +378,7 @@ func (a *answer) read(ctx context.Context, contentType string, body []byte) erro
 }
 
 // of tells whether the files that an answer brought have the contents that a catalog says, and not only its names.
-// (A bundle's own manifest has been held against its files.)
+// (A bundle's own manifest has been compared with its files.)
 func (a *answer) of(items []catalog.Item) bool {
 	said := make(map[string]string)
 	for _, it := range items {
@@ -394,7 +394,7 @@ func (a *answer) of(items []catalog.Item) bool {
 	return true
 }
 
-// check holds an answer against every catalog that could have been live.
+// check compares an answer with every catalog that could have been live.
 func (s *soak) check(got answer, req *http.Request, floor int, params [][2]string, held map[string]bool) {
 	s.mu.Lock()
 	states := slices.Clone(s.catalogs[floor:])

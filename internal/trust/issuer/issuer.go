@@ -1,4 +1,4 @@
-// Package issuer signs statements when they are asked for, and keeps them for whoever asks next. Who only verifies
+// Package issuer signs statements when they are asked for, and keeps them for the next caller. Who only verifies
 // statements, as clients do, needs package statement alone.
 package issuer
 
@@ -17,7 +17,7 @@ import (
 	"github.com/precast-ota/precast/internal/trust/statement"
 )
 
-// Schedule says how long statements are good for. Time is cut into epochs, so that whoever signs makes the same
+// Schedule says how long statements are good for. Time is cut into epochs, so that every signer makes the same
 // bytes all day, and caches agree.
 type Schedule struct {
 	Period   time.Duration // of an epoch
@@ -55,8 +55,8 @@ type Issuer struct {
 	schedule Schedule
 	now      func() time.Time
 
-	// A signer may be remote, slow and paid by the signature: whoever asks for the same statement at the same time
-	// waits for one signature, and what was signed is kept, by path. Anybody can make up selections; the statements
+	// A signer may be remote, slow and paid by the signature: callers that ask for the same statement at the same
+	// time wait for one signature, and what was signed is kept, by path. Anybody can make up selections; the statements
 	// that the fleet asks for are used again and again, so a flood of others does not push them out.
 	signing singleflight.Group
 	signed  *lru.Cache[string, []byte]
@@ -109,7 +109,7 @@ func (i *Issuer) Issue(ctx context.Context, d edge.Decision) ([]byte, error) {
 		if data, ok := i.signed.Get(path); ok { // it was signed since
 			return data, nil
 		}
-		// Whoever asked first may go; the others still wait.
+		// The first caller may go; the others still wait.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), signTime)
 		defer cancel()
 		s := statement.Of(d)

@@ -116,7 +116,7 @@ func (f *Folder) Renew(ctx context.Context) (*keyring.Keyring, error) {
 	return f.next(ctx, func(*keyring.Keyring) ([]signing.Signer, error) { return nil, nil })
 }
 
-// Rotate adds a signing key: signer, or, if that is nil, a new one in the folder. The keys before go on being
+// Rotate adds a signing key: signer, or, if that is nil, a new one in the folder. The earlier keys stay
 // good, until they are revoked.
 func (f *Folder) Rotate(ctx context.Context, signer signing.Signer) (*keyring.Keyring, error) {
 	return f.next(ctx, func(k *keyring.Keyring) ([]signing.Signer, error) {

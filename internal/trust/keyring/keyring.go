@@ -139,7 +139,7 @@ func parse(data []byte) (*Keyring, error) {
 	if err := k.check(); err != nil {
 		return nil, err
 	}
-	// Whatever has been read leniently, such as the IDs beside the keys, is held against what it must be.
+	// Encoding it again verifies whatever was read leniently, such as the IDs beside the keys.
 	if !bytes.Equal(k.Encode(), data) {
 		return nil, errors.New("it is not in its only form")
 	}
@@ -211,7 +211,7 @@ func (k *Keyring) SignedBy(roots []signing.PublicKey) bool {
 }
 
 // TrustedBy fails with ErrUntrusted unless the keyring is signed by one of the roots given, and by one of its
-// own: whoever rotates the root must have the new one.
+// own: rotating the root takes the new one, too.
 func (k *Keyring) TrustedBy(roots []signing.PublicKey) error {
 	if !k.SignedBy(roots) || !k.SignedBy(k.Roots) {
 		return ErrUntrusted

@@ -1,4 +1,4 @@
-# Precast under a host name of one's own, in a Route 53 zone that is there already: its certificate, its
+# Precast under your own host name, in a Route 53 zone that is there already: its certificate, its
 # records, alarms by mail, logs.
 #
 #   make package edge                # in the repository's root: writes dist/

@@ -189,7 +189,7 @@ func AttackRows() []Row {
 		played("partial bundle: a file is left out"),
 		played("partial bundle: it is cut off and says that it is whole"),
 		played("partial bundle: package_details.json says something else"),
-		{"partial bundle", "", Client, "TestPartialBundleIsResumed", "a download breaks off", "it is gone on with"},
+		{"partial bundle", "", Client, "TestPartialBundleIsResumed", "a download is interrupted", "it is resumed"},
 		{"all of TestAttacks", "", Client, "TestAttacksAWS", "the same over S3, the composer and a key in KMS, which is the one that is stolen", "the same"},
 		{"no signatures", "", Client, "TestNothingIsSigned", "a server without keys", "the device says so, and installs nothing"},
 	}

@@ -94,7 +94,7 @@ func attacks(fsys fs.FS) ([]string, error) {
 	return all, nil
 }
 
-// disagreements holds the tests of the source, the list of rows and a document against each other.
+// disagreements compares the tests of the source, the list of rows and a document with each other.
 func disagreements(fsys fs.FS, rows []suite.Row, doc string) ([]string, error) {
 	var problems []string
 	source := make(map[string]bool) // tests that must have a row

@@ -23,25 +23,25 @@ type costCmd struct {
 	dataFlag
 	buildFlags
 	jsonFlag
-	Requests    float64            `help:"Polls of all devices in a month." default:"1000000"`
-	HitRatio    float64            `help:"Share of polls that CloudFront answers from its cache, 0 to 1." default:"0.95"`
-	NotModified float64            `help:"Share of polls that bring nothing, since the device has everything, 0 to 1." default:"0.99"`
+	Requests    float64            `help:"Requests of all devices in a month." default:"1000000"`
+	HitRatio    float64            `help:"Share of requests that CloudFront answers from its cache, 0 to 1." default:"0.95"`
+	NotModified float64            `help:"Share of requests answered with 304, as the device is up to date, 0 to 1." default:"0.99"`
 	Changes     float64            `help:"Releases of one binary in a month." default:"20"`
-	Regions     map[string]float64 `help:"Where the devices are, as shares that come to 1: us, eu, me, sa, jp, au, ap, in." default:"us=1" mapsep:"," placeholder:"REGION=SHARE"`
-	BundleSize  size               `help:"Size of an answer that brings something; else the mean of the catalog's sets." placeholder:"SIZE"`
-	Items       int                `help:"Number of binaries, instead of looking at a catalog." group:"without a catalog"`
-	ItemSize    size               `help:"Size of each." default:"10MiB" group:"without a catalog"`
-	Bundles     int                `help:"Number of bundles that are prebuilt." default:"100" group:"without a catalog"`
-	EdgeMS      float64            `help:"Milliseconds of one call of the function at the edge." default:"10"`
-	FreeTier    bool               `help:"Take the free tier off."`
+	Regions     map[string]float64 `help:"Share of devices in each region, in total 1: us, eu, me, sa, jp, au, ap, in." default:"us=1" mapsep:"," placeholder:"REGION=SHARE"`
+	BundleSize  size               `help:"Size of a download; default: the average of the catalog's sets." placeholder:"SIZE"`
+	Items       int                `help:"Number of binaries; with it, no catalog is read." group:"without a catalog"`
+	ItemSize    size               `help:"Size of each binary." default:"10MiB" group:"without a catalog"`
+	Bundles     int                `help:"Number of prebuilt bundles." default:"100" group:"without a catalog"`
+	EdgeMS      float64            `help:"Duration of one call of the edge function, in milliseconds." default:"10"`
+	FreeTier    bool               `help:"Subtract the free tier."`
 }
 
 func (*costCmd) Help() string {
-	return `Estimates a month on AWS from the catalog: what devices ask for, what releases build, what is stored,
-and what watches over it. List prices of us-east-1; where each is from is in
-internal/operate/cost/prices.json. Says what the same polls would cost if a server answered each of them.
+	return `Estimates what a month on AWS costs: requests, builds, storage and monitoring. It uses list prices of
+us-east-1; internal/operate/cost/prices.json names the source of each. For comparison, it also estimates
+the cost of answering every request with a server.
 
-A catalog is that of the data folder or of a pipeline on AWS; --items makes one up.
+The catalog is read from the data folder or from a pipeline on AWS. With --items, none is needed.
 
 Examples:
   precast cost --data /var/lib/precast --requests 300e6 --regions us=0.5,eu=0.5
@@ -75,7 +75,7 @@ func (c *costCmd) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// goods is what is distributed, by the flags or by the catalog.
+// goods returns what is distributed, from the flags or from the catalog.
 func (c *costCmd) goods(ctx context.Context) (cost.Catalog, error) {
 	if c.Items > 0 {
 		one, n := float64(c.ItemSize), float64(c.Items)
@@ -107,8 +107,8 @@ func (c *costCmd) goods(ctx context.Context) (cost.Catalog, error) {
 	return measured(items, p.Coverage), nil
 }
 
-// measured is a catalog in figures. A change is one of a binary, all of them equally likely: it builds every
-// bundle of the sets that it is in again.
+// measured returns a catalog's figures. A change releases one binary, each equally likely: it rebuilds every
+// bundle of the sets that the binary is in.
 func measured(items []catalog.Item, cover builder.Coverage) cost.Catalog {
 	g := cost.Catalog{Items: len(items), Bundles: cover.Bundles, BundleBytes: float64(cover.Bytes)}
 	for _, it := range items {
@@ -147,7 +147,7 @@ func printEstimate(out io.Writer, e cost.Estimate) {
 	for _, r := range slices.Sorted(maps.Keys(f.Regions)) {
 		regions = append(regions, fmt.Sprintf("%s %.4g %%", r, 100*f.Regions[r]))
 	}
-	fmt.Fprintf(out, "%s polls a month (%s), %.4g %% from the cache, %.4g %% with nothing new; others bring %s\n",
+	fmt.Fprintf(out, "%s requests a month (%s), %.4g %% from the cache, %.4g %% not modified; each of the others downloads %s\n",
 		humanize.Commaf(f.Requests), strings.Join(regions, ", "), 100*f.HitRatio, 100*f.NotModified, bytesText(int64(g.AnswerBytes)))
 	fmt.Fprintf(out, "%s (%s), %s (%s); %s a month, each builds %s (%s)\n\n",
 		count(g.Items, "binary"), bytesText(int64(g.BinaryBytes)), count(g.Bundles, "bundle"), bytesText(int64(g.BundleBytes)),
@@ -162,11 +162,11 @@ func printEstimate(out io.Writer, e cost.Estimate) {
 	fmt.Fprintln(w, "\t\t\t\t")
 	print(e.Standing)
 	fmt.Fprintln(w, "\t\t\t\t")
-	fmt.Fprintf(w, "altogether\t\ta month\t%s\t\n", dollars(e.USD))
+	fmt.Fprintf(w, "total\t\ta month\t%s\t\n", dollars(e.USD))
 	_ = w.Flush() // out says so with the next line
-	fmt.Fprintf(out, "\nWith a server call for each poll, as in the sample that this goes back to: %s.\n", dollars(e.ServerUSD))
-	fmt.Fprintf(out, "Without the transfer, which is the same, a poll costs $%.10f here and $%.10f there.\n", e.PerPoll, e.ServerPerPoll)
-	fmt.Fprintf(out, "List prices of %s%s, without taxes.\n", e.PricesOf, map[bool]string{true: ", less the free tier"}[e.Assumptions.FreeTier])
+	fmt.Fprintf(out, "\nIf a server answered every request: %s.\n", dollars(e.ServerUSD))
+	fmt.Fprintf(out, "Without data transfer, which costs the same, a request costs $%.10f with Precast and $%.10f with a server.\n", e.PerPoll, e.ServerPerPoll)
+	fmt.Fprintf(out, "List prices of %s%s, without taxes.\n", e.PricesOf, map[bool]string{true: ", minus the free tier"}[e.Assumptions.FreeTier])
 }
 
 func dollars(usd float64) string {

@@ -27,7 +27,8 @@ type planInfraCmd struct {
 }
 
 func (*planInfraCmd) Help() string {
-	return `Changes nothing. Exits with 0 if there is nothing to do, and with 3 if there is.
+	return `Shows what precast deploy would change, without changing it. Exits with 0 if nothing would change,
+and with 3 if something would.
 
 Examples:
   precast plan-infra --name fleet
@@ -55,20 +56,21 @@ type deployCmd struct {
 	installationFlags
 	moduleFlags
 	jsonFlag
-	Yes        bool          `help:"Do not ask."`
-	DeleteData bool          `help:"With --yes: go on even if a table or the bucket would be deleted or replaced."`
-	Seed       bool          `help:"Bring in the sample afterwards."`
-	SeedSize   size          `help:"Size of each of its binaries." default:"1MiB"`
-	SkipSmoke  bool          `help:"Do not ask the distribution for packages afterwards."`
-	Timeout    time.Duration `help:"Wait this long for the first publish, and for right answers." default:"15m"`
+	Yes        bool          `help:"Apply without asking for confirmation."`
+	DeleteData bool          `help:"With --yes: apply even if a table or the bucket would be deleted or replaced."`
+	Seed       bool          `help:"Add the sample to the catalog afterwards."`
+	SeedSize   size          `help:"Size of each of the sample's binaries." default:"1MiB"`
+	SkipSmoke  bool          `help:"Skip the test requests to the distribution."`
+	Timeout    time.Duration `help:"How long to wait for the first publish, and for correct answers." default:"15m"`
 }
 
 func (*deployCmd) Help() string {
-	return `Runs Terraform with the module that is part of this program: shows what it would change, asks, and
-applies it. Then waits until the catalog is published, and asks the distribution as devices do. Run
-again after an error, an interrupt or a kill, it goes on. What --var says is kept.
+	return `Creates or updates an installation with Terraform and the module built into this program. It shows the
+planned changes, asks for confirmation and applies them. Then it waits until the catalog is published,
+and sends test requests to the distribution as a device would. If it fails or is interrupted, run the
+same command again to resume. Variables given with --var are kept for later commands.
 
-Needs terraform in PATH, and credentials as every AWS tool takes them.
+Requires terraform in PATH, and AWS credentials from the usual sources (environment, profile, SSO).
 
 Examples:
   precast deploy --name fleet --region eu-west-1 --seed
@@ -100,7 +102,7 @@ func (c *deployCmd) Run(ctx context.Context, std streams) error {
 			return err
 		}
 		if err := i.Apply(ctx, s); err != nil {
-			return fmt.Errorf("%w\n\nWhat is done is done, and noted %s. Run the same command again to go on", err, i.State())
+			return fmt.Errorf("%w\n\nCompleted changes are recorded in %s. Run the same command again to resume", err, i.State())
 		}
 	}
 	if err := i.Settled(); err != nil {
@@ -122,7 +124,7 @@ func (c *deployCmd) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// agreed asks whether to go on.
+// agreed asks for confirmation of the changes.
 func (c *deployCmd) agreed(s deploy.Summary, std streams) error {
 	lost := s.DataLoss()
 	if c.Yes {
@@ -138,7 +140,7 @@ func (c *deployCmd) agreed(s deploy.Summary, std streams) error {
 	return ask(std, question, want)
 }
 
-// ask asks on the terminal, and is an error unless the answer is the wanted one.
+// ask asks on the terminal, and fails unless the answer is the wanted one.
 func ask(std streams, question, want string) error {
 	if !std.terminal {
 		return errors.New("ask: there is no terminal to ask on; give --yes")
@@ -161,7 +163,7 @@ func remote(out deploy.Outputs) dataFlag {
 		Queue: e["PRECAST_QUEUE"], DeadLetters: e["PRECAST_DEAD_LETTERS"]}
 }
 
-// bringUp seeds, waits for the publish, and asks as devices do. It returns the generation that is published.
+// bringUp seeds, waits for the publish, and sends test requests. It returns the published generation.
 func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, std streams) (uint64, error) {
 	d, err := remote(out).openWith(a.cfg)
 	if err != nil {
@@ -171,7 +173,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	defer cancel()
 	sums := make(map[string]string)
 	if c.Seed {
-		fmt.Fprintln(std.err, "Bringing in the sample:")
+		fmt.Fprintln(std.err, "Adding the sample to the catalog:")
 		if _, err := importer(d, std, false).Import(ctx, seed.Releases(int64(c.SeedSize), 1), false); err != nil {
 			return 0, err
 		}
@@ -187,7 +189,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	}
 	var generation uint64
 	if len(items) > 0 {
-		// Other settings than the builder's would build something else: it could not be told whether it is done.
+		// With other settings than the builder's, Status could not tell whether the catalog is published.
 		env := settings.New(func(name string) (string, bool) { v, ok := out.Environment[name]; return v, ok }, slog.New(slog.DiscardHandler))
 		opt, err := buildFlags{env.Build()}.options(slog.New(slog.DiscardHandler), builder.Silent{})
 		if err := errors.Join(env.Err(), err); err != nil {
@@ -197,7 +199,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 			return 0, err
 		}
 	} else {
-		fmt.Fprintln(std.err, "The catalog is empty: precast seed brings in a sample, precast catalog put a binary.")
+		fmt.Fprintln(std.err, "The catalog is empty: add the sample with precast seed, or a binary with precast catalog put.")
 	}
 	if c.SkipSmoke {
 		return generation, nil
@@ -206,7 +208,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	if c.Seed {
 		asks = deploy.Sample(sums)
 	}
-	// What was kept of an answer from before the first publish is kept for a minute at most.
+	// Answers from before the first publish stay in caches for a minute at most.
 	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	err = c.smoke(ctx, out, asks, std.err, func(ctx context.Context) error { return builder.Pause(ctx, 2*time.Second) })
@@ -216,14 +218,14 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	return generation, err
 }
 
-// smoke asks the distribution as devices do, by its own host name: an alias leads to it only once somebody has made
-// a DNS record of that name, which was not to be had before. So an alias that does not is worth a warning.
+// smoke sends test requests to the distribution's own host name. An alias works only once somebody has made its DNS
+// record, which needs the distribution's name first. So an alias that does not answer is only worth a warning.
 func (c *deployCmd) smoke(ctx context.Context, out deploy.Outputs, asks []deploy.Ask, w io.Writer, again func(context.Context) error) error {
 	device := deploy.Device{URL: "https://" + out.Domain, Endpoint: c.Endpoint, HTTP: &http.Client{
 		// A redirect would be to HTTPS, which this asks for in the first place.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	fmt.Fprintf(w, "Asking %s as devices do:\n", device.URL)
+	fmt.Fprintf(w, "Sending test requests to %s:\n", device.URL)
 	if err := device.Check(ctx, asks, w, again); err != nil {
 		return err
 	}
@@ -234,12 +236,12 @@ func (c *deployCmd) smoke(ctx context.Context, out deploy.Outputs, asks []deploy
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := device.Once(ctx, deploy.WithoutSample()[0]); err != nil {
-		fmt.Fprintf(w, "warning: %s does not answer yet: %v\nDevices are told to ask there: have its DNS lead to %s.\n", out.URL, err, out.Domain)
+		fmt.Fprintf(w, "warning: %s does not answer yet: %v\nDevices will use that host name: point its DNS record to %s.\n", out.URL, err, out.Domain)
 	}
 	return nil
 }
 
-// published waits until what the catalog says is published.
+// published waits until the catalog is published.
 func published(ctx context.Context, d *data, opt builder.Options, out io.Writer) (uint64, error) {
 	last := ""
 	for start := time.Now(); ; {
@@ -256,12 +258,12 @@ func published(ctx context.Context, d *data, opt builder.Options, out io.Writer)
 			last = line
 		}
 		if err := builder.Pause(ctx, time.Second); err != nil {
-			return 0, fmt.Errorf("wait for the publish: %w (precast status tells more)", err)
+			return 0, fmt.Errorf("wait for the publish: %w (see precast status)", err)
 		}
 	}
 }
 
-// explain prints where it is and how to go on.
+// explain prints the URL, requests to try, and the settings for other commands.
 func (c *deployCmd) explain(w io.Writer, out deploy.Outputs) {
 	fmt.Fprintf(w, "%s\n\n", out.URL)
 	curl := "curl"
@@ -272,7 +274,7 @@ func (c *deployCmd) explain(w io.Writer, out deploy.Outputs) {
 	fmt.Fprintf(w, "  %s -OJ '%s/package?cpuArch=armv8'\n", curl, out.URL)
 	fmt.Fprintf(w, "  %s -OJ '%s/package?cpuArch=armv8&attrGamer=prod'\n", curl, out.URL)
 	fmt.Fprintf(w, "  %s '%s/package?cpuArch=armv8&attrGamer=prod&payloadType=metadataOnly'\n\n", curl, out.URL)
-	fmt.Fprintf(w, "For precast seed, catalog, status, plan and so on:\n\n")
+	fmt.Fprintf(w, "Set these for precast seed, catalog, status, plan and other commands:\n\n")
 	for _, line := range out.Exports() {
 		fmt.Fprintf(w, "  %s\n", line)
 	}

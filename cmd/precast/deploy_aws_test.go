@@ -181,7 +181,7 @@ func TestDeployAWS(t *testing.T) {
 		return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/distribution")
 	})
 
-	// One call is refused: the run fails half way, says what, and that the same command goes on.
+	// One call is refused: the run fails half way, says what, and that the same command resumes.
 	var refused atomic.Bool
 	i.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/functions/fleet-composer/policy") || refused.Swap(true) {
@@ -196,9 +196,9 @@ func TestDeployAWS(t *testing.T) {
 	_, errs := i.must(exitError, deployArgs...)
 	has(t, errs, "The last run was interrupted. Looking for resources ", "aws_cloudfront_distribution.cdn exists: E",
 		"to take over as they are there", "aws_lambda_permission.composer", "refused by the test",
-		"terraform failed after ", "Run the same command again to go on", "terraform.tfstate")
+		"terraform failed after ", "Run the same command again to resume", "terraform.tfstate")
 
-	// It goes on, and the pipeline builds what is seeded; devices are asked through the applied distribution.
+	// It resumes, and the pipeline builds what is seeded; devices are asked through the applied distribution.
 	i.intercept(nil, nil)
 	start := time.Now()
 	out, errs := i.must(exitOK, deployArgs...)
@@ -653,7 +653,7 @@ func (i *installation) destroyed(o deploy.Outputs) {
 	}
 	start := time.Now()
 	_, errs := i.must(exitNo, "destroy", "--name", "fleet", "--yes")
-	has(i.t, errs, "bucket "+o.Bucket+" with ", "deleted aws_cloudfront_distribution.cdn", "everything is deleted but the function "+edge)
+	has(i.t, errs, "bucket "+o.Bucket+" (objects", "deleted aws_cloudfront_distribution.cdn", "everything is deleted except the function "+edge)
 	i.intercept(nil, nil)
 	took := time.Since(start)
 	out, errs := i.must(exitOK, "destroy", "--name", "fleet", "--yes", "--json")

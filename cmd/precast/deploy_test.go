@@ -83,8 +83,8 @@ func TestSmokeDoesNotNeedTheAlias(t *testing.T) {
 		if err := cmd.smoke(t.Context(), deploy.Outputs{URL: c.url, Domain: "d1.cloudfront.net"}, deploy.WithoutSample(), &said, never); err != nil {
 			t.Errorf("%+v: %v", c, err)
 		}
-		warned := strings.Contains(said.String(), "warning: https://packages.example.com does not answer yet") && strings.Contains(said.String(), "have its DNS lead to d1.cloudfront.net")
-		if warned != c.warn || !strings.Contains(said.String(), "Asking https://d1.cloudfront.net as devices do") {
+		warned := strings.Contains(said.String(), "warning: https://packages.example.com does not answer yet") && strings.Contains(said.String(), "point its DNS record to d1.cloudfront.net")
+		if warned != c.warn || !strings.Contains(said.String(), "Sending test requests to https://d1.cloudfront.net:") {
 			t.Errorf("%+v:\n%s", c, &said)
 		}
 	}

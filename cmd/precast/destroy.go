@@ -19,19 +19,20 @@ import (
 type destroyCmd struct {
 	installationFlags
 	jsonFlag
-	Yes           bool          `help:"Do not ask."`
-	Wait          time.Duration `help:"Wait this long for the replicas of the function at the edge to go." default:"0s"`
-	Backend       string        `help:"Terraform file with a backend block, if the folder is not here any more." placeholder:"FILE" type:"existingfile"`
-	BackendConfig []string      `help:"Setting of the backend, NAME=VALUE or a file." placeholder:"SETTING" sep:"none"`
+	Yes           bool          `help:"Delete without asking for confirmation."`
+	Wait          time.Duration `help:"How long to wait until the edge function's replicas are gone." default:"0s"`
+	Backend       string        `help:"Terraform file with a backend block, if the installation's folder is lost." placeholder:"FILE" type:"existingfile"`
+	BackendConfig []string      `help:"Setting of the backend: NAME=VALUE, or a file." placeholder:"SETTING" sep:"none"`
 }
 
 func (*destroyCmd) Help() string {
 	return `Deletes an installation: the bucket with every version of every object, the tables, the distribution,
-the functions, their logs, and everything else that Terraform made. Says what that is, and asks for
-the installation's name. Run again after an error, an interrupt or a kill, it goes on.
+the functions, their logs, and everything else that Terraform created. It lists what will be deleted,
+and asks you to type the installation's name. If it fails or is interrupted, run the same command again
+to resume.
 
-A function at the edge can be deleted only some hours after its distribution. If that is all that is
-left, the command says so and exits with 3; run it again later, or let it wait.
+The edge function can be deleted only some hours after its distribution. If only that function is left,
+the command says so and exits with 3: run it again later, or use --wait.
 
 Examples:
   precast destroy --name fleet
@@ -86,7 +87,7 @@ func (c *destroyCmd) Run(ctx context.Context, std streams) error {
 		return errors.Join(printJSON(std.out, done), err)
 	}
 	if err == nil {
-		fmt.Fprintf(std.out, "Nothing of %s is left. It took %s.\n", c.Name, time.Since(start).Round(time.Second))
+		fmt.Fprintf(std.out, "%s is deleted. It took %s.\n", c.Name, time.Since(start).Round(time.Second))
 	}
 	return err
 }
@@ -148,7 +149,7 @@ func (c *destroyCmd) resumable(err error, i *deploy.Installation) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w\n\nWhat is left is noted %s. Run the same command again to go on", err, i.State())
+	return fmt.Errorf("%w\n\nWhat remains is recorded in %s. Run the same command again to resume", err, i.State())
 }
 
 // countItems counts a table's items. What DescribeTable says of it is hours old
@@ -177,7 +178,7 @@ func (c *destroyCmd) edge(ctx context.Context, a account, i *deploy.Installation
 	cfg.Region = "us-east-1"
 	err := i.DeleteLeftover(ctx, lambda.NewFromConfig(cfg), c.Wait, builder.Pause)
 	if errors.Is(err, deploy.ErrReplicas) {
-		err = no("everything is deleted but the function %s: its replicas at the edge go within hours of the distribution. Run precast destroy again then, or with --wait", left.Function)
+		err = no("everything is deleted except the function %s: AWS removes its replicas at the edge some hours after the distribution. Run precast destroy again then, or use --wait", left.Function)
 		return []deploy.Leftover{*left}, err
 	}
 	none := []deploy.Leftover{}

@@ -17,14 +17,14 @@ import (
 // size is a number of bytes, written like 10MiB, 1.5GB or 4096.
 type size = settings.Size
 
-// dataFlag names the data folder, or the parts of a pipeline on AWS.
+// dataFlag names the data folder, or the resources of a pipeline on AWS.
 type dataFlag struct {
-	Data        string `help:"Data folder; made if it is not there." env:"PRECAST_DATA" default:"precast-data" placeholder:"DIR" short:"d"`
-	Objects     string `help:"On AWS instead of in the data folder: s3://BUCKET." env:"PRECAST_OBJECTS" placeholder:"URL" group:"aws"`
-	CatalogURL  string `help:"dynamodb://TABLE, of the catalog." name:"catalog" env:"PRECAST_CATALOG" placeholder:"URL" group:"aws"`
-	Ledger      string `help:"dynamodb://TABLE, of the ledger." env:"PRECAST_LEDGER" placeholder:"URL" group:"aws"`
-	Queue       string `help:"sqs://HOST/ACCOUNT/NAME of the job queue, or its https URL." env:"PRECAST_QUEUE" placeholder:"URL" group:"aws"`
-	DeadLetters string `help:"The same, of its dead letters." env:"PRECAST_DEAD_LETTERS" placeholder:"URL" group:"aws"`
+	Data        string `help:"Data folder; created if it does not exist." env:"PRECAST_DATA" default:"precast-data" placeholder:"DIR" short:"d"`
+	Objects     string `help:"Bucket of a pipeline on AWS, used instead of the data folder: s3://BUCKET." env:"PRECAST_OBJECTS" placeholder:"URL" group:"aws"`
+	CatalogURL  string `help:"Table of the catalog: dynamodb://TABLE." name:"catalog" env:"PRECAST_CATALOG" placeholder:"URL" group:"aws"`
+	Ledger      string `help:"Table of the ledger: dynamodb://TABLE." env:"PRECAST_LEDGER" placeholder:"URL" group:"aws"`
+	Queue       string `help:"Job queue: sqs://HOST/ACCOUNT/NAME, or its https URL." env:"PRECAST_QUEUE" placeholder:"URL" group:"aws"`
+	DeadLetters string `help:"The job queue's dead letters: sqs://HOST/ACCOUNT/NAME, or the https URL." env:"PRECAST_DEAD_LETTERS" placeholder:"URL" group:"aws"`
 
 	split bool // see importCmd
 }
@@ -34,7 +34,7 @@ func (f dataFlag) remote() bool {
 	return f.Objects+f.CatalogURL+f.Ledger+f.Queue+f.DeadLetters != ""
 }
 
-// resources reads the URLs; it says everything that is wrong with them at once.
+// resources reads the URLs, and reports all errors in them at once.
 func (f dataFlag) resources() (r awsdrivers.Resources, err error) {
 	var errs []error
 	read := func(flag, text string, parse func(string) (string, error)) string {
@@ -52,7 +52,7 @@ func (f dataFlag) resources() (r awsdrivers.Resources, err error) {
 		DeadLettersURL: read("dead-letters", f.DeadLetters, settings.Queue),
 	}
 	if len(errs) > 0 {
-		return r, fmt.Errorf("a pipeline on AWS takes all five URLs: %w", errors.Join(errs...))
+		return r, fmt.Errorf("a pipeline on AWS needs all five URLs: %w", errors.Join(errs...))
 	}
 	return r, nil
 }
@@ -83,8 +83,8 @@ func printJSON(w io.Writer, v any) error {
 
 // logFlags configure the log, which goes to standard error.
 type logFlags struct {
-	LogLevel  slog.Level `help:"Log from this level up: debug, info, warn or error." env:"PRECAST_LOG_LEVEL" default:"info"`
-	LogFormat string     `help:"text or json." env:"PRECAST_LOG_FORMAT" default:"text" enum:"text,json"`
+	LogLevel  slog.Level `help:"Lowest level to log: debug, info, warn or error." env:"PRECAST_LOG_LEVEL" default:"info"`
+	LogFormat string     `help:"Format of the log: text or json." env:"PRECAST_LOG_FORMAT" default:"text" enum:"text,json"`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {

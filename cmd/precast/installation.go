@@ -20,24 +20,24 @@ import (
 	"github.com/precast-ota/precast/terraform/deploy"
 )
 
-// installationFlags name an installation, and how Terraform works on it.
+// installationFlags name an installation, and configure Terraform.
 type installationFlags struct {
-	Name      string `help:"Name of the installation; names everything in it." default:"precast"`
-	Region    string `help:"Region of everything but the edge; else as AWS tools take it from AWS_REGION and the configuration." placeholder:"REGION"`
-	Dir       string `help:"Folder of the installation; else .precast/NAME." placeholder:"DIR" type:"path"`
-	Terraform string `help:"The terraform to run; else the one in PATH." env:"PRECAST_TERRAFORM" placeholder:"FILE"`
-	Mirror    string `help:"Folder with Terraform's providers, in place of the registry." env:"TF_PLUGIN_MIRROR" placeholder:"DIR" hidden:""`
-	Endpoint  string `help:"Where AWS is, for tests." env:"AWS_ENDPOINT_URL" hidden:""`
+	Name      string `help:"Name of the installation, and prefix of its resources' names." default:"precast"`
+	Region    string `help:"AWS region; default: AWS_REGION or the AWS configuration. Edge resources are always in us-east-1." placeholder:"REGION"`
+	Dir       string `help:"Folder of the installation; default: .precast/NAME." placeholder:"DIR" type:"path"`
+	Terraform string `help:"The terraform to run; default: the one in PATH." env:"PRECAST_TERRAFORM" placeholder:"FILE"`
+	Mirror    string `help:"Folder with Terraform's providers, instead of the registry." env:"TF_PLUGIN_MIRROR" placeholder:"DIR" hidden:""`
+	Endpoint  string `help:"Endpoint of AWS, for tests." env:"AWS_ENDPOINT_URL" hidden:""`
 }
 
-// moduleFlags say what is applied.
+// moduleFlags configure the module.
 type moduleFlags struct {
-	Packages      string   `help:"Folder with the functions' packages; built if they are missing and the sources are here." default:"dist" placeholder:"DIR" type:"path"`
-	Var           []string `help:"Variable of the module, NAME=VALUE; an object or a list as JSON. Kept for later commands." placeholder:"NAME=VALUE" sep:"none"`
+	Packages      string   `help:"Folder with the functions' packages. Missing ones are built if the sources are available." default:"dist" placeholder:"DIR" type:"path"`
+	Var           []string `help:"Variable of the module, NAME=VALUE; write objects and lists as JSON. Kept for later commands." placeholder:"NAME=VALUE" sep:"none"`
 	VarFile       []string `help:"File with variables, .tfvars or .tfvars.json. Kept for later commands." placeholder:"FILE" type:"existingfile" sep:"none"`
-	Forget        bool     `help:"Forget the variables that earlier commands gave."`
-	Backend       string   `help:"Terraform file with a backend block; else the state is kept in the folder." placeholder:"FILE" type:"existingfile"`
-	BackendConfig []string `help:"Setting of the backend, NAME=VALUE or a file." placeholder:"SETTING" sep:"none"`
+	Forget        bool     `help:"Forget the variables of earlier commands."`
+	Backend       string   `help:"Terraform file with a backend block; default: keep the state in the installation's folder." placeholder:"FILE" type:"existingfile"`
+	BackendConfig []string `help:"Setting of the backend: NAME=VALUE, or a file." placeholder:"SETTING" sep:"none"`
 }
 
 func (f installationFlags) dir() string {
@@ -52,13 +52,13 @@ func (f installationFlags) options(out io.Writer) deploy.Options {
 		Env: deploy.Environment{Executable: f.Terraform, PluginMirror: f.Mirror, Environ: os.Environ()}}
 }
 
-// account is who is at work, where.
+// account is an AWS account, and how to reach it.
 type account struct {
 	cfg aws.Config
 	id  string
 }
 
-// connect finds credentials out to be missing before Terraform does, which says less about it.
+// connect detects missing credentials before Terraform does, with a clearer message.
 func (f installationFlags) connect(ctx context.Context) (account, error) {
 	var opts []func(*config.LoadOptions) error
 	if f.Region != "" {
@@ -70,12 +70,12 @@ func (f installationFlags) connect(ctx context.Context) (account, error) {
 	}
 	who, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
-		return account{}, fmt.Errorf("find out whose credentials these are: %w\nSet AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws sso login", err)
+		return account{}, fmt.Errorf("look up the AWS account of the credentials: %w\nSet AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run aws sso login", err)
 	}
 	return account{cfg, aws.ToString(who.Account)}, nil
 }
 
-// settings are the kept ones with what the flags say.
+// settings returns the settings kept in the folder, or new ones from the flags.
 func (f installationFlags) settings(a account) (s deploy.Settings, kept bool, err error) {
 	s, err = deploy.Load(f.dir())
 	if err != nil && !errors.Is(err, deploy.ErrNone) {
@@ -85,7 +85,7 @@ func (f installationFlags) settings(a account) (s deploy.Settings, kept bool, er
 	wanted := deploy.Settings{Name: f.Name, Region: a.cfg.Region, Account: a.id, Endpoint: f.Endpoint}
 	if kept {
 		if err := wanted.Same(s); err != nil {
-			return s, true, fmt.Errorf("%s has another installation: %w", f.dir(), err)
+			return s, true, fmt.Errorf("%s holds another installation: %w", f.dir(), err)
 		}
 		return s, true, nil
 	}
@@ -144,7 +144,7 @@ func (a account) finder() deploy.AWSFinder {
 	return deploy.AWSFinder{CloudFront: cloudfront.NewFromConfig(a.cfg), Lambda: lambda.NewFromConfig(a.cfg)}
 }
 
-// plan prepares an installation, takes over what exists of it, and plans what is to change.
+// plan prepares an installation, adopts what an interrupted run created, and plans the changes.
 func (f moduleFlags) plan(ctx context.Context, in installationFlags, out io.Writer) (a account, i *deploy.Installation, s deploy.Summary, err error) {
 	if a, err = in.connect(ctx); err != nil {
 		return

@@ -139,7 +139,7 @@ func (i *Installation) file(names ...string) string {
 // State says where the state is.
 func (i *Installation) State() string {
 	if _, err := os.Stat(i.file("backend.tf")); err == nil {
-		return "where " + i.file("backend.tf") + " says"
+		return "the backend of " + i.file("backend.tf")
 	}
 	return i.file("terraform.tfstate")
 }

@@ -151,7 +151,7 @@ func Precast(s3, composer *Origin, store *KeyValueStore) Distribution {
 	}
 }
 
-// behavior returns the cache behavior of a path. CloudFront matches the normalized path, and goes on with the
+// behavior returns the cache behavior of a path. CloudFront matches the normalized path, and continues with the
 // raw one (https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/DownloadDistValuesCacheBehavior.html#DownloadDistValuesPathPattern).
 func (d *Distribution) behavior(rawPath string) *Behavior {
 	clean := path.Clean("/" + rawPath)

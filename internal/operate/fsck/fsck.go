@@ -123,7 +123,7 @@ func newChecker(objects builder.Objects, opt Options) *checker {
 func (c *checker) run(ctx context.Context) error {
 	ix, _, err := builder.ReadIndex(ctx, c.objects)
 	if errors.Is(err, index.ErrCorrupt) || errors.Is(err, index.ErrVersion) {
-		c.problem(Problem{Kind: Unreadable, Key: layout.IndexKey, Detail: err.Error() + "; " + noPin, Devices: "those that hold an older index go on with it, new ones get 503"})
+		c.problem(Problem{Kind: Unreadable, Key: layout.IndexKey, Detail: err.Error() + "; " + noPin, Devices: "servers that hold an older index keep using it, others answer 503"})
 		return nil
 	}
 	if err != nil {

@@ -41,8 +41,8 @@ const (
 //
 // An entry is one item: how many parts it has, how many are done, and a bit for each, in words that
 // are attributes of their own. Marking a part is one conditional update that sets its bit and counts
-// it, on condition that its word is as it was read. So the count is always that of the bits, whoever
-// marks the last part is told 0, and so is everybody who marks any part after that. (Alternatives: a
+// it, on condition that its word is as it was read. So the count is always that of the bits: marking
+// the last part returns 0, and so does marking any part after that. (Alternatives: a
 // number set needs no condition, but at tens of thousands of parts it nears the 400 KB of an item,
 // all of which every update costs; an item for each part needs transactions, of which all but one
 // fail where they meet on the count.)
@@ -61,7 +61,7 @@ func NewLedger(client *dynamodb.Client, table string) (*Ledger, error) {
 }
 
 // Next implements builder.Ledger. The first number is the time in seconds, so that a ledger whose
-// table was lost, or that takes over from an embedded one, goes on above what went before (which
+// table was lost, or that takes over from an embedded one, continues above what went before (which
 // took less than one number a second).
 func (l *Ledger) Next(ctx context.Context) (uint64, error) {
 	out, err := l.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{

@@ -190,7 +190,7 @@ resource "aws_lambda_event_source_mapping" "jobs" {
   function_response_types = ["ReportBatchItemFailures"]
   tags                    = local.tags
 
-  # As many as builder/cmd/builder works on at a time: more would wait for these, hidden from others.
+  # As many as builder/cmd/builder works on at a time: more would wait for these, invisible to others.
   batch_size = 2
 
   scaling_config {

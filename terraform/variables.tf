@@ -162,7 +162,7 @@ variable "builder_memory_mb" {
 }
 
 variable "builder_timeout_seconds" {
-  description = "Timeout of the builder. The queue hides its jobs for six times as long."
+  description = "Timeout of the builder. The queue's visibility timeout is six times as long."
   type        = number
   default     = 900
   nullable    = false

@@ -117,7 +117,7 @@ func FaultRows() []Row {
 			holds(completeAlways, "jobs that come twice or late do no harm", "all is built when the clock's time has come, at the latest with the next hourly plan")},
 		{"clock jumps", AWS, Faults, "TestClockJumpsAWS", "sets the builder's clock up to 12 h forward and back during builds, so that S3, DynamoDB and SQS refuse what it signs",
 			holds(completeAlways, endsRight, noLoss)},
-		{"clock jumps", Embedded, "internal/store/local", "TestQueueOnItsOwnClock", "sets the system's clock under a queue", "no message is hidden or shown by it"},
+		{"clock jumps", Embedded, "internal/store/local", "TestQueueOnItsOwnClock", "sets the system's clock under a queue", "no message becomes visible or invisible because of it"},
 		{"lost stream events", Embedded, Faults, "TestLostEvents", "for 24 hours the trigger does not run, or the change log is trimmed before it is read, with the trigger running and before it starts",
 			"the hourly plan, or the plan at the trigger's start, finds every change; a trimmed log costs a minute"},
 		{"lost stream events", AWS, Faults, "TestLostStreamAWS",

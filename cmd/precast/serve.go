@@ -43,7 +43,7 @@ Examples:
   precast serve --data /var/lib/precast
   precast serve --signing-key file:keys/signing-9f2b1c04.pem
   precast serve --addr :80 --base-url https://packages.example.com --log-format json
-  curl -OJ 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod'
+  curl -so ota-package.tar.gz 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod'
   curl http://127.0.0.1:8080/healthz http://127.0.0.1:8080/metrics
   precast serve --objects s3://packages --catalog dynamodb://catalog --ledger dynamodb://ledger --queue sqs://sqs.eu-west-1.amazonaws.com/123456789012/jobs --dead-letters sqs://sqs.eu-west-1.amazonaws.com/123456789012/dead`
 }

@@ -521,11 +521,11 @@ func TestBuildSettingsAgreeWithTheCode(t *testing.T) {
 		if !taken(name, cty.NullVal(cty.Number)) || taken(name, cty.NumberFloatVal(2.5)) {
 			t.Errorf("%s: null is refused, or 2.5 is taken", name)
 		}
-		values := []int64{-1, 0, 1, 2, 20}
-		for _, limit := range []string{"min", "max"} {
-			if n, err := strconv.ParseInt(f.Tag.Get(limit), 10, 64); err == nil {
-				values = append(values, n-1, n, n+1)
-			}
+		least, _ := strconv.ParseInt(f.Tag.Get("min"), 10, 64) // 0 without the tag
+		most, _ := strconv.ParseInt(f.Tag.Get("max"), 10, 64)
+		values := []int64{least - 1, least, most, most + 1}
+		for n := int64(-1); n <= 20; n++ {
+			values = append(values, n)
 		}
 		for _, n := range values {
 			vars := map[string]string{f.Tag.Get("env"): strconv.FormatInt(n, 10)}

@@ -39,10 +39,10 @@ type Options struct {
 	Held []string
 	// Roots are the root keys that the device was made with, in PEM; one is enough.
 	Roots []byte
-	// Dir is a folder that nothing else uses. The client keeps its files and its state there. A device that loses
+	// Dir is a folder that nothing else uses. Required. The client keeps its files and its state there. A device that loses
 	// the folder can be made to accept an old generation.
 	Dir string
-	// Install starts to use a new set of files. The client has just verified all of them. If Install fails, the
+	// Install starts to use a new set of files. Required. The client has just verified all of them. If Install fails, the
 	// next Update calls it again.
 	Install func(ctx context.Context, set Set) error
 
@@ -144,8 +144,11 @@ func New(opt Options) (*Client, error) {
 	if c.roots, err = parseRoots(opt.Roots); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
-	if opt.Dir == "" || opt.Install == nil {
-		return nil, errors.New("make client: there is no Dir or no Install")
+	if opt.Dir == "" {
+		return nil, errors.New("make client: Options.Dir is required")
+	}
+	if opt.Install == nil {
+		return nil, errors.New("make client: Options.Install is required")
 	}
 	if c.opt.HTTP == nil {
 		c.opt.HTTP = http.DefaultClient

@@ -49,18 +49,21 @@ func TestOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	private, _ := rootKey.PEM()
-	for why, change := range map[string]func(o *client.Options){
-		"no address":     func(o *client.Options) { o.URL = "packages" },
-		"no selection":   func(o *client.Options) { o.Selection = "os=prod" },
-		"no root":        func(o *client.Options) { o.Roots = nil },
-		"a private root": func(o *client.Options) { o.Roots = private },
-		"no folder":      func(o *client.Options) { o.Dir = "" },
-		"no install":     func(o *client.Options) { o.Install = nil },
+	for _, c := range []struct {
+		why, want string
+		change    func(o *client.Options)
+	}{
+		{"no address", "", func(o *client.Options) { o.URL = "packages" }},
+		{"no selection", "", func(o *client.Options) { o.Selection = "os=prod" }},
+		{"no root", "", func(o *client.Options) { o.Roots = nil }},
+		{"a private root", "", func(o *client.Options) { o.Roots = private }},
+		{"no folder", "make client: Options.Dir is required", func(o *client.Options) { o.Dir = "" }},
+		{"no install", "make client: Options.Install is required", func(o *client.Options) { o.Install = nil }},
 	} {
 		bad := good
-		change(&bad)
-		if _, err := client.New(bad); err == nil {
-			t.Errorf("%s: no error", why)
+		c.change(&bad)
+		if _, err := client.New(bad); err == nil || c.want != "" && err.Error() != c.want {
+			t.Errorf("%s: %v, want %s", c.why, err, c.want)
 		}
 	}
 }

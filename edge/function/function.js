@@ -19,7 +19,7 @@ const MAX_TAG_HEADER = 20480; // bytes
 const MAX_TAGS = 64; // different digests
 const MAX_TAG_LIST = 256; // entries, whatever they are
 const MAX_COHORT = 1024; // bytes
-const MAX_VALUES = 8; // of the rollout table
+const MAX_VALUES = 8; // of the table of rollouts
 const MAX_CONDITION = 1024; // bytes of a range or condition that goes on
 
 const LONG_QUERY = 'Query is longer than ' + MAX_QUERY + ' bytes';
@@ -28,7 +28,7 @@ const LONG_PARAM = 'Query has a key or value longer than ' + MAX_PARAM + ' bytes
 // The name of a binary is not "." or "..", escaped or not.
 const FILE = /^\/(?:keyring(?:\.d\/[0-9]{20})?|binaries\/[0-9a-f]{64}\/(?!(?:\.|%2[Ee]){1,2}$)[^\/]+)$/;
 const SLOT = /^0*[0-9]{1,4}$/;
-// A line of the rollout table: salt, a, b, share, selectors.
+// A line of the table of rollouts: salt, a, b, share, selectors.
 const ROLLOUT = /^([a-z0-9_-]{1,32}) ([0-9]{1,4}) ([0-9]{1,4}) ([0-9]{1,4}) ([^ ]+)$/;
 const NOT_ASCII = /[^\x00-\x7f]/;
 const NOT_HEX = /[^0-9A-Fa-f]/;
@@ -140,7 +140,7 @@ function valuesOf(field) {
   return field.multiValue ? field.multiValue.map(function (v) { return v.value; }) : [field.value];
 }
 
-// The rollout table, or what there is of it: whatever is wrong, a device gets the previous release, and is not
+// The table of rollouts, or what there is of it: whatever is wrong, a device gets the previous release, and is not
 // refused. The key of no value throws, and values are best awaited one after the other
 // (DOCS/functions-custom-methods.html); await is for statements of an async function only, neither for
 // arguments nor in closures (DOCS/async-await-syntax.html).
@@ -183,7 +183,7 @@ function meets(has, selectors) {
 }
 
 // edge.ParseSelection and Selection.String: { text, slot, has } or { error }. has has all parameters, as in a
-// selector of the rollout table.
+// selector of the table of rollouts.
 //
 // Names and values are kept folded and percent-encoded, as in the result: every byte has one spelling. A query with
 // nothing wrong in it is encoded as a whole, with control characters for the separators: it has no others.

@@ -151,7 +151,7 @@ test('a statement says what is held too: it depends on the floors that a device 
   assert.deepEqual(ask({ query: 'payloadType=Statement&cpuArch=x', headers }), passed('cpuarch=x&payloadtype=statement', held));
 });
 
-// table makes a store of a rollout table's values.
+// table makes a store of the values of a table of rollouts.
 const table = (...values) => ({ content: Object.fromEntries(values.map((value, i) => [`rollouts.${i}`, value])) });
 const cohort = (query, store) => {
   const got = ask({ query, store });

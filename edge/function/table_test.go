@@ -29,7 +29,7 @@ func storeOf(values ...string) *store {
 	return s
 }
 
-// cohort is what the function makes of a slot and a canonical query: the rollout table's rules, once more.
+// cohort is what the function makes of a slot and a canonical query: the rules of the table of rollouts, once more.
 func (s *store) cohort(slot int, canonical string) string {
 	if s == nil || s.Down {
 		return ""

@@ -117,7 +117,7 @@ const (
 // S3 does not use (high_availability_origin_failover.html).
 func failoverOn() []int { return []int{403, 404, 500, 502, 503, 504} }
 
-// Precast is the distribution of Precast over an S3 bucket, a composer and the store of the rollout table: what
+// Precast is the distribution of Precast over an S3 bucket, a composer and the store of the table of rollouts: what
 // terraform/edge.tf declares.
 func Precast(s3, composer *Origin, store *KeyValueStore) Distribution {
 	const year = 365 * 24 * time.Hour

@@ -49,7 +49,7 @@ type Rig struct {
 	URL      string // for viewers
 	S3       *S3
 	Composer *FunctionURL
-	Store    *KeyValueStore // of the rollout table; the builder writes it
+	Store    *KeyValueStore // of the table of rollouts; the builder writes it
 
 	opt     Options
 	dir     string // of the unpacked edge.zip

@@ -70,7 +70,7 @@ func TestTheTableOnAWS(t *testing.T) {
 		for n, v := range table {
 			want = append(want, fmt.Sprintf("rollouts.%d=%s", n, v))
 		}
-		if got := keys(); !slices.Equal(got, want) || strings.Count(log.String(), "rollout table written") != i+1 {
+		if got := keys(); !slices.Equal(got, want) || strings.Count(log.String(), "table of rollouts written") != i+1 {
 			t.Fatalf("generation %d: the store has %q, want %q\n%s", generation, got, want, &log)
 		}
 	}

@@ -169,7 +169,7 @@ func TestRequestsAreSignedForEveryRegion(t *testing.T) {
 	o.Rollouts.Table = func(*index.Index) []string { return []string{"a\n"} }
 	o.Published(t.Context(), builder.Published{Generation: 1, Sequence: 1, Changed: true})
 	at := "/key-value-stores/" + storeARN
-	if got, want := strings.Join(paths, ", "), "GET "+at+"/keys, GET "+at+", GET "+at+"/keys, POST "+at+"/keys"; got != want || !strings.Contains(log.String(), "rollout table written") {
+	if got, want := strings.Join(paths, ", "), "GET "+at+"/keys, GET "+at+", GET "+at+"/keys, POST "+at+"/keys"; got != want || !strings.Contains(log.String(), "table of rollouts written") {
 		t.Fatalf("calls %s, want %s\n%s", got, want, &log)
 	}
 }

@@ -51,7 +51,7 @@ const (
 	TableWritten              // it is right now
 )
 
-// Rollouts is a builder.Observer that keeps the rollout table in a KeyValueStore, where the viewer function
+// Rollouts is a builder.Observer that keeps the table of rollouts in a KeyValueStore, where the viewer function
 // reads it.
 type Rollouts struct {
 	builder.Silent
@@ -90,9 +90,9 @@ func (r *Rollouts) observe(ctx context.Context, generation uint64, changed bool)
 	done, err := r.bring(ctx, changed)
 	switch {
 	case err != nil: // of AWS: it says the ID of the request
-		log.ErrorContext(ctx, "bring the rollout table to what is published", "error", err)
+		log.ErrorContext(ctx, "write the table of rollouts for what is published", "error", err)
 	case done == TableWritten:
-		log.InfoContext(ctx, "rollout table written")
+		log.InfoContext(ctx, "table of rollouts written")
 	}
 }
 
@@ -115,7 +115,7 @@ func (r *Rollouts) bring(ctx context.Context, changed bool) (Table, error) {
 			return TableUnknown, err
 		}
 		if ix == nil {
-			return TableUnknown, errors.New("make the rollout table: nothing is published")
+			return TableUnknown, errors.New("make the table of rollouts: nothing is published")
 		}
 		if r.known(ix.Generation) {
 			return TableKept, nil
@@ -140,16 +140,16 @@ func (r *Rollouts) bring(ctx context.Context, changed bool) (Table, error) {
 				return TableWritten, nil
 			}
 			if _, conflict := errors.AsType[*types.ConflictException](err); !conflict {
-				return TableUnknown, fmt.Errorf("write the rollout table: %w", err)
+				return TableUnknown, fmt.Errorf("write the table of rollouts: %w", err)
 			}
 		}
 		out, err := r.Client.DescribeKeyValueStore(ctx, &cloudfrontkeyvaluestore.DescribeKeyValueStoreInput{KvsARN: &r.Store})
 		if err != nil {
-			return TableUnknown, fmt.Errorf("read the rollout table's version: %w", err)
+			return TableUnknown, fmt.Errorf("read the version of the table of rollouts: %w", err)
 		}
 		etag = aws.ToString(out.ETag)
 	}
-	return TableUnknown, fmt.Errorf("write the rollout table: somebody else wrote the store %d times meanwhile", updates)
+	return TableUnknown, fmt.Errorf("write the table of rollouts: somebody else wrote the store %d times meanwhile", updates)
 }
 
 // missing returns what makes the store's keys those of the values; nil: they are.
@@ -163,7 +163,7 @@ func (r *Rollouts) missing(ctx context.Context, values []string) (*cloudfrontkey
 	for {
 		out, err := r.Client.ListKeys(ctx, in)
 		if err != nil {
-			return nil, fmt.Errorf("read the rollout table: %w", err)
+			return nil, fmt.Errorf("read the table of rollouts: %w", err)
 		}
 		for _, item := range out.Items {
 			key := aws.ToString(item.Key)

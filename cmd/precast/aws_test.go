@@ -140,7 +140,7 @@ func TestCommandsOnAWS(t *testing.T) {
 	contains(command(exitOK, "seed", "--size", "10KiB"), "9 items in the catalog of dynamodb://catalog. The pipeline builds it now")
 	contains(command(exitOK, "plan"), "to build: 9 binaries to compress (90 KiB), 529 bundles to write")
 	ahead := command(exitNo, "status")
-	contains(ahead, "the catalog is ahead of it")
+	contains(ahead, "the catalog has changes that are not published")
 	contains(ahead, "the oldest change that is not served was made")
 	contains(command(exitOK, "build"), "generation 1 is published")
 	contains(command(exitOK, "status"), "it is what the catalog says")

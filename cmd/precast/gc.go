@@ -100,7 +100,7 @@ func printCollected(w io.Writer, r *gc.Report) {
 	}
 	fmt.Fprintf(w, "\n%s, %s stay; %d of them, %s only because they are young\n",
 		count(r.Kept.Objects, "object"), bytesText(r.Kept.Bytes), r.Young.Objects, bytesText(r.Young.Bytes))
-	fmt.Fprintf(w, "generation %d is published; %d and later can be gone back to\n", r.Generation, r.Oldest)
+	fmt.Fprintf(w, "generation %d is published; rollback can go back as far as generation %d\n", r.Generation, r.Oldest)
 	if !r.Deleted && all.Objects > 0 {
 		fmt.Fprintln(w, "nothing was removed: --delete does it")
 	}

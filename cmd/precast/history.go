@@ -176,7 +176,11 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 }
 
 func printDiff(w io.Writer, d *history.Diff) {
-	fmt.Fprintf(w, "%s changed: %s\n", count(len(d.Items), "item"), summary(d.Items))
+	if len(d.Items) == 0 {
+		fmt.Fprintln(w, "no item changed")
+	} else {
+		fmt.Fprintf(w, "%s changed: %s\n", count(len(d.Items), "item"), summary(d.Items))
+	}
 	variants := ""
 	if d.Variants > 0 {
 		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", d.Variants)

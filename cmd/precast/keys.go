@@ -161,7 +161,7 @@ func (c *keysInitCmd) Run(ctx context.Context, std streams) error {
 	if err := c.print(std, folder, k, time.Now()); err != nil {
 		return err
 	}
-	c.say(std, "Keep %s offline, and a copy of it: who has it can replace every other key, and without it nobody can.", folder.RootFile(k.Roots[0]))
+	c.say(std, "Keep %s offline, and a copy of it: whoever has it can replace every other key; if it is lost, nobody can.", folder.RootFile(k.Roots[0]))
 	c.say(std, "Devices are made with %s.", folder.RootPublicFile(k.Roots[0]))
 	source := c.SigningKey
 	if source == "" {

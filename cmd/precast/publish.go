@@ -87,7 +87,7 @@ func (o *tellsCDN) Published(ctx context.Context, p builder.Published) {
 // print tells when devices get what was published.
 func (o *tellsCDN) print(std streams) {
 	if !o.told {
-		fmt.Fprintln(std.out, "devices get it with their next request, or as a cache in front forgets the old answer")
+		fmt.Fprintln(std.out, "devices get it with their next request, or when the cache in front of it expires")
 		return
 	}
 	switch {

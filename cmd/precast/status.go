@@ -55,7 +55,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		if st.UpToDate {
 			fmt.Fprintln(std.out, "it is what the catalog says")
 		} else {
-			fmt.Fprintln(std.out, "the catalog is ahead of it")
+			fmt.Fprintln(std.out, "the catalog has changes that are not published")
 		}
 		if st.Pin != "" {
 			fmt.Fprintf(std.out, "it is pinned: %s\n", st.Pin)

@@ -32,9 +32,9 @@ statement is signed by a key of the keyring, has not expired, and matches every 
 if the verification fails.
 
 Examples:
-  precast verify 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod' --root root-9f2b1c04.pub.pem
+  precast verify 'http://127.0.0.1:8080/package?cpuArch=armv8&attrGamer=prod' --root root-5d2e77aa.pub.pem
   curl -O http://127.0.0.1:8080/keyring -o statement 'http://127.0.0.1:8080/package?cpuArch=armv8&payloadType=statement'
-  precast verify ota-package.tar.gz --statement statement --keyring keyring --root root-9f2b1c04.pub.pem
+  precast verify ota-package.tar.gz --statement statement --keyring keyring --root root-5d2e77aa.pub.pem
   precast verify statement --keyring keyring --json | jq .expires`
 }
 
@@ -96,7 +96,7 @@ func (v verification) print(w io.Writer) {
 		fmt.Fprintf(w, "only for devices of: %s\n", line)
 	}
 	for _, f := range v.Files {
-		state := "is as it must be"
+		state := "verified"
 		if !f.Here {
 			state = "is listed"
 		}

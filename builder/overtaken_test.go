@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/precast-ota/precast/builder"
@@ -13,12 +14,12 @@ import (
 // nth calls a function once, before the read or write with this number.
 type nth struct {
 	builder.Objects
-	left int
+	left atomic.Int64
 	do   func()
 }
 
 func (n *nth) step() {
-	if n.left--; n.left == -1 {
+	if n.left.Add(-1) == -1 {
 		n.do()
 	}
 }
@@ -51,7 +52,7 @@ func TestAnOlderPlanThatIsPublishedMeanwhileIsReplaced(t *testing.T) {
 
 		overtaken, published := false, false
 		slow := w.drivers.Ports
-		slow.Objects = &nth{Objects: objects, left: at, do: func() {
+		before := &nth{Objects: objects, do: func() {
 			overtaken = true
 			now, etag, err := builder.ReadIndex(t.Context(), objects)
 			must(t, err)
@@ -68,6 +69,8 @@ func TestAnOlderPlanThatIsPublishedMeanwhileIsReplaced(t *testing.T) {
 			must(t, builder.Remember(t.Context(), objects, other))
 			published = true
 		}}
+		before.left.Store(int64(at))
+		slow.Objects = before
 		w.put("b", "prod", "2", "second", "x")
 		w.request()
 		w.pump(builder.New(slow, w.opt), nil)

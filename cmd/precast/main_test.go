@@ -90,6 +90,7 @@ func runScripts(t *testing.T, dir, host string, env map[string]string) {
 			for name, value := range env {
 				e.Setenv(name, value)
 			}
+			e.Values[serverOf] = new(*serving)
 			return os.Mkdir(e.WorkDir+"/tmp", 0o755)
 		},
 	})
@@ -151,28 +152,25 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	s, err := startServer(path, ts.MkAbs("."), env, args...)
 	ts.Check(err)
 	ts.Setenv("URL", s.url)
-	ts.Setenv("SERVER", fmt.Sprint(s.cmd.Process.Pid))
 	ts.Defer(func() { // a no more running process refuses the signal
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()
 	})
-	servers[s.cmd.Process.Pid] = s
+	*ts.Value(serverOf).(**serving) = s
 }
 
-// servers are those of the scripts, by pid; scripts that start one do not run in parallel.
-var servers = make(map[int]*serving)
+// serverOf is the key of the server that a script has started last.
+const serverOf = "server"
 
 // stop [KILL]: end the server; server.log has what it said.
 func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
-	var pid int
-	_, err := fmt.Sscan(ts.Getenv("SERVER"), &pid)
-	ts.Check(err)
+	s := *ts.Value(serverOf).(**serving)
 	sig := syscall.SIGTERM
 	if len(args) == 1 && args[0] == "KILL" {
 		sig = syscall.SIGKILL
 	}
-	ts.Check(servers[pid].end(sig))
-	ts.Check(os.WriteFile(ts.MkAbs("server.log"), []byte(servers[pid].stderr.String()), 0o644))
+	ts.Check(s.end(sig))
+	ts.Check(os.WriteFile(ts.MkAbs("server.log"), []byte(s.stderr.String()), 0o644))
 }
 
 // fill FILE BYTES: write that many bytes, different for every file name.

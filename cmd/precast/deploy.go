@@ -271,8 +271,8 @@ func (c *deployCmd) explain(w io.Writer, out deploy.Outputs) {
 		curl = fmt.Sprintf("curl -H 'Host: %s' -H 'X-Forwarded-Proto: https'", out.Domain)
 		out.URL = c.Endpoint
 	}
-	fmt.Fprintf(w, "  %s -OJ '%s/package?cpuArch=armv8'\n", curl, out.URL)
-	fmt.Fprintf(w, "  %s -OJ '%s/package?cpuArch=armv8&attrGamer=prod'\n", curl, out.URL)
+	fmt.Fprintf(w, "  %s -o ota-package.tar.gz '%s/package?cpuArch=armv8'\n", curl, out.URL)
+	fmt.Fprintf(w, "  %s -o ota-package.tar.gz '%s/package?cpuArch=armv8&attrGamer=prod'\n", curl, out.URL)
 	fmt.Fprintf(w, "  %s '%s/package?cpuArch=armv8&attrGamer=prod&payloadType=metadataOnly'\n\n", curl, out.URL)
 	fmt.Fprintf(w, "Set these for precast seed, catalog, status, plan and other commands:\n\n")
 	for _, line := range out.Exports() {

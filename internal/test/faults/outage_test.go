@@ -149,8 +149,8 @@ func (w *world) outlast(failures int, within, look time.Duration) {
 	w.complete()
 }
 
-// The object store, or the tables, fail for much longer than it takes to receive a job as often as it may be, at
-// any moment of a build, and whoever does the jobs.
+// The object store or the tables fail at any moment of a build, for much longer than all receives of a job take. The
+// worker in one process and the one on Lambda both survive that.
 func TestOutage(t *testing.T) {
 	const seeds, failures = 4, 150
 	for _, c := range []struct {

@@ -122,7 +122,7 @@ func (w *world) importer() *release.Importer {
 
 func (w *world) apply(changes ...catalog.Change) {
 	w.t.Helper()
-	if err := w.base.Writer.Apply(context.Background(), changes); err != nil {
+	if err := w.base.Writer.Apply(context.Background(), catalog.Edit{Changes: changes}); err != nil {
 		w.t.Fatal(err)
 	}
 }

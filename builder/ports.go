@@ -124,10 +124,10 @@ type Catalog interface {
 
 // CatalogWriter changes the catalog.
 type CatalogWriter interface {
-	// Apply writes all the changes or none. Each change replaces or removes the item of its key;
+	// Apply makes all the changes of an edit or none. Each replaces or removes the item of its key;
 	// removing what is not there is no error. When it returns nil the changes are durable and will
 	// appear in the change stream.
-	Apply(ctx context.Context, changes []catalog.Change) error
+	Apply(ctx context.Context, edit catalog.Edit) error
 }
 
 // Queue hands jobs to workers, at least once, in no particular order. After as many receives as the

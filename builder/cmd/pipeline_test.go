@@ -200,7 +200,7 @@ func (p *deployment) embedded(items []catalog.Item, binaries map[string]string) 
 		}
 	}
 	for _, it := range items {
-		if err := store.Catalog().Apply(p.t.Context(), []catalog.Change{catalog.Put(it)}); err != nil {
+		if err := store.Catalog().Apply(p.t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(it)}}); err != nil {
 			p.t.Fatal(err)
 		}
 	}

@@ -25,7 +25,7 @@ type catalogAccess interface {
 	// Snapshot returns every item as it was at one moment.
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
 	// Apply makes all the changes or none.
-	Apply(ctx context.Context, changes []catalog.Change) error
+	Apply(ctx context.Context, edit catalog.Edit) error
 }
 
 // jobs are what publishes the catalog.

@@ -57,10 +57,10 @@ func newWorld(t testing.TB) *world {
 		content := "from elsewhere"
 		w.remote["http://host/far"] = content
 		md, sha := md5.Sum([]byte(content)), sha256.Sum256([]byte(content))
-		must(t, m.Catalog.Apply(t.Context(), []catalog.Change{catalog.Put(catalog.Item{
+		must(t, m.Catalog.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(catalog.Item{
 			App: "far", Track: "prod", Version: "1+0 x", URL: "http://host/far", MD5: hex.EncodeToString(md[:]), SHA256: hex.EncodeToString(sha[:]),
 			Size: int64(len(content)), DeviceAttr: map[string]bool{"camera": true},
-		})}))
+		})}}))
 		must(t, w.pipeline.Build(t.Context(), builder.PlanOptions{}, nil))
 	}
 	return w

@@ -399,7 +399,7 @@ func TestSweepsOfRandomHistories(t *testing.T) {
 		for _, v := range versions {
 			s.publish(v)
 			if rapid.IntRange(0, 4).Draw(rt, "step") == 0 {
-				must(t, s.memory.Catalog.Apply(t.Context(), []catalog.Change{catalog.Remove(catalog.Key{App: "b", Track: "prod"})}))
+				must(t, s.memory.Catalog.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Remove(catalog.Key{App: "b", Track: "prod"})}}))
 			}
 		}
 		keep := uint64(rapid.IntRange(0, 6).Draw(rt, "keep"))

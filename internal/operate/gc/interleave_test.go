@@ -172,9 +172,9 @@ func (c scheduledCatalog) Snapshot(ctx context.Context) ([]catalog.Item, error) 
 	return c.catalog.Snapshot(ctx)
 }
 
-func (c scheduledCatalog) Apply(ctx context.Context, changes []catalog.Change) error {
+func (c scheduledCatalog) Apply(ctx context.Context, edit catalog.Edit) error {
 	c.turn(c.actor, "apply", "")
-	return c.catalog.Apply(ctx, changes)
+	return c.catalog.Apply(ctx, edit)
 }
 
 // story is one history of everything at once.

@@ -26,7 +26,7 @@ func TestList(t *testing.T) {
 	w.publish("1", "2")
 	w.put("other", "beta", "1", "another app", "y")
 	must(t, w.build())
-	must(t, w.memory.Catalog.Apply(t.Context(), []catalog.Change{catalog.Remove(catalog.Key{App: "app", Track: "prod"})}))
+	must(t, w.memory.Catalog.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Remove(catalog.Key{App: "app", Track: "prod"})}}))
 	must(t, w.build())
 	_, err := w.pipeline().Pin(t.Context(), "fair")
 	must(t, err)

@@ -30,7 +30,7 @@ type Objects interface {
 // Catalog is what releases are written to; see builder.Catalog and builder.CatalogWriter.
 type Catalog interface {
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
-	Apply(ctx context.Context, changes []catalog.Change) error
+	Apply(ctx context.Context, edit catalog.Edit) error
 }
 
 // Importer brings releases into a catalog and an object store.
@@ -78,7 +78,7 @@ func (im *Importer) Import(ctx context.Context, releases []Release, replace bool
 		}
 	}
 	im.stamp(before, p.changes)
-	if err := im.Catalog.Apply(ctx, p.changes); err != nil {
+	if err := im.Catalog.Apply(ctx, catalog.Edit{Changes: p.changes}); err != nil {
 		return Result{}, fmt.Errorf("import: %w", err)
 	}
 	if err := im.settle(ctx, p, releases); err != nil {

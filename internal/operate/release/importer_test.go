@@ -181,11 +181,11 @@ func (c brokenCatalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 	return c.Catalog.Snapshot(ctx)
 }
 
-func (c brokenCatalog) Apply(ctx context.Context, changes []catalog.Change) error {
+func (c brokenCatalog) Apply(ctx context.Context, edit catalog.Edit) error {
 	if c.apply != nil {
 		return c.apply
 	}
-	return c.Catalog.Apply(ctx, changes)
+	return c.Catalog.Apply(ctx, edit)
 }
 
 // Whatever goes wrong with one item, the catalog stays as it was.
@@ -328,7 +328,7 @@ func TestProblemsOfBefore(t *testing.T) {
 	broken := catalog.Item{App: "broken", Track: "prod", Version: "1", URL: "s3://bucket/x"} // no digests
 	odd := complete("ODD", "prod", "1", "x")
 	odd.URL = "ftp://x"
-	if err := im.Catalog.Apply(t.Context(), []catalog.Change{catalog.Put(broken), catalog.Put(odd)}); err != nil {
+	if err := im.Catalog.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(broken), catalog.Put(odd)}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := im.Import(t.Context(), []release.Release{releaseOf("a", "prod", "1", "x")}, false); err != nil {

@@ -36,8 +36,8 @@ func (c *Client) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 }
 
 // Apply implements builder.CatalogWriter.
-func (c *Client) Apply(ctx context.Context, changes []catalog.Change) error {
-	return c.call(ctx, http.MethodPost, "/v1/changes", changes, nil)
+func (c *Client) Apply(ctx context.Context, edit catalog.Edit) error {
+	return c.call(ctx, http.MethodPost, "/v1/changes", edit, nil)
 }
 
 // Status returns the server's status.

@@ -39,8 +39,8 @@ func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	mux.Handle("POST /v1/unpin", tells(p.Unpin))
 	mux.Handle("POST /v1/rollback", does(p.Rollback))
 	mux.Handle("POST /v1/pin", does(p.Pin))
-	mux.Handle("POST /v1/changes", does(func(ctx context.Context, changes []catalog.Change) (struct{}, error) {
-		return struct{}{}, p.Apply(ctx, changes)
+	mux.Handle("POST /v1/changes", does(func(ctx context.Context, edit catalog.Edit) (struct{}, error) {
+		return struct{}{}, p.Apply(ctx, edit)
 	}))
 	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
 		var opt builder.PlanOptions

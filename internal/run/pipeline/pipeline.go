@@ -85,8 +85,8 @@ func (p *Pipeline) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 }
 
 // Apply changes the catalog.
-func (p *Pipeline) Apply(ctx context.Context, changes []catalog.Change) error {
-	return p.Writer.Apply(ctx, changes)
+func (p *Pipeline) Apply(ctx context.Context, edit catalog.Edit) error {
+	return p.Writer.Apply(ctx, edit)
 }
 
 // Redrive puts the dead letters back into the queue and returns how many there were.

@@ -482,7 +482,7 @@ func TestABadIndexIsNotUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.store.Catalog().Apply(ctx, []catalog.Change{catalog.Remove(catalog.Key{App: "modemFW", Track: "prod"})}); err != nil {
+	if err := s.store.Catalog().Apply(ctx, catalog.Edit{Changes: []catalog.Change{catalog.Remove(catalog.Key{App: "modemFW", Track: "prod"})}}); err != nil {
 		t.Fatal(err)
 	}
 	s.build(builder.Options{}) // generation 2

@@ -144,7 +144,7 @@ func (s *site) change(version string) {
 	for _, app := range []string{"a", "b", "c"} {
 		changes = append(changes, catalog.Put(catalog.Item{App: app, Track: "prod", Version: version, URL: "binaries/" + app}))
 	}
-	if err := s.catalog.Apply(s.t.Context(), changes); err != nil {
+	if err := s.catalog.Apply(s.t.Context(), catalog.Edit{Changes: changes}); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -37,7 +37,7 @@ func TestLargeImport(t *testing.T) {
 	t.Parallel()
 	const n = 230
 	whole := openCatalog(t, CatalogOptions{})
-	if err := whole.Apply(t.Context(), puts(n)); err == nil || !strings.Contains(err.Error(), "230 items differ") {
+	if err := whole.Apply(t.Context(), catalog.Edit{Changes: puts(n)}); err == nil || !strings.Contains(err.Error(), "230 items differ") {
 		t.Errorf("Apply of %d changes = %v", n, err)
 	}
 	wantItems(t, whole, 0, "1")
@@ -46,7 +46,7 @@ func TestLargeImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := split.Apply(t.Context(), puts(n)); err != nil {
+	if err := split.Apply(t.Context(), catalog.Edit{Changes: puts(n)}); err != nil {
 		t.Fatal(err)
 	}
 	wantItems(t, whole, n, "1")
@@ -59,7 +59,7 @@ func TestLargeImport(t *testing.T) {
 	}
 	again[1] = catalog.Remove(again[1].Key)
 	again = append(again, catalog.Remove(catalog.Key{App: "none", Track: "prod"}))
-	if err := whole.Apply(t.Context(), again); err != nil {
+	if err := whole.Apply(t.Context(), catalog.Edit{Changes: again}); err != nil {
 		t.Fatalf("Apply of %d changes, of which 78 change something: %v", len(again), err)
 	}
 	wantItems(t, whole, 77, "2")
@@ -70,7 +70,7 @@ func TestLargeImport(t *testing.T) {
 func TestSnapshotByHand(t *testing.T) {
 	t.Parallel()
 	c := openCatalog(t, CatalogOptions{})
-	if err := c.Apply(t.Context(), []catalog.Change{catalog.Put(goodItem())}); err != nil {
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(goodItem())}}); err != nil {
 		t.Fatal(err)
 	}
 	item := attributes{attrApp: text("bad"), attrTrack: text("prod"), attrVersion: number(1), attrDevice: &types.AttributeValueMemberL{}}
@@ -98,7 +98,7 @@ func TestApplyTogether(t *testing.T) {
 			for i := range changes {
 				changes[i].Item.Version = fmt.Sprint(w)
 			}
-			if err := c.Apply(t.Context(), changes); err != nil {
+			if err := c.Apply(t.Context(), catalog.Edit{Changes: changes}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -70,8 +70,8 @@ func (c *Catalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 // items. It promises all or nothing, so it refuses more than that, unless CatalogOptions.Split gives
 // the promise up. Of a large import it first drops what the table has already: importing a file of
 // thousands of items again after changing a few is one transaction.
-func (c *Catalog) Apply(ctx context.Context, changes []catalog.Change) error {
-	if err := c.apply(ctx, changes); err != nil {
+func (c *Catalog) Apply(ctx context.Context, edit catalog.Edit) error {
+	if err := c.apply(ctx, edit.Changes); err != nil {
 		return fmt.Errorf("write catalog: %w", err)
 	}
 	return nil

@@ -130,7 +130,7 @@ func TestApplyRefuses(t *testing.T) {
 		{good, catalog.Put(catalog.Item{App: "a"})},
 		{good, mixed},
 	} {
-		if err := c.Apply(t.Context(), changes); err == nil || !strings.Contains(err.Error(), "change item") {
+		if err := c.Apply(t.Context(), catalog.Edit{Changes: changes}); err == nil || !strings.Contains(err.Error(), "change item") {
 			t.Errorf("Apply(%+v) = %v", changes, err)
 		}
 	}
@@ -204,7 +204,7 @@ func TestTransactionCancelled(t *testing.T) {
 		}
 		var slept []time.Duration
 		c.retry = fakeRetryer(&slept)
-		err = c.Apply(t.Context(), puts(2))
+		err = c.Apply(t.Context(), catalog.Edit{Changes: puts(2)})
 		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
 			t.Errorf("Apply = %v, want %q", err, test.says)
 		}
@@ -230,7 +230,7 @@ func TestSplitFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Apply(t.Context(), puts(250)); err == nil || !strings.Contains(err.Error(), "200 of 250 items are written") {
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: puts(250)}); err == nil || !strings.Contains(err.Error(), "200 of 250 items are written") {
 		t.Errorf("Apply = %v", err)
 	}
 }

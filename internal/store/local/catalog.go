@@ -45,12 +45,12 @@ func (c *Catalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 }
 
 // Apply implements builder.CatalogWriter.
-func (c *Catalog) Apply(ctx context.Context, changes []catalog.Change) error {
-	if len(changes) == 0 {
+func (c *Catalog) Apply(ctx context.Context, edit catalog.Edit) error {
+	if len(edit.Changes) == 0 {
 		return nil
 	}
 	err := update(ctx, c.db, func(tx *bbolt.Tx) error {
-		for _, change := range changes {
+		for _, change := range edit.Changes {
 			if err := apply(tx, change); err != nil {
 				return fmt.Errorf("change item %s: %w", change.Key, err)
 			}

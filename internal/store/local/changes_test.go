@@ -14,7 +14,7 @@ import (
 func applyVersions(t *testing.T, c *Catalog, versions ...int) {
 	t.Helper()
 	for _, v := range versions {
-		if err := c.Apply(t.Context(), itemsOf(v)[:1]); err != nil {
+		if err := c.Apply(t.Context(), catalog.Edit{Changes: itemsOf(v)[:1]}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -46,9 +46,9 @@ func TestChanges(t *testing.T) {
 	c := openTemp(t, Options{}).Catalog()
 	wantChanges(t, c, 0, 10)
 	applyVersions(t, c, 1, 2)
-	if err := c.Apply(t.Context(), []catalog.Change{
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{
 		catalog.Remove(catalog.Key{App: "a", Track: "prod"}), catalog.Put(catalog.Item{App: "z", Track: "beta", Size: 7}),
-	}); err != nil {
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	changes := wantChanges(t, c, 0, 10, 1, 2, 3, 4)
@@ -95,7 +95,7 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	for _, bad := range []catalog.Change{
 		{Key: catalog.Key{App: "other", Track: "prod"}, Item: &good}, catalog.Put(catalog.Item{Track: "prod"}),
 	} {
-		if err := c.Apply(t.Context(), []catalog.Change{catalog.Put(good), bad}); err == nil {
+		if err := c.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(good), bad}}); err == nil {
 			t.Errorf("Apply accepted %+v", bad)
 		}
 		if items, err := c.Snapshot(t.Context()); err != nil || len(items) != 0 {

@@ -71,7 +71,7 @@ func workIndex(s *Store, n int, say func(string, ...any)) error {
 }
 
 func workDatabase(s *Store, n int, say func(string, ...any)) error {
-	if err := s.Catalog().Apply(noContext, itemsOf(n)); err != nil {
+	if err := s.Catalog().Apply(noContext, catalog.Edit{Changes: itemsOf(n)}); err != nil {
 		return err
 	}
 	say("catalog %d", n)

@@ -93,7 +93,7 @@ func TestSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Catalog().Apply(t.Context(), []catalog.Change{catalog.Put(catalog.Item{App: "a", Track: "prod"})}); err != nil {
+	if err := s.Catalog().Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(catalog.Item{App: "a", Track: "prod"})}}); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
@@ -156,7 +156,7 @@ func TestReopen(t *testing.T) {
 			t.Fatal(err)
 		}
 		item := catalog.Item{App: fmt.Sprint("app", i), Track: "prod"}
-		if err := s.Catalog().Apply(t.Context(), []catalog.Change{catalog.Put(item)}); err != nil {
+		if err := s.Catalog().Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(item)}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Queue().Send(t.Context(), fmt.Append(nil, i)); err != nil {

@@ -44,7 +44,7 @@ type catalogs struct{ CatalogStore }
 
 func (c catalogs) apply(t *testing.T, changes ...catalog.Change) {
 	t.Helper()
-	if err := c.Apply(t.Context(), changes); err != nil {
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: changes}); err != nil {
 		t.Fatalf("Apply: %v", err)
 	}
 }
@@ -167,7 +167,7 @@ func (c catalogs) many(t *testing.T) {
 func (c catalogs) cancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Apply(ctx, []catalog.Change{catalog.Put(item("a", "prod", "1"))}); err == nil {
+	if err := c.Apply(ctx, catalog.Edit{Changes: []catalog.Change{catalog.Put(item("a", "prod", "1"))}}); err == nil {
 		t.Error("Apply with an ended context succeeded")
 	}
 	c.want(t)
@@ -182,7 +182,7 @@ func (c catalogs) concurrent(t *testing.T) {
 	together(writers, func(w int) {
 		for i := range each {
 			mine := item(fmt.Sprintf("app%d", w), fmt.Sprintf("track%d", i), "1")
-			if err := c.Apply(t.Context(), []catalog.Change{catalog.Put(mine)}); err != nil {
+			if err := c.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(mine)}}); err != nil {
 				t.Errorf("Apply: %v", err)
 				return
 			}

@@ -399,15 +399,15 @@ func (s *staleObjects) Stat(ctx context.Context, key string) (builder.ObjectInfo
 
 type brokenCatalog struct {
 	*memCatalog
-	apply    func(m *memCatalog, ctx context.Context, changes []catalog.Change) error
+	apply    func(m *memCatalog, ctx context.Context, edit catalog.Edit) error
 	snapshot func(items []catalog.Item) []catalog.Item
 }
 
-func (b brokenCatalog) Apply(ctx context.Context, changes []catalog.Change) error {
+func (b brokenCatalog) Apply(ctx context.Context, edit catalog.Edit) error {
 	if b.apply != nil {
-		return b.apply(b.memCatalog, ctx, changes)
+		return b.apply(b.memCatalog, ctx, edit)
 	}
-	return b.memCatalog.Apply(ctx, changes)
+	return b.memCatalog.Apply(ctx, edit)
 }
 
 func (b brokenCatalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
@@ -436,24 +436,25 @@ func catalogFaults() []fault {
 			}
 			return items
 		}}),
-		broken("removal ignored", "Remove", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, changes []catalog.Change) error {
-			return m.Apply(ctx, slices.DeleteFunc(slices.Clone(changes), func(c catalog.Change) bool { return c.Item == nil }))
+		broken("removal ignored", "Remove", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			edit.Changes = slices.DeleteFunc(slices.Clone(edit.Changes), func(c catalog.Change) bool { return c.Item == nil })
+			return m.Apply(ctx, edit)
 		}}),
-		broken("removal of nothing fails", "Remove", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, changes []catalog.Change) error {
-			for _, c := range changes {
+		broken("removal of nothing fails", "Remove", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			for _, c := range edit.Changes {
 				if c.Item == nil && !slices.ContainsFunc(m.items, func(it catalog.Item) bool { return it.Key() == c.Key }) {
 					return builder.ErrNotExist
 				}
 			}
-			return m.Apply(ctx, changes)
+			return m.Apply(ctx, edit)
 		}}),
-		broken("first change of a key wins", "InOrder", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, changes []catalog.Change) error {
-			changes = slices.Clone(changes)
-			slices.Reverse(changes)
-			return m.Apply(ctx, changes)
+		broken("first change of a key wins", "InOrder", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			edit.Changes = slices.Clone(edit.Changes)
+			slices.Reverse(edit.Changes)
+			return m.Apply(ctx, edit)
 		}}),
-		broken("items merged", "Replace", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, changes []catalog.Change) error {
-			for _, c := range changes {
+		broken("items merged", "Replace", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			for _, c := range edit.Changes {
 				for _, it := range m.items {
 					if c.Item != nil && it.Key() == c.Key && c.Item.DeviceAttr == nil {
 						merged := *c.Item
@@ -461,22 +462,22 @@ func catalogFaults() []fault {
 						c = catalog.Put(merged)
 					}
 				}
-				if err := m.Apply(ctx, []catalog.Change{c}); err != nil {
+				if err := m.Apply(ctx, catalog.Edit{Changes: []catalog.Change{c}}); err != nil {
 					return err
 				}
 			}
 			return nil
 		}}),
-		broken("keys joined by a slash", "KeysApart", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, changes []catalog.Change) error {
-			for _, c := range changes {
+		broken("keys joined by a slash", "KeysApart", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			for _, c := range edit.Changes {
 				m.items = slices.DeleteFunc(m.items, func(it catalog.Item) bool { return it.Key().String() == c.Key.String() })
 			}
-			return m.Apply(ctx, changes)
+			return m.Apply(ctx, edit)
 		}}),
-		broken("context ignored", "Cancelled", brokenCatalog{apply: func(m *memCatalog, _ context.Context, changes []catalog.Change) error {
-			return m.Apply(context.Background(), changes)
+		broken("context ignored", "Cancelled", brokenCatalog{apply: func(m *memCatalog, _ context.Context, edit catalog.Edit) error {
+			return m.Apply(context.Background(), edit)
 		}}),
-		broken("updates lost", "Concurrent", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, changes []catalog.Change) error {
+		broken("updates lost", "Concurrent", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
 			items, err := m.Snapshot(ctx)
 			if err != nil {
 				return err
@@ -484,7 +485,7 @@ func catalogFaults() []fault {
 			time.Sleep(time.Millisecond)
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			m.items = catalog.Apply(items, changes)
+			m.items = catalog.Apply(items, edit.Changes)
 			return nil
 		}}),
 	}

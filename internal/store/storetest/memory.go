@@ -180,13 +180,13 @@ func (m *memCatalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 	return items, ctx.Err()
 }
 
-func (m *memCatalog) Apply(ctx context.Context, changes []catalog.Change) error {
+func (m *memCatalog) Apply(ctx context.Context, edit catalog.Edit) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	m.items = catalog.Apply(m.items, changes)
+	m.items = catalog.Apply(m.items, edit.Changes)
 	return nil
 }
 

@@ -126,9 +126,9 @@ type crashingWriter struct {
 	c *crash
 }
 
-func (w crashingWriter) Apply(ctx context.Context, changes []catalog.Change) error {
+func (w crashingWriter) Apply(ctx context.Context, edit catalog.Edit) error {
 	defer w.c.did(w.c.begin(false))
-	return w.CatalogWriter.Apply(ctx, changes)
+	return w.CatalogWriter.Apply(ctx, edit)
 }
 
 // chapters of the story that is interrupted: some releases, then one more of what is there already.

@@ -179,7 +179,7 @@ func (w *world) step(r *rand.Rand, n int) {
 	kind, size, remove := r.IntN(len(kinds)), 200+r.IntN(4000), r.IntN(5) == 0
 	w.change(func() error {
 		if k := kinds[kind]; remove && k.attrs != nil {
-			return w.base.Writer.Apply(w.t.Context(), []catalog.Change{catalog.Remove(catalog.Key{App: k.app, Track: k.track})})
+			return w.base.Writer.Apply(w.t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Remove(catalog.Key{App: k.app, Track: k.track})}})
 		}
 		_, err := importer(w.base).Import(w.t.Context(), []releases.Release{release(kind, n, size)}, false)
 		return err
@@ -367,7 +367,7 @@ func copyCatalog(ctx context.Context, to pipeline.Drivers, items []catalog.Item,
 	for _, it := range items {
 		changes = append(changes, catalog.Put(it))
 	}
-	return to.Writer.Apply(ctx, changes)
+	return to.Writer.Apply(ctx, catalog.Edit{Changes: changes})
 }
 
 // contains fails unless all that is wanted is here, byte for byte. (Of earlier catalogs there is more.)

@@ -1,0 +1,1 @@
+function handler(event){const response=event.response;const headers=response.headers;if(response.statusCode!==200&&response.statusCode!==206&&response.statusCode!==304){return response}headers.vary={value:"If-None-Match"};if(headers["x-precast-status"]){delete headers["x-precast-status"];response.statusCode=304;response.statusDescription="Not Modified"}return response}

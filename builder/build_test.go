@@ -30,7 +30,7 @@ func TestBuildOfTheSample(t *testing.T) {
 	// 2 tracks of the operating system, 3 architectures (one unknown), gamer and camera on two tracks
 	// or none, cellular on one or none.
 	want := builder.Report{Sequence: w.events.plans[0].Sequence, Changed: true, Items: 9,
-		Combinations: 2 * 3 * 3 * 3 * 2, Considered: 108, Matching: 106, Sets: 79, Bundles: 529, Bytes: 996 * 3000,
+		Combinations: 2 * 3 * 3 * 3 * 2, Considered: 108, Matching: 106, Sets: 79, Copies: true, Bundles: 529, Bytes: 996 * 3000,
 		Build: builder.Work{Pieces: 9, PieceBytes: 9 * 3000, Bundles: 529, BundleBytes: 996 * 3000}}
 	if got := w.events.plans[0]; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("report\n%+v, want\n%+v", got, want)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -85,7 +86,8 @@ type Composed struct {
 
 // Bundle plans a bundle. It reads the descriptions of the pieces, not the pieces.
 func (c *Composer) Bundle(ctx context.Context, set edge.Set, held edge.Mask) (*Composed, error) {
-	if set.Index.Format != FormatID {
+	encoder, ok := Encoder(set.Index)
+	if !ok {
 		return nil, fmt.Errorf("compose bundle: the index was published in format %q, this program makes %q: publish again", set.Index.Format, FormatID)
 	}
 	data, err := c.Manifest(set, held)
@@ -99,7 +101,7 @@ func (c *Composer) Bundle(ctx context.Context, set edge.Set, held edge.Mask) (*C
 			continue
 		}
 		it := set.Item(i)
-		key := pieceKey(it)
+		key := layout.PieceKey(edge.Hex(it.SHA256[:]), encoder)
 		piece, err := c.piece(ctx, key)
 		if err != nil {
 			return nil, fmt.Errorf("compose bundle of set %s: %w", set.ID(), err)
@@ -125,7 +127,20 @@ func (c *Composed) Open(ctx context.Context) *bundle.Reader {
 	})
 }
 
-// PieceKey is the key of the piece of an item's binary.
+// Encoder returns the encoder of an index's pieces. It tells whether this program composes bundles of them: pieces of
+// every encoder are put together in the same way.
+func Encoder(ix *index.Index) (encoder string, ok bool) {
+	return strings.CutPrefix(ix.Format, strings.TrimSuffix(FormatID, bundle.EncoderID))
+}
+
+// PieceKeyIn is the key of the piece of an item's binary, as an index needs it. It is not known of an index that this
+// program does not compose for.
+func PieceKeyIn(ix *index.Index, it *index.Item) (key string, ok bool) {
+	encoder, ok := Encoder(ix)
+	return layout.PieceKey(edge.Hex(it.SHA256[:]), encoder), ok
+}
+
+// PieceKey is the key of the piece of an item's binary, as this program makes it.
 func PieceKey(it *index.Item) string { return pieceKey(it) }
 
 // BinaryKey is the key of an item's binary.

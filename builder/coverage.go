@@ -51,7 +51,7 @@ type CoveredSet struct {
 	Set   edge.Set
 	ID    string
 	Named int         // attributes named by the combination that reached it first
-	Masks []edge.Mask // the full bundle first
+	Masks []edge.Mask // the full bundle first; without copies: none
 }
 
 // Bytes is the length of the binaries that a bundle of the set brings, before compression.
@@ -70,11 +70,13 @@ func bundleBytes(set edge.Set, held edge.Mask) int64 {
 // distinct set; then, for every set, the upgrade paths from the retained earlier indexes (the items that a device of
 // the same combination already held then); then every other subset of the small sets. What does not fit is passed over
 // and smaller ones after it may still fit. Time and memory are bounded by the limits, not by the number of
-// combinations.
+// combinations. Without copies every set is covered by its pieces: it has no masks, and nothing is left out of it.
 func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	c := &coverer{params: ix.Params, byPositions: make(map[string]int)}
-	for _, old := range earlier {
-		c.earlier = append(c.earlier, edge.DimensionsOf(old))
+	if ix.Params.Copies() {
+		for _, old := range earlier {
+			c.earlier = append(c.earlier, edge.DimensionsOf(old))
+		}
 	}
 	walk := edge.NewWalk(ix, ix.Params.MaxCombinations)
 	var before []edge.Set
@@ -90,7 +92,7 @@ func Cover(ix *index.Index, earlier []*index.Index) Coverage {
 	c.spend(func(s *candidate) []edge.Mask { return s.upgrades })
 	c.spend(func(s *candidate) []edge.Mask { return s.subsets(ix.Params.SubsetItems) })
 	for _, s := range c.sets {
-		if len(s.Masks) > 0 {
+		if len(s.Masks) > 0 || !ix.Params.Copies() {
 			c.out.Sets = append(c.out.Sets, s.CoveredSet)
 		} else {
 			c.out.LeftOut.Sets++
@@ -194,6 +196,9 @@ func (s *candidate) subsets(most uint64) []edge.Mask {
 // spend adds the masks that the limits still allow to each set. A set whose full bundle did not fit
 // gets none.
 func (c *coverer) spend(masks func(*candidate) []edge.Mask) {
+	if !c.params.Copies() {
+		return
+	}
 	for i := range c.sets {
 		s := &c.sets[i]
 		for _, m := range masks(s) {

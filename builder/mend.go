@@ -30,6 +30,9 @@ func RequestMend(ctx context.Context, queue Queue, generation uint64) error {
 
 // handleMend builds the missing prebuilt objects of the published generation.
 func (b *Builder) handleMend(ctx context.Context, j job) error {
+	if !b.opt.Params.Copies() {
+		return nil // what a generation from before had is composed now
+	}
 	ix, _, err := ReadIndex(ctx, b.Objects)
 	if err != nil {
 		return err
@@ -37,7 +40,7 @@ func (b *Builder) handleMend(ctx context.Context, j job) error {
 	if ix == nil || ix.Generation != j.Base {
 		return nil // another generation has been published, with all of its objects
 	}
-	if ix.Format != FormatID {
+	if _, ok := Encoder(ix); !ok {
 		b.opt.Log.WarnContext(ctx, "cannot compose for the published index", "format", ix.Format, "own", FormatID)
 		return nil
 	}

@@ -57,6 +57,7 @@ type Report struct {
 	Variants     int         `json:"variants"` // looked at beside those: in other rollouts, or before other floors
 	Matching     int         `json:"matching"`
 	Sets         int         `json:"sets"`
+	Copies       bool        `json:"copies"`  // bundles are written as files; otherwise all are composed
 	Bundles      int         `json:"bundles"` // covered, built or not; as many manifests
 	Bytes        int64       `json:"bytes"`   // of the binaries in them, before compression
 	Build        Work        `json:"build"`
@@ -130,6 +131,7 @@ func (p *Plan) Report() Report {
 		Variants:     p.Coverage.Variants,
 		Matching:     p.Coverage.Matching,
 		Sets:         len(p.Coverage.Sets),
+		Copies:       p.Target.Params.Copies(),
 		Bundles:      p.Coverage.Bundles,
 		Bytes:        p.Coverage.Bytes,
 		LeftOut:      p.Coverage.LeftOut,

@@ -233,8 +233,8 @@ variable "build_settings" {
 
   # The limits of internal/run/settings: the builder would not start.
   validation {
-    condition     = alltrue([for k in ["max_bundles", "max_bytes", "max_combinations"] : coalesce(var.build_settings[k], 1) >= 1])
-    error_message = "max_bundles, max_bytes and max_combinations must be at least 1."
+    condition     = alltrue([for k in ["max_bytes", "max_combinations"] : coalesce(var.build_settings[k], 1) >= 1])
+    error_message = "max_bytes and max_combinations must be at least 1."
   }
 
   validation {

@@ -64,7 +64,7 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	if err != nil {
 		return err
 	}
-	opt, err := c.options(errorLog(std), telling(front, builder.Silent{}))
+	opt, err := c.options(c.remote(), errorLog(std), telling(front, builder.Silent{}))
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,11 @@ func (p *progress) tell(ev pipeline.Event) {
 		r := ev.Planned
 		p.done, p.total = 0, r.Build.Pieces+2*r.Build.Bundles
 		if p.bars == nil {
-			p.line("planned %s: %s to compress, %s to write (at most %s)", count(r.Sets, "set"), count(r.Build.Pieces, "binary"), count(r.Build.Bundles, "bundle"), bytesText(r.Build.BundleBytes))
+			line := fmt.Sprintf("planned %s: %s to compress", count(r.Sets, "set"), count(r.Build.Pieces, "binary"))
+			if r.Build.Bundles > 0 {
+				line += fmt.Sprintf(", %s to write (at most %s)", count(r.Build.Bundles, "bundle"), bytesText(r.Build.BundleBytes))
+			}
+			p.line("%s", line)
 			return
 		}
 		p.stop()
@@ -219,7 +223,7 @@ func (c *planCmd) Run(ctx context.Context, std streams) error {
 		}
 		items = catalog.Apply(items, changes)
 	}
-	opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+	opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
 	if err != nil {
 		return err
 	}
@@ -244,26 +248,14 @@ func printReport(w io.Writer, r builder.Report) {
 		variants = fmt.Sprintf(", and %d more in other rollouts or before other floors", r.Variants)
 	}
 	fmt.Fprintf(w, "\n%s of attributes, %d looked at%s, %d of them get something: %s\n", count(r.Combinations, "combination"), r.Considered, variants, r.Matching, count(r.Sets, "different set"))
-	fmt.Fprintf(w, "prebuilt: %s and as many manifests, at most %s\n", count(r.Bundles, "bundle"), bytesText(r.Bytes))
-	fmt.Fprintf(w, "to build: %s to compress (%s), %s to write (at most %s)\n",
-		count(r.Build.Pieces, "binary"), bytesText(r.Build.PieceBytes), count(r.Build.Bundles, "bundle"), bytesText(r.Build.BundleBytes))
-	l := r.LeftOut
-	if l == (builder.LeftOut{}) {
-		fmt.Fprintln(w, "beyond the limits: nothing")
+	if r.Copies {
+		printCopies(w, r)
 	} else {
-		fmt.Fprintln(w, "beyond the limits, composed when asked for:")
-		if l.Combinations > 0 {
-			fmt.Fprintf(w, "  not looked at: %s (--max-combinations)\n", count(l.Combinations, "combination"))
-		}
-		if l.Mixed > 0 {
-			fmt.Fprintf(w, "  not looked at in every mixture of rollouts and floors: %s\n", count(l.Mixed, "combination"))
-		}
-		if l.Bundles > 0 {
-			fmt.Fprintf(w, "  %s (%s), among them those of %s (--max-bundles, --max-bytes)\n", count(l.Bundles, "bundle"), bytesText(l.Bytes), count(l.Sets, "whole set"))
-		}
-		if l.TooLarge > 0 {
-			fmt.Fprintf(w, "  refused, as they get more packages than one bundle may hold: %s\n", count(l.TooLarge, "combination"))
-		}
+		fmt.Fprintln(w, "prebuilt: a piece of every binary; bundles are composed of them while they are sent (--copies writes them as files)")
+		fmt.Fprintf(w, "to build: %s to compress (%s)\n", count(r.Build.Pieces, "binary"), bytesText(r.Build.PieceBytes))
+	}
+	if r.LeftOut.TooLarge > 0 {
+		fmt.Fprintf(w, "refused, as they get more packages than one bundle may hold: %s\n", count(r.LeftOut.TooLarge, "combination"))
 	}
 	for _, o := range r.Rollouts {
 		over := "nothing"
@@ -280,5 +272,28 @@ func printReport(w io.Writer, r builder.Report) {
 	}
 	for _, rej := range r.Rejected {
 		fmt.Fprintf(w, "left out: item %s %s: %s\n", rej.Key, rej.Version, rej.Reason)
+	}
+}
+
+// printCopies tells what of the bundles is prebuilt, what has to be, and what is beyond the limits.
+func printCopies(w io.Writer, r builder.Report) {
+	fmt.Fprintf(w, "prebuilt: %s and as many manifests, at most %s\n", count(r.Bundles, "bundle"), bytesText(r.Bytes))
+	fmt.Fprintf(w, "to build: %s to compress (%s), %s to write (at most %s)\n",
+		count(r.Build.Pieces, "binary"), bytesText(r.Build.PieceBytes), count(r.Build.Bundles, "bundle"), bytesText(r.Build.BundleBytes))
+	l := r.LeftOut
+	l.TooLarge = 0
+	if l == (builder.LeftOut{}) {
+		fmt.Fprintln(w, "beyond the limits: nothing")
+	} else {
+		fmt.Fprintln(w, "beyond the limits, composed when asked for:")
+		if l.Combinations > 0 {
+			fmt.Fprintf(w, "  not looked at: %s (--max-combinations)\n", count(l.Combinations, "combination"))
+		}
+		if l.Mixed > 0 {
+			fmt.Fprintf(w, "  not looked at in every mixture of rollouts and floors: %s\n", count(l.Mixed, "combination"))
+		}
+		if l.Bundles > 0 {
+			fmt.Fprintf(w, "  %s (%s), among them those of %s (--max-bundles, --max-bytes)\n", count(l.Bundles, "bundle"), bytesText(l.Bytes), count(l.Sets, "whole set"))
+		}
 	}
 }

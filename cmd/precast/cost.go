@@ -96,7 +96,7 @@ func (c *costCmd) goods(ctx context.Context) (cost.Catalog, error) {
 	if err != nil {
 		return cost.Catalog{}, err
 	}
-	opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+	opt, err := c.options(true, slog.New(slog.DiscardHandler), builder.Silent{})
 	if err != nil {
 		return cost.Catalog{}, err
 	}

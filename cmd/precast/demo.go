@@ -113,7 +113,10 @@ func (d *demo) build(ctx context.Context) error {
 		return err
 	}
 	defer data.Close()
-	opt := builder.Options{Log: d.log()}
+	opt, err := buildFlags{settings.Default()}.options(false, d.log(), builder.Silent{})
+	if err != nil {
+		return err
+	}
 	start := time.Now()
 	written, bytes := 0, int64(0)
 	err = data.pipeline(opt).Build(ctx, builder.PlanOptions{}, func(ev pipeline.Event) {

@@ -191,7 +191,7 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	if len(items) > 0 {
 		// With other settings than the builder's, Status could not tell whether the catalog is published.
 		env := settings.New(func(name string) (string, bool) { v, ok := out.Environment[name]; return v, ok }, slog.New(slog.DiscardHandler))
-		opt, err := buildFlags{env.Build()}.options(slog.New(slog.DiscardHandler), builder.Silent{})
+		opt, err := buildFlags{env.Build()}.options(true, slog.New(slog.DiscardHandler), builder.Silent{})
 		if err := errors.Join(env.Err(), err); err != nil {
 			return 0, fmt.Errorf("read settings of the installation: %w", err)
 		}

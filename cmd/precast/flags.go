@@ -63,8 +63,9 @@ type buildFlags struct {
 	Build settings.Build `embed:""`
 }
 
-func (f buildFlags) options(log *slog.Logger, observer builder.Observer) (builder.Options, error) {
-	opt, err := f.Build.Options()
+// options are the settings for a pipeline on AWS, which always makes copies, or for one in a data folder.
+func (f buildFlags) options(remote bool, log *slog.Logger, observer builder.Observer) (builder.Options, error) {
+	opt, err := f.Build.Options(remote || f.Build.Copies)
 	opt.Log, opt.Observer = log, observer
 	return opt, err
 }

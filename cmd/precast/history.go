@@ -155,7 +155,7 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 		if err != nil {
 			return nil, err
 		}
-		opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+		opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
 		if err != nil {
 			return nil, err
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/layout"
+	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/operate/inspect"
 	"github.com/precast-ota/precast/internal/store/local"
 )
@@ -82,25 +83,38 @@ func storedObjects(t *testing.T, dir string, prefixes ...string) map[string][32]
 
 // Killed again and again in the middle of a build, the server finishes it, with nothing torn on the way.
 func TestKilledServersFinishTheirBuild(t *testing.T) {
+	for name, c := range map[string]struct {
+		copies string
+		counts string // the folder that grows while it builds
+		step   int    // by how many files
+	}{
+		"pieces": {"false", "pieces", 1},
+		"copies": {"true", "bundles", 45},
+	} {
+		t.Run(name, func(t *testing.T) { killedServers(t, []string{"PRECAST_COPIES=" + c.copies}, c.counts, c.step) })
+	}
+}
+
+func killedServers(t *testing.T, env []string, counts string, step int) {
 	want := t.TempDir()
-	precast(t, nil, "seed", "--data", want, "--size", "20KiB")
-	precast(t, nil, "build", "--data", want)
+	precast(t, env, "seed", "--data", want, "--size", "20KiB")
+	precast(t, env, "build", "--data", want)
 	path, err := exec.LookPath("precast")
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	dir := t.TempDir()
-	precast(t, nil, "seed", "--data", dir, "--size", "20KiB")
+	precast(t, env, "seed", "--data", dir, "--size", "20KiB")
 	kills := 0
 	for ; kills < 10; kills++ {
 		cmd := exec.Command(path, "serve", "--data", dir, "--addr", "127.0.0.1:0", "--log-level", "error")
-		cmd.Stderr = os.Stderr
+		cmd.Env, cmd.Stderr = append(os.Environ(), env...), os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// Killed as soon as there are so many bundles: each life gets a little further.
-		for bundles(dir) < kills*45 {
+		// Killed as soon as there are so many files: each life gets a little further.
+		for files(dir, counts) < kills*step {
 			if _, err := os.Stat(filepath.Join(dir, "objects", layout.IndexKey)); err == nil {
 				break
 			}
@@ -115,14 +129,13 @@ func TestKilledServersFinishTheirBuild(t *testing.T) {
 		if ix, _, err := builder.ReadIndex(context.Background(), objects); err != nil {
 			t.Fatal(err)
 		} else if ix != nil {
-			for _, key := range builder.Cover(ix, nil).Keys() {
-				if _, err := objects.Stat(context.Background(), key); err != nil {
-					t.Fatalf("published without %s: %v", key, err)
-				}
+			rep, err := fsck.Store(context.Background(), objects, fsck.Options{})
+			if err != nil || !rep.Complete() {
+				t.Fatalf("published, and not complete: %v %+v", err, rep.Problems)
 			}
 		}
 	}
-	s, err := startServer(path, dir, os.Environ(), "--data", dir)
+	s, err := startServer(path, dir, append(os.Environ(), env...), "--data", dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,9 +157,10 @@ func TestKilledServersFinishTheirBuild(t *testing.T) {
 	}
 }
 
-func bundles(dir string) int {
+// files counts the objects of a kind.
+func files(dir, kind string) int {
 	n := 0
-	_ = filepath.WalkDir(filepath.Join(dir, "objects", "bundles"), func(_ string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(filepath.Join(dir, "objects", kind), func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			n++
 		}

@@ -131,7 +131,7 @@ func (c *serveCmd) pipeline(ctx context.Context, drivers pipeline.Drivers, log *
 	if err != nil {
 		return nil, err
 	}
-	opt, err := c.options(log, telling(front, next))
+	opt, err := c.options(c.remote(), log, telling(front, next))
 	if err != nil {
 		return nil, err
 	}

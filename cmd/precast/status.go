@@ -32,7 +32,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	opt, err := c.options(slog.New(slog.DiscardHandler), builder.Silent{})
+	opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
 	if err != nil {
 		return err
 	}

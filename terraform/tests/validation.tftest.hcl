@@ -181,7 +181,7 @@ run "build_settings_that_build_nothing" {
   command = plan
 
   variables {
-    build_settings = { max_bundles = 0 }
+    build_settings = { max_bytes = 0 }
   }
 
   expect_failures = [var.build_settings]

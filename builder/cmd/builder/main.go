@@ -43,7 +43,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (*lambdas
 	if err := env.Err(); err != nil {
 		return nil, err
 	}
-	opt, err := build.Options()
+	opt, err := build.Options(true)
 	if err != nil {
 		return nil, err
 	}

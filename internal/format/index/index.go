@@ -37,12 +37,16 @@ type Index struct {
 
 // Params are the limits of a plan: what was prebuilt follows from them and the items alone.
 type Params struct {
-	MaxBundles      uint64 // bundles, at most
+	MaxBundles      uint64 // bundles, at most; 0: see Copies
 	MaxBytes        uint64 // bytes of binaries in all bundles before compression, at most
 	MaxCombinations uint64 // combinations looked at, at most
 	SubsetItems     uint64 // sets of up to this many items get all their subsets
 	Retain          uint64 // earlier generations whose upgrade paths are prebuilt
 }
+
+// Copies tells whether bundles and manifests are prebuilt. Without, pieces are, and every answer is composed of them while
+// it is sent.
+func (p Params) Copies() bool { return p.MaxBundles > 0 }
 
 // MaxRetain is the greatest useful Params.Retain.
 const MaxRetain = 16

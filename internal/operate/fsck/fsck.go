@@ -144,11 +144,22 @@ func (c *checker) run(ctx context.Context) error {
 	binaries, pieces := make(map[string]*index.Item), make(map[string]*index.Item)
 	for i := range ix.Items {
 		it := &ix.Items[i]
-		binaries[builder.BinaryKey(it)], pieces[builder.PieceKey(it)] = it, it
+		binaries[builder.BinaryKey(it)] = it
+		if key, ok := builder.PieceKeyIn(ix, it); ok {
+			pieces[key] = it
+		}
 	}
 	c.mu.Lock()
 	c.total = c.rep.Objects + len(binaries) + len(pieces) + 2*coverage.Bundles
 	c.mu.Unlock()
+	if err := c.objectsOf(ctx, pieces, binaries, coverage); err != nil || ix.Params.Copies() {
+		return err
+	}
+	return c.composable(ctx, ix, coverage)
+}
+
+// objectsOf checks pieces, binaries and what is prebuilt.
+func (c *checker) objectsOf(ctx context.Context, pieces, binaries map[string]*index.Item, coverage builder.Coverage) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.opt.Concurrency)
 	for key, it := range pieces {

@@ -35,6 +35,11 @@ type Options struct {
 	Keep uint64
 	// Grace is how old an object must be to be removed; default 48 h.
 	Grace time.Duration
+	// History is for how long generations stay restorable, however many there are; default Grace.
+	History time.Duration
+	// Rebuilt gives up pieces, bundles and manifests sooner, since they can be made again: they are kept for the published
+	// generation, for those before it that upgrade paths and history.Near need, and for this long. 0: as everything else.
+	Rebuilt time.Duration
 	// Lease is how long the fence may stay up at a time, and builds wait; default 30 s.
 	Lease time.Duration
 	// Margin before the end of the lease nothing is removed any more: for clocks that differ, and for
@@ -71,6 +76,7 @@ func New(objects builder.Objects, deleter Deleter, items Catalog, opt Options) *
 		}
 	}
 	set(&opt.Grace, 48*time.Hour)
+	set(&opt.History, opt.Grace)
 	set(&opt.Lease, 30*time.Second)
 	set(&opt.Margin, opt.Lease/3)
 	set(&opt.Pause, 5*time.Second)
@@ -157,20 +163,35 @@ func (c *Collector) Sweep(ctx context.Context) (*Report, error) {
 	total := newReport()
 	total.Deleted = true
 	for {
-		rep, m, candidates, err := c.mark(ctx, []candidate{})
-		if err != nil {
-			return total, fmt.Errorf("sweep: %w", err)
-		}
-		total.Generation, total.Oldest, total.Kept, total.Young = rep.Generation, rep.Oldest, rep.Kept, rep.Young
-		full := len(candidates) == c.opt.Candidates
 		before := total.Removed().Objects
-		if err := c.remove(ctx, m, candidates, total); err != nil {
+		full, err := c.pass(ctx, total)
+		if err != nil {
 			return total, fmt.Errorf("sweep: %w", err)
 		}
 		if !full || total.Removed().Objects == before {
 			return total, nil
 		}
 	}
+}
+
+// Some is Sweep for as many objects as a round holds in memory: what is left is for the next time.
+func (c *Collector) Some(ctx context.Context) (*Report, error) {
+	total := newReport()
+	total.Deleted = true
+	if _, err := c.pass(ctx, total); err != nil {
+		return total, fmt.Errorf("sweep: %w", err)
+	}
+	return total, nil
+}
+
+// pass removes what a round holds in memory. It tells whether there may be more.
+func (c *Collector) pass(ctx context.Context, total *Report) (full bool, err error) {
+	rep, m, candidates, err := c.mark(ctx, []candidate{})
+	if err != nil {
+		return false, err
+	}
+	total.Generation, total.Oldest, total.Kept, total.Young = rep.Generation, rep.Oldest, rep.Kept, rep.Young
+	return len(candidates) == c.opt.Candidates, c.remove(ctx, m, candidates, total)
 }
 
 func newReport() *Report {
@@ -198,8 +219,8 @@ func (c *Collector) note(rep *Report, o candidate) {
 
 // mark finds what is needed, then lists everything. Candidates are collected unless the slice is nil.
 func (c *Collector) mark(ctx context.Context, candidates []candidate) (*Report, *marks, []candidate, error) {
-	young := c.opt.Clock.Now().Add(-c.opt.Grace)
-	m := newMarks(c.opt.Keep, young)
+	now := c.opt.Clock.Now()
+	m := newMarks(c.opt, now)
 	if err := m.read(ctx, c.Objects, c.Catalog); err != nil {
 		return nil, nil, nil, err
 	}
@@ -207,6 +228,7 @@ func (c *Collector) mark(ctx context.Context, candidates []candidate) (*Report, 
 	rep.Generation, rep.Oldest = m.current, m.floor
 	collect := candidates != nil
 	for kind := range swept {
+		young := now.Add(-c.opt.grace(swept[kind]))
 		err := c.Objects.List(ctx, layout.PrefixOf(swept[kind]), func(o builder.ObjectInfo) error {
 			switch {
 			case m.needs(o.Key):
@@ -327,6 +349,14 @@ func (c *Collector) batch(candidates []candidate) int {
 		}
 	}
 	return n
+}
+
+// grace is how old an object of a kind must be to be removed.
+func (opt Options) grace(kind layout.Kind) time.Duration {
+	if opt.Rebuilt > 0 && (kind == layout.Piece || kind == layout.Bundle || kind == layout.Manifest) {
+		return opt.Rebuilt
+	}
+	return opt.Grace
 }
 
 // near is how many generations before the current one are kept whatever is asked for.

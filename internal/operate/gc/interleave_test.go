@@ -362,9 +362,13 @@ func interleave(t *testing.T, n uint64, total *outcomes) {
 			if sweep == 0 && crash >= 0 {
 				o.crashed = func() bool { steps++; return steps > crash }
 			}
-			c := gc.New(o, o, scheduledCatalog{s.sched, "gc", s.memory.Catalog}, gc.Options{
+			opt := gc.Options{
 				Keep: 1, Grace: time.Hour, Lease: 12 * time.Second, Pause: 2 * time.Second, Batch: 1 + r.IntN(6), ID: fmt.Sprint(sweep),
-			})
+			}
+			if r.IntN(2) == 0 { // as precast serve does by itself
+				opt.Rebuilt = time.Nanosecond
+			}
+			c := gc.New(o, o, scheduledCatalog{s.sched, "gc", s.memory.Catalog}, opt)
 			rep, err := c.Sweep(ctx)
 			total.removed += rep.Removed().Objects
 			total.spared += rep.Spared

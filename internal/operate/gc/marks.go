@@ -19,13 +19,15 @@ import (
 //
 // A set is needed whole, whatever the held mask: a device may hold anything, and what was composed for it
 // and kept is worth as much as what was prebuilt. It also makes what a plan needs independent of what
-// is published by the time it is.
+// is published by the time it is. Without copies, bundles and manifests are not needed: every answer is composed.
 type marks struct {
-	keep  uint64
-	young time.Time // what was written since then stays, and what it needs
+	keep   uint64
+	young  time.Time // generations that were written since then stay, and what they need
+	sooner bool      // pieces and copies are given up sooner: Options.Rebuilt
 
 	current  uint64          // generation
 	floor    uint64          // generations from here on are kept
+	built    uint64          // and from here on with their pieces and copies
 	sequence uint64          // published: plans up to it are done with
 	indexed  map[string]bool // indexes that are in the marks
 	sets     map[string]bool
@@ -35,9 +37,9 @@ type marks struct {
 	rejects  map[string]bool // keys
 }
 
-func newMarks(keep uint64, young time.Time) *marks {
+func newMarks(opt Options, now time.Time) *marks {
 	return &marks{
-		keep: keep, young: young, indexed: make(map[string]bool), sets: make(map[string]bool), binaries: make(map[string]bool),
+		keep: opt.Keep, young: now.Add(-opt.History), sooner: opt.Rebuilt > 0, indexed: make(map[string]bool), sets: make(map[string]bool), binaries: make(map[string]bool),
 		contents: make(map[string]bool), formats: map[string]bool{builder.FormatID: true}, rejects: make(map[string]bool),
 	}
 }
@@ -54,22 +56,26 @@ func (m *marks) read(ctx context.Context, objects builder.Objects, items Catalog
 		return ErrNothing
 	}
 	first := m.current == 0
-	m.add(fmt.Sprintf("index %d %d", current.Generation, current.Sequence), current)
+	copies := current.Params.Copies()
+	m.add(fmt.Sprintf("index %d %d", current.Generation, current.Sequence), current, true, copies)
 	m.current, m.sequence = current.Generation, current.Sequence
 	if first {
 		// Later ones are never older, and what was kept stays so.
-		m.floor = 1
-		if keep := near(m.keep, current.Params.Retain); current.Generation > keep {
-			m.floor = current.Generation - keep
+		m.floor = back(current.Generation, near(m.keep, current.Params.Retain))
+		if m.sooner {
+			m.built = back(current.Generation, near(0, current.Params.Retain))
 		}
 	}
-	if err := m.indexes(ctx, objects, layout.HistoryPrefix, func(o builder.ObjectInfo) bool {
+	err = m.indexes(ctx, objects, layout.HistoryPrefix, func(o builder.ObjectInfo) bool {
 		g, err := layout.HistoryGeneration(o.Key)
 		return err == nil && (g >= m.floor || !o.Modified.Before(m.young))
-	}); err != nil {
+	}, func(key string, ix *index.Index) { m.add(key, ix, ix.Generation >= m.built, copies) })
+	if err != nil {
 		return err
 	}
-	if err := m.indexes(ctx, objects, layout.PlanPrefix, func(o builder.ObjectInfo) bool { return m.waiting(o.Key) }); err != nil {
+	err = m.indexes(ctx, objects, layout.PlanPrefix, func(o builder.ObjectInfo) bool { return m.waiting(o.Key) },
+		func(key string, ix *index.Index) { m.add(key, ix, true, true) })
+	if err != nil {
 		return err
 	}
 	all, err := items.Snapshot(ctx)
@@ -88,7 +94,7 @@ func (m *marks) read(ctx context.Context, objects builder.Objects, items Catalog
 }
 
 // indexes adds those below a prefix that are needed. One that cannot be read might need anything.
-func (m *marks) indexes(ctx context.Context, objects builder.Objects, prefix string, needed func(o builder.ObjectInfo) bool) error {
+func (m *marks) indexes(ctx context.Context, objects builder.Objects, prefix string, needed func(o builder.ObjectInfo) bool, add func(key string, ix *index.Index)) error {
 	return objects.List(ctx, prefix, func(o builder.ObjectInfo) error {
 		if m.indexed[o.Key] || !needed(o) {
 			return nil
@@ -100,7 +106,7 @@ func (m *marks) indexes(ctx context.Context, objects builder.Objects, prefix str
 		if err != nil {
 			return fmt.Errorf("%w: precast fsck tells more", err)
 		}
-		m.add(o.Key, ix)
+		add(o.Key, ix)
 		return nil
 	})
 }
@@ -122,8 +128,17 @@ func (m *marks) waiting(key string) bool {
 	return err == nil && sequence > m.sequence
 }
 
-// add marks what an index needs.
-func (m *marks) add(name string, ix *index.Index) {
+// back is the generation that is so many before another, or the first.
+func back(generation, by uint64) uint64 {
+	if generation > by {
+		return generation - by
+	}
+	return 1
+}
+
+// add marks what an index needs: its binaries, its pieces if it is to be kept built, its copies if it has any and they are
+// wanted.
+func (m *marks) add(name string, ix *index.Index, built, copies bool) {
 	if m.indexed[name] {
 		return
 	}
@@ -132,7 +147,12 @@ func (m *marks) add(name string, ix *index.Index) {
 	for i := range ix.Items {
 		it := &ix.Items[i]
 		m.binaries[builder.BinaryKey(it)] = true
-		m.contents[edge.Hex(it.SHA256[:])] = true
+		if built {
+			m.contents[edge.Hex(it.SHA256[:])] = true
+		}
+	}
+	if !built || !copies || !ix.Params.Copies() {
+		return
 	}
 	var last []int32
 	for v := range edge.NewWalk(ix, ix.Params.MaxCombinations).Visits {

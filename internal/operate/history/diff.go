@@ -194,7 +194,7 @@ func (g *Group) key() string {
 // upgrade returns the length of the bundle for a device that holds all of before.
 func upgrade(ctx context.Context, composer *builder.Composer, before, after edge.Set) (int64, error) {
 	held := builder.Unchanged(after, before)
-	if after.Len() == 0 || held.Full(after.Len()) || after.Index.Format != builder.FormatID {
+	if _, ok := builder.Encoder(after.Index); !ok || after.Len() == 0 || held.Full(after.Len()) {
 		return 0, nil
 	}
 	b, err := composer.Bundle(ctx, after, held)

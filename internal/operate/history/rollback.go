@@ -108,6 +108,9 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 	}
 	next := *old
 	next.Generation, next.Sequence = current.Generation+1, current.Sequence
+	if !current.Params.Copies() { // what was prebuilt then may be gone, and nothing writes it again
+		next.Params.MaxBundles = 0
+	}
 	next.Pin = fmt.Sprintf("rolled back to generation %d", old.Generation)
 	if r.Reason != "" {
 		next.Pin += ": " + r.Reason
@@ -163,7 +166,7 @@ func checkComposable(old *index.Index, missing []string) error {
 	if len(missing) > 0 {
 		return refuse("generation %d needs what is gone and cannot be composed: %s; --force goes back all the same", old.Generation, some(missing))
 	}
-	if old.Format != builder.FormatID {
+	if _, ok := builder.Encoder(old); !ok {
 		return refuse("generation %d was made in format %q and this program composes %q: what is not prebuilt could not be composed; --force goes back all the same", old.Generation, old.Format, builder.FormatID)
 	}
 	return nil
@@ -238,8 +241,8 @@ func (k *Keeper) missing(ctx context.Context, ix *index.Index) ([]string, error)
 	var keys []string
 	for i := range ix.Items {
 		keys = append(keys, builder.BinaryKey(&ix.Items[i]))
-		if ix.Format == builder.FormatID { // another encoder's pieces nobody can tell
-			keys = append(keys, builder.PieceKey(&ix.Items[i]))
+		if key, ok := builder.PieceKeyIn(ix, &ix.Items[i]); ok {
+			keys = append(keys, key)
 		}
 	}
 	return Absent(ctx, k.Objects, keys)

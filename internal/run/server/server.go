@@ -105,15 +105,18 @@ func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
 	s.serveAnswer(w, r, d)
 }
 
-// serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed.
+// serveAnswer sends the bundle or manifest of a decision, prebuilt or else composed. Without copies nothing is prebuilt:
+// what is still there from before is not looked at.
 func (s *Server) serveAnswer(w http.ResponseWriter, r *http.Request, d edge.Decision) {
 	kind, key := d.Object()
 	s.serveObject(w, r, object{
 		kind: kind, key: key, etag: layout.ETag(key), vary: true, unavailable: edge.ErrNotAvailable,
 		open: func(ctx context.Context) (content, error) {
-			body, err := s.stored(ctx, key)
-			if !errors.Is(err, builder.ErrNotExist) {
-				return content{body: body, source: "prebuilt"}, err
+			if d.Set.Index.Params.Copies() {
+				body, err := s.stored(ctx, key)
+				if !errors.Is(err, builder.ErrNotExist) {
+					return content{body: body, source: "prebuilt"}, err
+				}
 			}
 			composed, err := s.composer.Compose(ctx, kind, d.Set, d.Mask)
 			return content{body: composed, source: "composed"}, err

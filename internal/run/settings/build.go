@@ -33,7 +33,8 @@ func (s *Size) UnmarshalText(text []byte) error {
 // included; unit is what the number counts; terraform is the variable that sets it.
 type Build struct {
 	BaseURL         string `help:"Put before /binaries/... in manifests, such as https://packages.example.com." env:"PRECAST_BASE_URL" placeholder:"URL" form:"url" terraform:"aliases"`
-	MaxBundles      uint64 `help:"Prebuild at most this many bundles." env:"PRECAST_MAX_BUNDLES" default:"10000" min:"1" unit:"bundles" terraform:"build_settings.max_bundles"`
+	Copies          bool   `help:"Also write bundles and manifests as files, within the limits below, for another server to send. On AWS they always are." env:"PRECAST_COPIES" default:"false"`
+	MaxBundles      uint64 `help:"Prebuild at most this many bundles; 0: none, every answer is composed." env:"PRECAST_MAX_BUNDLES" default:"10000" unit:"bundles" terraform:"build_settings.max_bundles"`
 	MaxBytes        Size   `help:"Prebuild bundles of at most this many bytes before compression." env:"PRECAST_MAX_BYTES" default:"16GiB" min:"1" terraform:"build_settings.max_bytes"`
 	MaxCombinations uint64 `help:"Look at no more combinations of attributes than this." env:"PRECAST_MAX_COMBINATIONS" default:"100000" min:"1" unit:"combinations" terraform:"build_settings.max_combinations"`
 	SubsetItems     uint64 `help:"Prebuild every subset of sets of up to this many items." env:"PRECAST_SUBSET_ITEMS" default:"4" unit:"items" terraform:"build_settings.subset_items"`
@@ -98,11 +99,15 @@ func limits(f reflect.StructField) (least, most uint64) {
 	return least, most
 }
 
-// Options are the settings as a builder takes them. Settings that are not valid are an error.
-func (b Build) Options() (builder.Options, error) {
+// Options are the settings as a builder takes them, with copies or without. Settings that are not valid are an error.
+func (b Build) Options(copies bool) (builder.Options, error) {
+	bundles := b.MaxBundles
+	if !copies {
+		bundles = 0
+	}
 	return builder.Options{
 		Params: index.Params{
-			MaxBundles:      b.MaxBundles,
+			MaxBundles:      bundles,
 			MaxBytes:        uint64(b.MaxBytes),
 			MaxCombinations: b.MaxCombinations,
 			SubsetItems:     b.SubsetItems,

@@ -12,10 +12,14 @@ import (
 )
 
 func TestDefaults(t *testing.T) {
-	opt, err := Default().Options()
+	opt, err := Default().Options(true)
 	want := builder.Options{Params: builder.DefaultParams(), PartBytes: 256 << 20, Concurrency: 4, Attempts: 5} // see builder.Options
 	if err != nil || !reflect.DeepEqual(opt, want) {
 		t.Errorf("%+v, %v; want %+v", opt, err, want)
+	}
+	without, err := Default().Options(false)
+	if want.Params.MaxBundles = 0; err != nil || !reflect.DeepEqual(without, want) {
+		t.Errorf("without copies: %+v, %v; want %+v", without, err, want)
 	}
 	if f, _ := reflect.TypeFor[Build]().FieldByName("Retain"); f.Tag.Get("max") != fmt.Sprint(index.MaxRetain) {
 		t.Errorf("retain may be %s, the index has room for %d", f.Tag.Get("max"), index.MaxRetain)
@@ -25,7 +29,6 @@ func TestDefaults(t *testing.T) {
 // A setting beyond its limits is refused, as a flag and as a variable, under either name of the variable.
 func TestLimits(t *testing.T) {
 	for _, c := range []struct{ variable, value, want string }{
-		{"PRECAST_MAX_BUNDLES", "0", "0 is less than 1"},
 		{"PRECAST_MAX_BYTES", "0", "0 is less than 1"},
 		{"PRECAST_MAX_BYTES", "0KiB", "0 is less than 1"},
 		{"PRECAST_MAX_COMBINATIONS", "0", "0 is less than 1"},
@@ -40,13 +43,13 @@ func TestLimits(t *testing.T) {
 				t.Errorf("%s=%s: %v, want %s", name, c.value, err, c.want)
 			}
 			flag := "--" + strings.ReplaceAll(strings.ToLower(earlier), "_", "-")
-			if _, err := b.Options(); err == nil || err.Error() != flag+": "+c.want {
+			if _, err := b.Options(true); err == nil || err.Error() != flag+": "+c.want {
 				t.Errorf("%s %s: %v, want %s", flag, c.value, err, c.want)
 			}
 		}
 	}
 	for _, c := range []struct{ variable, value string }{
-		{"PRECAST_MAX_BUNDLES", "1"}, {"PRECAST_MAX_BUNDLES", "18446744073709551615"}, {"PRECAST_MAX_BYTES", "1"}, {"PRECAST_MAX_COMBINATIONS", "1"},
+		{"PRECAST_MAX_BUNDLES", "0"}, {"PRECAST_MAX_BUNDLES", "1"}, {"PRECAST_COPIES", "true"}, {"PRECAST_MAX_BUNDLES", "18446744073709551615"}, {"PRECAST_MAX_BYTES", "1"}, {"PRECAST_MAX_COMBINATIONS", "1"},
 		{"PRECAST_SUBSET_ITEMS", "0"}, {"PRECAST_RETAIN", "0"}, {"PRECAST_RETAIN", "16"}, {"PRECAST_PART_BYTES", "0"}, {"PRECAST_CONCURRENCY", "0"},
 		{"PRECAST_BASE_URL", "http://x"},
 	} {
@@ -77,6 +80,8 @@ func table() string {
 		}
 		if f.Type.Kind() == reflect.String {
 			otherwise, allowed = "none: relative URLs", "begins with `https://` or `http://`"
+		} else if f.Type.Kind() == reflect.Bool {
+			allowed = "true or false"
 		} else if least, most := limits(f); f.Tag.Get("max") != "" {
 			allowed = fmt.Sprintf("%d to %d", least, most)
 		} else {

@@ -162,6 +162,10 @@ func set(field reflect.Value, text string) error {
 	case reflect.String:
 		field.SetString(text)
 		return nil
+	case reflect.Bool:
+		on, err := strconv.ParseBool(text)
+		field.SetBool(on)
+		return err
 	case reflect.Int64: // a time.Duration
 		d, err := time.ParseDuration(text)
 		field.SetInt(int64(d))

@@ -292,6 +292,13 @@ locals {
         Resource = [aws_dynamodb_table.catalog.arn]
       },
       {
+        # The version in which the catalog is stored: every change is made together with it, or not at all.
+        Sid      = "KeepTheVersion"
+        Effect   = "Allow"
+        Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+        Resource = [aws_dynamodb_table.ledger.arn]
+      },
+      {
         # What is beyond 5 GiB goes in parts, and those of an upload that fails are removed. Afterwards it is looked
         # whether they are still there.
         Sid      = "StoreBinaries"

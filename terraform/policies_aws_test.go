@@ -87,7 +87,7 @@ func TestRolesOnAWS(t *testing.T) {
 		return d
 	}
 
-	manager := drivers("release-manager", awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable})
+	manager := drivers("release-manager", awsdrivers.Resources{Bucket: names.Bucket, CatalogTable: names.CatalogTable, LedgerTable: names.LedgerTable})
 	im := &release.Importer{Objects: manager.Objects, Catalog: struct {
 		builder.Catalog
 		builder.CatalogWriter

@@ -134,8 +134,11 @@ func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, err
 		return pipeline.Drivers{}, nil, err
 	}
 	endpoint, findErr := admin.Find(f.Data)
-	if findErr != nil {
+	if errors.Is(findErr, admin.ErrNoServer) {
 		return pipeline.Drivers{}, nil, fmt.Errorf("%w: wait for it to end", err)
+	}
+	if findErr != nil {
+		return pipeline.Drivers{}, nil, fmt.Errorf("%w: %w", err, findErr)
 	}
 	return pipeline.Drivers{}, nil, &servedError{err, endpoint}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 // version is the release's tag. The linker sets it: go build -ldflags "-X main.version=v1.2.3". If it is empty, what
@@ -18,8 +19,9 @@ type versionCmd struct {
 }
 
 func (*versionCmd) Help() string {
-	return `Prints which release or commit the program was built from, the format of what it builds, and the version of Go.
-Programs of one format build the same bytes from the same catalog. precast --version prints the same line.
+	return `Prints which release or commit the program was built from, the format of what it builds, the version in which it
+stores catalogs, and the version of Go. Programs of one format build the same bytes from the same catalog. A program
+refuses a catalog that is stored in a later version. precast --version prints the same line.
 
 Examples:
   precast version
@@ -43,13 +45,14 @@ type versionView struct {
 	Time     *time.Time `json:"time,omitempty"`     // of the commit
 	Modified bool       `json:"modified,omitempty"` // the checkout had changes that were not committed
 	Format   string     `json:"format"`
+	Store    uint64     `json:"store"` // catalog.Version
 	Go       string     `json:"go"`
 	Platform string     `json:"platform"`
 }
 
 // versionOf prefers the version that the linker set to the module's.
 func versionOf(linked string, info *debug.BuildInfo) versionView {
-	v := versionView{Version: linked, Format: builder.FormatID, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versionView{Version: linked, Format: builder.FormatID, Store: catalog.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info != nil {
 		if v.Version == "" && info.Main.Version != "(devel)" {
 			v.Version = info.Main.Version
@@ -84,5 +87,5 @@ func (v versionView) String() string {
 			text += " with changes"
 		}
 	}
-	return fmt.Sprintf("%s, format %s, %s, %s", text, v.Format, v.Go, v.Platform)
+	return fmt.Sprintf("%s, format %s, store %d, %s, %s", text, v.Format, v.Store, v.Go, v.Platform)
 }

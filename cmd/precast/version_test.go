@@ -4,14 +4,16 @@ import (
 	"encoding/json"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 func TestVersionOf(t *testing.T) {
-	rest := ", format " + builder.FormatID + ", " + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH
+	rest := ", format " + builder.FormatID + ", store " + strconv.Itoa(catalog.Version) + ", " + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH
 	commit := []debug.BuildSetting{
 		{Key: "vcs.revision", Value: "0123456789abcdef0123"}, {Key: "vcs.time", Value: "2026-03-01T12:00:00Z"}, {Key: "vcs.modified", Value: "false"},
 	}
@@ -40,7 +42,7 @@ func TestVersionOf(t *testing.T) {
 	}
 	data, err := json.Marshal(versionOf("v1.2.3", of("", changed...)))
 	want := `{"version":"v1.2.3","revision":"0123456789abcdef0123","time":"2026-03-01T12:00:00Z","modified":true,"format":"` + builder.FormatID +
-		`","go":"` + runtime.Version() + `","platform":"` + runtime.GOOS + "/" + runtime.GOARCH + `"}`
+		`","store":` + strconv.Itoa(catalog.Version) + `,"go":"` + runtime.Version() + `","platform":"` + runtime.GOOS + "/" + runtime.GOARCH + `"}`
 	if err != nil || string(data) != want {
 		t.Errorf("%s, %v, want %s", data, err, want)
 	}

@@ -12,6 +12,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
 // Endpoint is how to reach a running server.
@@ -20,6 +22,8 @@ type Endpoint struct {
 	Address string `json:"address"` // host:port of the admin API
 	Token   string `json:"token"`
 	URL     string `json:"url"` // of the server for devices
+	// Version is the server's catalog.Version. Programs before version 2 do not say it.
+	Version uint64 `json:"version"`
 }
 
 const endpointFile = "serve.json"
@@ -30,7 +34,7 @@ func Listen(url string) (net.Listener, Endpoint, error) {
 	if err != nil {
 		return nil, Endpoint{}, fmt.Errorf("listen for the command line: %w", err)
 	}
-	return l, Endpoint{PID: os.Getpid(), Address: l.Addr().String(), Token: rand.Text(), URL: url}, nil
+	return l, Endpoint{PID: os.Getpid(), Address: l.Addr().String(), Token: rand.Text(), URL: url, Version: catalog.Version}, nil
 }
 
 // Announce writes an endpoint into a data folder; the function returned takes it out again.
@@ -71,5 +75,16 @@ func Find(dir string) (Endpoint, error) {
 	if err := json.Unmarshal(data, &e); err != nil {
 		return e, fmt.Errorf("find the server of %s: %w", dir, err)
 	}
+	if e.Version != catalog.Version {
+		return e, fmt.Errorf("find the server of %s: %w", dir, mismatch(catalog.Version, max(e.Version, 1)))
+	}
 	return e, nil
+}
+
+// versionHeader has a command's catalog.Version. Of a command and a server of different versions, one would drop what
+// the other knows.
+const versionHeader = "Precast-Version"
+
+func mismatch(command, server uint64) error {
+	return fmt.Errorf("the command stores catalogs in version %d, and the running server in version %d: use the same precast for both", command, server)
 }

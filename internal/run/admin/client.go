@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/precast-ota/precast/builder"
@@ -136,6 +137,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		return nil, fmt.Errorf("ask the server: %s: %w", path, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.endpoint.Token)
+	req.Header.Set(versionHeader, strconv.Itoa(catalog.Version))
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the server (pid %d): %w", c.endpoint.PID, err)

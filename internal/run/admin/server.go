@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
@@ -51,6 +52,10 @@ func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+token)) != 1 {
 			http.Error(w, "wrong token", http.StatusUnauthorized)
+			return
+		}
+		if v, _ := strconv.ParseUint(r.Header.Get(versionHeader), 10, 64); v != catalog.Version {
+			http.Error(w, mismatch(max(v, 1), catalog.Version).Error(), http.StatusConflict)
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)

@@ -45,7 +45,7 @@ func Open(c *awsstore.Clients, r Resources) (Drivers, error) {
 		}
 	}
 	if r.CatalogTable != "" {
-		items, err := awsstore.NewCatalog(c.DynamoDB, r.CatalogTable, awsstore.CatalogOptions{Split: r.SplitChanges})
+		items, err := awsstore.NewCatalog(c.DynamoDB, r.CatalogTable, r.LedgerTable, awsstore.CatalogOptions{Split: r.SplitChanges})
 		if err != nil {
 			return d, err
 		}

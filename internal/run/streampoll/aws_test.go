@@ -63,7 +63,7 @@ func open(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.catalog, err = awsstore.NewCatalog(s.clients.DynamoDB, s.names.CatalogTable, awsstore.CatalogOptions{}); err != nil {
+	if s.catalog, err = awsstore.NewCatalog(s.clients.DynamoDB, s.names.CatalogTable, s.names.LedgerTable, awsstore.CatalogOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if s.queue, err = awsstore.NewQueue(s.clients.SQS, resources.QueueURL, awsstore.QueueOptions{}); err != nil {

@@ -42,7 +42,7 @@ func TestLargeImport(t *testing.T) {
 	}
 	wantItems(t, whole, 0, "1")
 
-	split, err := NewCatalog(clients.DynamoDB, whole.table, CatalogOptions{Split: true})
+	split, err := NewCatalog(clients.DynamoDB, whole.table, whole.ledger, CatalogOptions{Split: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,8 +78,8 @@ func openObjects(t *testing.T, opt ObjectsOptions) *Objects {
 
 func openCatalog(t *testing.T, opt CatalogOptions) *Catalog {
 	t.Helper()
-	n, _ := newResources(t, Names{CatalogTable: "catalog"})
-	c, err := NewCatalog(clients.DynamoDB, n.CatalogTable, opt)
+	n, _ := newResources(t, Names{CatalogTable: "catalog", LedgerTable: "ledger"})
+	c, err := NewCatalog(clients.DynamoDB, n.CatalogTable, n.LedgerTable, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

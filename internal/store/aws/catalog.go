@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 // What one transaction holds
 // (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html).
 const (
-	maxTransaction      = 100
+	maxTransaction      = 100 - 1   // changes; one more write is the version's
 	maxTransactionBytes = 4_000_000 // 4 MB, less the attributes' own overhead
 )
 
@@ -37,16 +38,17 @@ type CatalogOptions struct {
 type Catalog struct {
 	client *dynamodb.Client
 	table  string
+	ledger string // the ledger's table, which has what only Precast knows of the catalog
 	split  bool
 	retry  retryer
 }
 
-// NewCatalog returns the catalog in a table.
-func NewCatalog(client *dynamodb.Client, table string, opt CatalogOptions) (*Catalog, error) {
-	if table == "" {
-		return nil, errors.New("open catalog: no table is named")
+// NewCatalog returns the catalog in a table. The ledger's table has its version.
+func NewCatalog(client *dynamodb.Client, table, ledger string, opt CatalogOptions) (*Catalog, error) {
+	if table == "" || ledger == "" {
+		return nil, errors.New("open catalog: its table and the ledger's must be named")
 	}
-	return &Catalog{client, table, opt.Split, retryer{sleep: builder.Pause, random: rand.Float64}}, nil
+	return &Catalog{client, table, ledger, opt.Split, retryer{sleep: builder.Pause, random: rand.Float64}}, nil
 }
 
 // Snapshot implements builder.Catalog by a strongly consistent scan. Each page of it (1 MB) is of
@@ -63,10 +65,14 @@ func (c *Catalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 			items = append(items, decodeItem(av))
 		}
 	}
+	// Afterwards: whoever wrote what this program does not know has raised the version with it.
+	if err := c.checkVersion(ctx); err != nil {
+		return nil, fmt.Errorf("read catalog: %w", err)
+	}
 	return items, nil
 }
 
-// Apply implements builder.CatalogWriter with one transaction, which holds 100 changes and 4 MB of
+// Apply implements builder.CatalogWriter with one transaction, which holds 99 changes and 4 MB of
 // items. It promises all or nothing, so it refuses more than that, unless CatalogOptions.Split gives
 // the promise up. Of a large import it first drops what the table has already: importing a file of
 // thousands of items again after changing a few is one transaction.
@@ -202,7 +208,7 @@ func (c *Catalog) drop(ctx context.Context, writes []itemWrite) ([]itemWrite, er
 // transact writes a batch as one. Transactions that meet on an item are cancelled by DynamoDB, all
 // but one of them, and tried again.
 func (c *Catalog) transact(ctx context.Context, batch []itemWrite) error {
-	items := make([]types.TransactWriteItem, len(batch))
+	items := make([]types.TransactWriteItem, len(batch), len(batch)+1)
 	for i, w := range batch {
 		if w.encoded == nil {
 			items[i].Delete = &types.Delete{TableName: &c.table, Key: encodeKey(w.Key)}
@@ -210,11 +216,15 @@ func (c *Catalog) transact(ctx context.Context, batch []itemWrite) error {
 			items[i].Put = &types.Put{TableName: &c.table, Item: w.encoded}
 		}
 	}
+	items = append(items, c.versionWrite())
 	return c.retry.do(ctx, func() (conflict bool, err error) {
 		_, err = c.client.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{TransactItems: items})
 		var cancelled *types.TransactionCanceledException
 		if !errors.As(err, &cancelled) {
 			return false, err
+		}
+		if n := len(batch); len(cancelled.CancellationReasons) > n && aws.ToString(cancelled.CancellationReasons[n].Code) == "ConditionalCheckFailed" {
+			return false, cmp.Or(c.checkVersion(ctx), err)
 		}
 		return explain(batch, cancelled, err)
 	})

@@ -79,8 +79,8 @@ func TestConstructors(t *testing.T) {
 	if _, err := NewObjects(nil, "", ObjectsOptions{}); err == nil {
 		t.Error("NewObjects accepted no bucket")
 	}
-	if _, err := NewCatalog(nil, "", CatalogOptions{}); err == nil {
-		t.Error("NewCatalog accepted no table")
+	if _, err := NewCatalog(nil, "catalog", "", CatalogOptions{}); err == nil {
+		t.Error("NewCatalog accepted no table of the ledger")
 	}
 	if _, err := NewQueue(nil, "", QueueOptions{}); err == nil {
 		t.Error("NewQueue accepted no URL")

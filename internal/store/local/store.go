@@ -17,18 +17,11 @@ import (
 var ErrLocked = errors.New("in use by another process")
 
 const (
-	dbName        = "precast.db"
-	schemaVersion = 1
+	dbName = "precast.db"
 	// A process that is just ending gets this long to let go of the folder.
 	lockTimeout = 250 * time.Millisecond
 
 	defaultMaxReceives = 5
-)
-
-// Top-level buckets; those of one port are declared beside its driver.
-var (
-	bucketStore = []byte("store")
-	keySchema   = []byte("schema")
 )
 
 // Options configure a Store; the zero value is usable.
@@ -94,7 +87,7 @@ func open(dir string, opt Options) (*Store, error) {
 }
 
 func (s *Store) start(dir string, opt Options) error {
-	if err := checkSchema(s.db); err != nil {
+	if err := s.db.Update(takeUp); err != nil {
 		return err
 	}
 	// The database file's name must survive a crash as well as its content.
@@ -112,32 +105,6 @@ func (s *Store) start(dir string, opt Options) error {
 	}
 	s.queue = queue
 	return nil
-}
-
-// checkSchema creates the buckets of a new database and refuses one that a later version wrote.
-func checkSchema(db *bbolt.DB) error {
-	return db.Update(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket(bucketStore); b != nil {
-			v := b.Get(keySchema)
-			if len(v) != 8 {
-				return fmt.Errorf("read schema version: %d bytes, not 8", len(v))
-			}
-			if n := binary.BigEndian.Uint64(v); n != schemaVersion {
-				return fmt.Errorf("check schema version: the folder has version %d, this program knows version %d", n, schemaVersion)
-			}
-			return nil
-		}
-		for _, name := range [][]byte{
-			bucketStore, bucketItems, bucketChanges, bucketCursors,
-			bucketBodies, bucketStates, bucketVisible, bucketDead, bucketTokens,
-			bucketEntries, bucketOpened,
-		} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return fmt.Errorf("create bucket %s: %w", name, err)
-			}
-		}
-		return tx.Bucket(bucketStore).Put(keySchema, u64(schemaVersion))
-	})
 }
 
 // Objects returns the objects of the folder; they stay usable after Close.

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
@@ -84,45 +82,6 @@ func TestLockEndsWithProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-}
-
-func TestSchema(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s, err := Open(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Catalog().Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Put(catalog.Item{App: "a", Track: "prod"})}}); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	set := func(version []byte) {
-		t.Helper()
-		db, err := bbolt.Open(filepath.Join(dir, dbName), 0o600, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketStore).Put(keySchema, version) })
-		if err := errors.Join(err, db.Close()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, version := range [][]byte{u64(schemaVersion + 1), u64(0), []byte("x")} {
-		set(version)
-		if s, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "schema version") {
-			t.Errorf("Open with schema version %x = %v, %v", version, s, err)
-		}
-	}
-	set(u64(schemaVersion)) // the refusals let go of the lock, too
-	s, err = Open(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if items, err := s.Catalog().Snapshot(t.Context()); err != nil || len(items) != 1 {
-		t.Errorf("Snapshot = %v, %v", items, err)
-	}
 }
 
 func TestOpenRefuses(t *testing.T) {

@@ -1,0 +1,143 @@
+package upgrade
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+	"go.etcd.io/bbolt"
+
+	"github.com/precast-ota/precast/internal/format/catalog"
+)
+
+// folderVersion reads the version of a data folder.
+func folderVersion(t *testing.T, data string) (version uint64) {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(data, "precast.db"), 0o600, &bbolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.View(func(tx *bbolt.Tx) error {
+		version = binary.BigEndian.Uint64(tx.Bucket([]byte("store")).Get([]byte("schema")))
+		return nil
+	}), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return version
+}
+
+// S13: a folder is taken up as it is opened. From then on the earlier program refuses it, and changes nothing.
+func TestS13AnEarlierProgramRefusesTheFolder(t *testing.T) {
+	each(t, func(t *testing.T, f frozen) {
+		dir := f.installation()
+		data, db := filepath.Join(dir, "data"), filepath.Join(dir, "data", "precast.db")
+		writer := f.build("./cmd/writer")
+		before := folderVersion(t, data)
+		if before >= catalog.Version {
+			t.Skip("it stores catalogs in the same version")
+		}
+		command(t, dir, nil, writer, data)
+		c := f.commands(dir)
+		c.says(0, "catalog list", "written", "scoreboard")
+		if v := folderVersion(t, data); v != catalog.Version {
+			t.Fatalf("the folder has version %d, want %d", v, catalog.Version)
+		}
+		taken, err := os.ReadFile(db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, code := try(t, dir, nil, writer, data)
+		if code == 0 || !strings.Contains(out, "version "+strconv.Itoa(catalog.Version)) || !strings.Contains(out, "this program knows version "+strconv.FormatUint(before, 10)) {
+			t.Errorf("the earlier program: exit code %d\n%s", code, out)
+		}
+		if after, err := os.ReadFile(db); err != nil || !bytes.Equal(after, taken) {
+			t.Errorf("the earlier program has changed the folder (%v)", err)
+		}
+	})
+}
+
+// fields lists what a catalog stores: the fields of every type that items are made of, with their tags.
+func fields(t *testing.T, sources map[string][]byte) (all []string) {
+	t.Helper()
+	types := make(map[string]*ast.StructType)
+	for name, source := range sources {
+		file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if s, ok := spec.Type.(*ast.StructType); ok {
+					types[spec.Name.Name] = s
+				}
+			}
+			return true
+		})
+	}
+	seen := make(map[string]bool)
+	var walk func(name string)
+	walk = func(name string) {
+		s := types[name]
+		if s == nil || seen[name] {
+			return
+		}
+		seen[name] = true
+		for _, f := range s.Fields.List {
+			for _, n := range f.Names {
+				all = append(all, name+"."+n.Name+" "+f.Tag.Value)
+			}
+			ast.Inspect(f.Type, func(n ast.Node) bool {
+				if id, ok := n.(*ast.Ident); ok {
+					walk(id.Name)
+				}
+				return true
+			})
+		}
+	}
+	walk("Item")
+	slices.Sort(all)
+	return all
+}
+
+// S13: a field that the newest frozen program does not know raises the version.
+func TestS13FieldsRaiseTheVersion(t *testing.T) {
+	const dir = "internal/format/catalog/"
+	present := make(map[string][]byte)
+	names, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if present[filepath.Base(name)], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := fields(t, present)
+	if len(now) < 15 {
+		t.Fatalf("only the fields %q are found", now)
+	}
+	each(t, func(t *testing.T, f frozen) {
+		earlier := make(map[string][]byte)
+		for _, file := range txtar.Parse(f.read("sources.txtar")).Files {
+			if base, ok := strings.CutPrefix(file.Name, dir); ok {
+				earlier[base] = file.Data
+			}
+		}
+		then := fields(t, earlier)
+		version := folderVersion(t, filepath.Join(f.installation(), "data"))
+		if !slices.Equal(now, then) && version >= catalog.Version {
+			t.Errorf("items have the fields\n%s\nand a program of catalog.Version %d knows\n%s\nRaise catalog.Version.",
+				strings.Join(now, "\n"), version, strings.Join(then, "\n"))
+		}
+	})
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -27,7 +26,7 @@ type putCmd struct {
 	dataFlag
 	jsonFlag
 	App     string   `arg:"" help:"Name of the app. os_ARCH is the operating system for the CPU architecture ARCH."`
-	File    string   `arg:"" help:"The binary to install on devices." type:"existingfile"`
+	File    string   `arg:"" help:"The binary to install on devices." type:"path"`
 	Track   string   `help:"Track (release channel): prod, beta, or any other name." default:"prod"`
 	Version string   `help:"Version of this release, such as 1.0.1." required:""`
 	Attr    []string `help:"Only devices with one of these attributes get it. May be repeated." placeholder:"NAME"`
@@ -81,7 +80,7 @@ func (c *putCmd) Run(ctx context.Context, std streams) error {
 		}
 		it.Floors = release.NoFloors()
 	}
-	it, err = importer(d, std, c.JSON).Put(ctx, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return os.Open(c.File) }})
+	it, err = importer(d, std, c.JSON).Put(ctx, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return openBinary(c.File) }})
 	if err != nil {
 		return err
 	}

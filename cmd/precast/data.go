@@ -10,8 +10,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/admin"
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/cdn"
@@ -76,6 +78,14 @@ type data struct {
 
 func (d *data) Close() error { return d.close() }
 
+// temp is the folder for temporary files: on the disk of the data folder where there is one, else the system's.
+func (d *data) temp() string {
+	if o, ok := d.objects.(interface{ Temp() string }); ok {
+		return o.Temp()
+	}
+	return os.TempDir()
+}
+
 func (d *data) catalog() catalogAccess { return d.pipeline(builder.Options{}) }
 
 // open opens what the flags name. Where a server has the data folder, the pipeline is the server's.
@@ -117,6 +127,9 @@ func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
 func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, error) {
 	if f.remote() {
 		if _, err := f.resources(); err != nil {
+			return pipeline.Drivers{}, nil, err
+		}
+		if err := files.Sweep(os.TempDir(), release.TempPrefix); err != nil {
 			return pipeline.Drivers{}, nil, err
 		}
 		cfg, err := awsstore.LoadConfig(ctx)

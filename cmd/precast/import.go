@@ -41,7 +41,7 @@ func (c *seedCmd) Run(ctx context.Context, std streams) error {
 }
 
 func importer(d *data, std streams, quiet bool) *release.Importer {
-	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now}
+	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now, Temp: d.temp()}
 	if !quiet {
 		im.Report = func(it catalog.Item, stored bool) {
 			state := "binary was there"
@@ -76,7 +76,7 @@ type importCmd struct {
 	jsonFlag
 	From    string `arg:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
 	Replace bool   `help:"Also remove every item that the import does not contain."`
-	Files   int    `help:"Unpack at most this many files of an archive." default:"10000"`
+	Files   int    `help:"Unpack at most this many files, folders and links of an archive." default:"10000"`
 	Bytes   size   `help:"Unpack at most this much of an archive." default:"32GiB"`
 	Split   bool   `help:"On AWS, write what one transaction cannot hold (about 100 items) in several: no longer all or nothing." group:"aws"`
 }
@@ -85,8 +85,8 @@ func (*importCmd) Help() string {
 	return `A catalog file is a JSON array of items, as written by precast catalog export. An item can name a "file",
 relative to the catalog file; its size and digests are then computed. An item with a "rollout" first goes to a
 part of the devices, and the others keep the release that it replaces. "floors" lists earlier versions that
-devices must install first. Archives can be tar (compressed with gzip, zstd, xz, bzip2 and others), zip, 7z or
-rar. If one item is invalid, nothing is imported.
+devices must install first. An archive is a zip, or a tar, plain or compressed with gzip, zstd or xz. If
+one item is invalid, nothing is imported.
 
 Examples:
   precast catalog import release-42.tar.zst

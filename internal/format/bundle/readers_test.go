@@ -3,8 +3,6 @@ package bundle_test
 import (
 	"archive/tar"
 	"bytes"
-	"context"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,7 +14,6 @@ import (
 	stdgzip "compress/gzip"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/mholt/archives"
 
 	"github.com/precast-ota/precast/internal/format/layout"
 )
@@ -76,7 +73,6 @@ my $t = Archive::Tar->new; $t->read($ENV{BUNDLE}) or die $t->error; $t->extract(
 	{name: "klauspost gzip", inGo: func(file, dir string) error {
 		return extractInGo(file, dir, func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) })
 	}},
-	{name: "mholt archives", inGo: extractWithArchives},
 }
 
 // Whoever opens a bundle finds the files that it was made of. Readers that are not installed are
@@ -206,32 +202,6 @@ func extractInGo(file, dir string, gunzip func(io.Reader) (io.Reader, error)) er
 			return err
 		}
 	}
-}
-
-// extractWithArchives finds out the format from the bytes, as a stranger would.
-func extractWithArchives(file, dir string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	ctx := context.Background()
-	format, stream, err := archives.Identify(ctx, "", f)
-	if err != nil {
-		return err
-	}
-	extractor, ok := format.(archives.Extractor)
-	if !ok {
-		return fmt.Errorf("identified as %s, which holds no files", format.Extension())
-	}
-	return extractor.Extract(ctx, stream, func(_ context.Context, info archives.FileInfo) error {
-		content, err := info.Open()
-		if err != nil {
-			return err
-		}
-		defer content.Close()
-		return writeFile(dir, info.NameInArchive, info.Mode(), content)
-	})
 }
 
 func writeFile(dir, name string, mode fs.FileMode, content io.Reader) error {

@@ -3,6 +3,7 @@
 package inspect
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"compress/gzip"
@@ -15,8 +16,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-
-	"github.com/mholt/archives"
 
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/format/manifest"
@@ -57,7 +56,7 @@ func Bundle(ctx context.Context, r io.ReadSeeker) (*Report, error) {
 	if err := rep.read(ctx, r, rep.members); err != nil {
 		return nil, fmt.Errorf("inspect bundle: %w", err)
 	}
-	if err := rep.read(ctx, r, func(in io.Reader) error { return rep.unpack(ctx, in) }); err != nil {
+	if err := rep.read(ctx, r, rep.unpack); err != nil {
 		return nil, fmt.Errorf("inspect bundle: %w", err)
 	}
 	if rep.Manifest == nil {
@@ -123,9 +122,8 @@ func (rep *Report) members(r io.Reader) error {
 }
 
 // unpack reads the files, as far as they can be read.
-func (rep *Report) unpack(ctx context.Context, r io.Reader) error {
-	format := archives.CompressedArchive{Compression: archives.Gz{}, Extraction: archives.Tar{}}
-	err := format.Extract(ctx, r, rep.entry)
+func (rep *Report) unpack(r io.Reader) error {
+	err := rep.entries(r)
 	if err != nil && rep.Manifest == nil {
 		return fmt.Errorf("%w: %w", ErrNotBundle, err)
 	}
@@ -135,17 +133,31 @@ func (rep *Report) unpack(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
-func (rep *Report) entry(ctx context.Context, f archives.FileInfo) error {
-	name := f.NameInArchive
-	if !f.Mode().IsRegular() || f.LinkTarget != "" {
-		rep.problem("%s is not a regular file", name)
-		return nil
-	}
-	in, err := f.Open()
+func (rep *Report) entries(r io.Reader) error {
+	z, err := gzip.NewReader(r)
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	for in := tar.NewReader(z); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := rep.entry(h, in); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+}
+
+func (rep *Report) entry(h *tar.Header, in io.Reader) error {
+	name := h.Name
+	if h.Typeflag != tar.TypeReg {
+		rep.problem("%s is not a regular file", name)
+		return nil
+	}
 	if name == layout.ManifestName {
 		data, err := io.ReadAll(io.LimitReader(in, maxManifest+1))
 		if err != nil {

@@ -181,7 +181,7 @@ func TestDamage(t *testing.T) {
 		{"changed checksum", trailer, []string{"its gzip is damaged: gzip: invalid checksum"}},
 		{"cut off in the last file", sound[:len(sound)-1400], []string{
 			"c_1 is in the manifest but not there",
-			"it cannot be unpacked to its end: handling file: c_1: unexpected EOF",
+			"it cannot be unpacked to its end: c_1: unexpected EOF",
 			"its gzip is damaged: unexpected EOF"}},
 		{"cut off in the trailer", sound[:len(sound)-1], []string{"its gzip is damaged: unexpected EOF"}},
 		{"missing file", compose(t, m, files[:1]), []string{"c_1 is in the manifest but not there"}},

@@ -2,18 +2,15 @@ package release
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
-	"github.com/mholt/archives"
-
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
@@ -23,21 +20,12 @@ const CatalogName = "catalog.json"
 // maxCatalog bounds a catalog file, in bytes: some ten times as many items as an index may hold.
 const maxCatalog = 256 << 20
 
-// maxDepth bounds the folders above a file in an archive: they are not counted among its files.
-const maxDepth = 16
-
-// Limits bound what an archive may unpack to, so that a small file cannot fill the disk.
-type Limits struct {
-	Files int   // regular files
-	Bytes int64 // of all of them
-}
-
-// DefaultLimits are those of an Importer that has none.
-func DefaultLimits() Limits { return Limits{Files: 10_000, Bytes: 32 << 30} }
+// TempPrefix begins the names of the temporary folders that archives are unpacked in.
+const TempPrefix = "precast-import-"
 
 // Load reads releases from name: a catalog file (its binaries beside it), a folder with one, or a
-// release archive with one in it (any format that mholt/archives reads: tar, zip, 7z, rar, and tar
-// compressed by gzip, zstd, xz, bzip2 ...). The releases can be opened until close is called.
+// release archive with one in it: zip, or tar, plain or compressed with gzip, zstd or xz. The releases can be opened
+// until close is called.
 func (im *Importer) Load(ctx context.Context, name string) (releases []Release, close func(), err error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -60,7 +48,6 @@ func (im *Importer) Load(ctx context.Context, name string) (releases []Release, 
 			discard()
 			return nil, nil, fmt.Errorf("load releases from %s: %w", name, err)
 		}
-		dir, file = filepath.Join(dir, filepath.Dir(file)), filepath.Base(file)
 	}
 	// A Root opens nothing outside its folder, whatever names and links say.
 	root, err := os.OpenRoot(dir)
@@ -79,8 +66,9 @@ func (im *Importer) Load(ctx context.Context, name string) (releases []Release, 
 	return releases, close, nil
 }
 
+// loadCatalog reads the catalog file name below root; the files of its items are relative to it.
 func loadCatalog(root *os.Root, name string) ([]Release, error) {
-	f, err := root.Open(name)
+	f, err := files.OpenIn(root, name)
 	if err != nil {
 		return nil, err
 	}
@@ -106,109 +94,57 @@ func loadCatalog(root *os.Root, name string) ([]Release, error) {
 		if !filepath.IsLocal(filepath.FromSlash(e.File)) {
 			return nil, fmt.Errorf("item %s: file: %q leads out of the folder of the catalog", e.Key(), e.File)
 		}
-		info, err := root.Stat(filepath.FromSlash(e.File))
+		file := filepath.Join(filepath.Dir(name), filepath.FromSlash(e.File))
+		open := func() (io.ReadSeekCloser, error) { return files.OpenIn(root, file) }
+		binary, err := open()
 		if err != nil {
 			return nil, fmt.Errorf("item %s: file: %w", e.Key(), err)
 		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("item %s: file: %q is not a regular file", e.Key(), e.File)
-		}
-		releases[i].Open = func() (io.ReadSeekCloser, error) { return root.Open(filepath.FromSlash(e.File)) }
+		binary.Close()
+		releases[i].Open = open
 	}
 	return releases, nil
 }
 
 // unpack extracts an archive into a temporary folder.
 func (im *Importer) unpack(ctx context.Context, name string) (dir string, discard func(), err error) {
-	f, err := os.Open(name)
+	f, err := files.Open(name)
 	if err != nil {
 		return "", nil, err
 	}
 	defer f.Close()
-	format, stream, err := archives.Identify(ctx, filepath.Base(name), f)
-	if err != nil {
-		return "", nil, fmt.Errorf("tell its format (a catalog file ends in .json): %w", err)
+	parent := im.Temp
+	if parent == "" {
+		parent = os.TempDir()
 	}
-	extractor, ok := format.(archives.Extractor)
-	if !ok {
-		return "", nil, fmt.Errorf("%s holds one stream, not files: want an archive with a %s in it", format.Extension(), CatalogName)
-	}
-	dir, err = os.MkdirTemp("", "precast-import-")
+	temp, err := files.MakeFolder(parent, TempPrefix)
 	if err != nil {
 		return "", nil, err
 	}
-	discard = func() { os.RemoveAll(dir) }
-	root, err := os.OpenRoot(dir)
+	discard = func() { _ = temp.Remove() } // what is left the next command sweeps
+	root, err := os.OpenRoot(temp.Path())
 	if err != nil {
 		discard()
 		return "", nil, err
 	}
 	defer root.Close()
-	u := unpacker{root: root, left: im.Limits}
-	if u.left == (Limits{}) {
-		u.left = DefaultLimits()
+	limits := im.Limits
+	if limits == (Limits{}) {
+		limits = DefaultLimits()
 	}
-	if err := extractor.Extract(ctx, stream, u.file); err != nil {
+	u := unpacker{root: root, left: limits}
+	if err := members(ctx, f, limits, u.member); err != nil {
 		discard()
 		return "", nil, err
 	}
-	return dir, discard, nil
-}
-
-type unpacker struct {
-	root *os.Root
-	left Limits
-}
-
-func (u *unpacker) file(ctx context.Context, f archives.FileInfo) error {
-	name := strings.TrimPrefix(f.NameInArchive, "./")
-	if f.IsDir() || name == "" || name == "." {
-		return nil
-	}
-	if f.LinkTarget != "" || !f.Mode().IsRegular() {
-		return fmt.Errorf("%q is not a regular file", f.NameInArchive)
-	}
-	if !fs.ValidPath(name) || strings.ContainsAny(name, "\\\x00") || !filepath.IsLocal(filepath.FromSlash(name)) {
-		return fmt.Errorf("%q leads out of the archive", f.NameInArchive)
-	}
-	if strings.Count(name, "/") > maxDepth {
-		return fmt.Errorf("%q lies too deep", f.NameInArchive)
-	}
-	if u.left.Files--; u.left.Files < 0 {
-		return errors.New("it holds too many files")
-	}
-	if err := u.root.MkdirAll(path.Dir(name), 0o700); err != nil {
-		return err
-	}
-	in, err := f.Open()
-	if err != nil {
-		return fmt.Errorf("read %q: %w", name, err)
-	}
-	defer in.Close()
-	out, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%q is in it twice", name)
-	}
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	// The size that an archive states is not believed: what comes out is counted.
-	n, err := io.Copy(out, io.LimitReader(contextReader{ctx, in}, min(u.left.Bytes, math.MaxInt64-1)+1))
-	if err != nil {
-		return fmt.Errorf("unpack %q: %w", name, err)
-	}
-	if u.left.Bytes -= n; u.left.Bytes < 0 {
-		return errors.New("it unpacks to more bytes than are allowed")
-	}
-	return out.Close()
+	return temp.Path(), discard, nil
 }
 
 // findCatalog returns the catalog file nearest to the top of a folder.
 func findCatalog(dir string) (string, error) {
 	var found []string
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == CatalogName && d.Type().IsRegular() {
+		if err == nil && d.Name() == CatalogName && !d.IsDir() {
 			rel, err := filepath.Rel(dir, p)
 			if err != nil {
 				return err
@@ -234,4 +170,9 @@ func findCatalog(dir string) (string, error) {
 		return "", fmt.Errorf("there are two catalogs in it: %s and %s", found[0], found[1])
 	}
 	return found[0], nil
+}
+
+// leadsOut tells whether a link at name, which is a path in the archive, names something outside.
+func leadsOut(name, target string) bool {
+	return path.IsAbs(target) || !filepath.IsLocal(filepath.FromSlash(path.Join(path.Dir(name), target)))
 }

@@ -38,6 +38,7 @@ type Importer struct {
 	Objects Objects
 	Catalog Catalog
 	Limits  Limits                             // of archives; zero: DefaultLimits
+	Temp    string                             // folder that archives are unpacked in; empty: the system's
 	Report  func(it catalog.Item, stored bool) // told of every item; nil: not
 	Now     func() time.Time                   // for the items' Changed; nil: it stays zero
 	Clock   builder.Clock                      // for waiting

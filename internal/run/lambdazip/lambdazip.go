@@ -21,7 +21,7 @@ type File struct {
 }
 
 // Encode returns the zip of files. It is compressed as well as deflate can: a package is loaded in each
-// cold start. (That is why it is not made by mholt/archives, which knows one level only.)
+// cold start.
 func Encode(files ...File) ([]byte, error) {
 	files = slices.Clone(files)
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })

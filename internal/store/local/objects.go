@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/layout"
 )
 
@@ -40,6 +41,9 @@ type Objects struct {
 // OpenObjects opens the objects of a data folder, which it creates if missing. It needs no Close.
 func OpenObjects(dir string) (*Objects, error) {
 	o, err := openObjects(dir)
+	if err == nil {
+		err = files.Sweep(o.tmp, "")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open data folder %s: %w", dir, err)
 	}
@@ -105,7 +109,7 @@ func (o *Objects) lock(key string) (unlock func(), err error) {
 	o.stripes[n].Lock()
 	f, err := os.OpenFile(filepath.Join(o.locks, fmt.Sprintf("%02x", n)), os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
-		if err = flock(f); err == nil {
+		if err = files.Lock(f); err == nil {
 			return func() { f.Close(); o.stripes[n].Unlock() }, nil
 		}
 		f.Close()
@@ -113,6 +117,9 @@ func (o *Objects) lock(key string) (unlock func(), err error) {
 	o.stripes[n].Unlock()
 	return nil, fmt.Errorf("lock key: %w", err)
 }
+
+// Temp is a folder for temporary files that the next to open the data folder removes, once their process has ended.
+func (o *Objects) Temp() string { return o.tmp }
 
 func (o *Objects) buffer() (buf []byte, release func()) {
 	b := o.buffers.Get().(*[bufferSize]byte)
@@ -225,7 +232,7 @@ func (o *Objects) glimpse(p paths) (*os.File, record, error) {
 		return nil, record{}, err
 	}
 	defer side.Close()
-	if len(sc.Candidates) != 1 || !isAt(side, p.meta) {
+	if len(sc.Candidates) != 1 || !files.IsAt(side, p.meta) {
 		f.Close()
 		return nil, record{}, nil
 	}

@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bberrors "go.etcd.io/bbolt/errors"
+
+	"github.com/precast-ota/precast/internal/files"
 )
 
 // ErrLocked: another process (or another Store) has the data folder.
@@ -94,7 +96,7 @@ func (s *Store) start(dir string, opt Options) error {
 	if err := syncDir(dir); err != nil {
 		return err
 	}
-	if err := removeAbandoned(s.objects.tmp); err != nil {
+	if err := files.Sweep(s.objects.tmp, ""); err != nil {
 		return err
 	}
 	s.catalog = &Catalog{db: s.db, changed: newSignal(), closed: s.closed}

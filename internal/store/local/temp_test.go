@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/precast-ota/precast/internal/files"
 )
 
 func tempNames(t *testing.T, dir string) []string {
@@ -58,7 +60,7 @@ func TestTempCleaningRacesWriting(t *testing.T) {
 					return
 				default:
 				}
-				if err := removeAbandoned(o.tmp); err != nil {
+				if err := files.Sweep(o.tmp, ""); err != nil {
 					stopped <- err
 					return
 				}
@@ -70,7 +72,7 @@ func TestTempCleaningRacesWriting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !isAt(f.File, f.Name()) {
+		if !files.IsAt(f.File, f.Name()) {
 			t.Fatalf("temporary file %d was taken away", i)
 		}
 		if err := moveDurably(f, o.data, filepath.Join(o.data, "moved"), o.did); err != nil {

@@ -3,7 +3,6 @@ package local
 import (
 	"errors"
 	"fmt"
-	"os"
 )
 
 // supported reports why Windows cannot keep a data folder. Writers replace objects that readers have open, and
@@ -13,7 +12,3 @@ import (
 func supported() error {
 	return fmt.Errorf("%w on Windows, which cannot replace a file that is open and cannot sync a folder; let precast serve keep the folder on a Unix machine", errors.ErrUnsupported)
 }
-
-func flock(*os.File) error { return supported() }
-
-func tryFlock(*os.File) (bool, error) { return false, supported() }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package local
+package files
 
 import (
 	"errors"
@@ -9,22 +9,24 @@ import (
 	"syscall"
 )
 
-// supported reports why this system cannot keep a data folder; on Unix it can.
-func supported() error { return nil }
+const (
+	withoutWaiting   = syscall.O_NONBLOCK
+	withoutFollowing = syscall.O_NOFOLLOW
+)
 
-// flock locks f for this open file alone: it excludes other processes and other opens of this
+// Lock locks f for this open file alone: it excludes other processes and other opens of this
 // process. The lock ends when f is closed, or its process ends however.
-func flock(f *os.File) error {
+func Lock(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 		if !errors.Is(err, syscall.EINTR) {
-			return wrapFlock(f, err)
+			return wrapLock(f, err)
 		}
 	}
 }
 
-// tryFlock is flock that reports false instead of waiting.
-func tryFlock(f *os.File) (bool, error) {
+// TryLock is Lock that reports false instead of waiting.
+func TryLock(f *os.File) (bool, error) {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
@@ -32,12 +34,12 @@ func tryFlock(f *os.File) (bool, error) {
 		case errors.Is(err, syscall.EWOULDBLOCK):
 			return false, nil
 		default:
-			return err == nil, wrapFlock(f, err)
+			return err == nil, wrapLock(f, err)
 		}
 	}
 }
 
-func wrapFlock(f *os.File, err error) error {
+func wrapLock(f *os.File, err error) error {
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}

@@ -17,7 +17,7 @@ import (
 var (
 	// ErrNotExist: no such object, ledger entry or receipt.
 	ErrNotExist = errors.New("does not exist")
-	// ErrPrecondition: IfAbsent or IfMatch did not hold; nothing was written.
+	// ErrPrecondition: IfAbsent, IfMatch or the base of an edit did not hold; nothing was written.
 	ErrPrecondition = errors.New("precondition failed")
 )
 
@@ -122,12 +122,23 @@ type Catalog interface {
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
 }
 
-// CatalogWriter changes the catalog.
+// CatalogWriter changes the catalog and keeps the log of its changes, which only grows.
 type CatalogWriter interface {
 	// Apply makes all the changes of an edit or none. Each replaces or removes the item of its key;
 	// removing what is not there is no error. When it returns nil the changes are durable and will
-	// appear in the change stream.
+	// appear in the change stream, and the log has one entry more (catalog.Edit.Entry). An edit that
+	// has neither changes nor an act does nothing.
+	//
+	// It fails with ErrPrecondition, and nothing is written, if the edit has a base and that is not the end
+	// of the log any more, or if an item that it changes is not as Change.Was says.
 	Apply(ctx context.Context, edit catalog.Edit) error
+
+	// Head returns where the log ends. It includes every edit that was acknowledged before the call began.
+	Head(ctx context.Context) (catalog.Head, error)
+
+	// Log calls yield for every entry after number after, in order, until yield fails; that error is
+	// returned as it is.
+	Log(ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error
 }
 
 // Queue hands jobs to workers, at least once, in no particular order. After as many receives as the

@@ -292,11 +292,12 @@ locals {
         Resource = [aws_dynamodb_table.catalog.arn]
       },
       {
-        # The version in which the catalog is stored: every change is made together with it, or not at all.
-        Sid      = "KeepTheVersion"
-        Effect   = "Allow"
-        Action   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
-        Resource = [aws_dynamodb_table.ledger.arn]
+        # The log of who changed what, and the catalog's version, are in the ledger's table; the rest of that table is the pipeline's.
+        Sid       = "LogChanges"
+        Effect    = "Allow"
+        Action    = ["dynamodb:GetItem", "dynamodb:PutItem"]
+        Resource  = [aws_dynamodb_table.ledger.arn]
+        Condition = { "ForAllValues:StringLike" = { "dynamodb:LeadingKeys" = ["log", "log/*"] } }
       },
       {
         # What is beyond 5 GiB goes in parts, and those of an upload that fails are removed. Afterwards it is looked

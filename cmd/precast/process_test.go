@@ -114,7 +114,7 @@ func killedServers(t *testing.T, env []string, counts string, step int) {
 			t.Fatal(err)
 		}
 		// Killed as soon as there are so many files: each life gets a little further.
-		for files(dir, counts) < kills*step {
+		for objectsOf(dir, counts) < kills*step {
 			if _, err := os.Stat(filepath.Join(dir, "objects", layout.IndexKey)); err == nil {
 				break
 			}
@@ -157,8 +157,8 @@ func killedServers(t *testing.T, env []string, counts string, step int) {
 	}
 }
 
-// files counts the objects of a kind.
-func files(dir, kind string) int {
+// objectsOf counts the objects of a kind.
+func objectsOf(dir, kind string) int {
 	n := 0
 	_ = filepath.WalkDir(filepath.Join(dir, "objects", kind), func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {

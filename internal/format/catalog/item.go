@@ -72,6 +72,8 @@ func (it Item) Attrs() []string {
 type Change struct {
 	Key  Key   `json:"key"`
 	Item *Item `json:"item,omitempty"`
+	// Was is the item that the change was worked out from, nil if there was none. Only edits with a base have it.
+	Was *Item `json:"was,omitempty"`
 }
 
 // Put is the change that writes an item.

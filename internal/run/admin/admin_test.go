@@ -1,16 +1,24 @@
 package admin
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/store/storetest"
 )
 
 // What is a no in the server is one in the client, in the same words; everything else is an error.
@@ -18,12 +26,13 @@ func TestRefusalsTravel(t *testing.T) {
 	for _, c := range []struct{ err, is error }{
 		{fmt.Errorf("roll back: %w: generation 9 is published", history.ErrRace), history.ErrRace},
 		{fmt.Errorf("pin: %w", history.ErrRefused), history.ErrRefused},
+		{fmt.Errorf("write catalog: %w", builder.ErrPrecondition), builder.ErrPrecondition},
 		{errors.New("disk full"), nil},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, nil, c.err) }))
 		_, err := NewClient(Endpoint{Address: strings.TrimPrefix(server.URL, "http://")}).Unpin(t.Context())
 		server.Close()
-		for _, sentinel := range []error{history.ErrRace, history.ErrRefused} {
+		for _, sentinel := range []error{history.ErrRace, history.ErrRefused, builder.ErrPrecondition} {
 			if errors.Is(err, sentinel) != (sentinel == c.is) {
 				t.Errorf("%v: the client says %v", c.err, err)
 			}
@@ -61,5 +70,52 @@ func TestS13VersionsMustAgree(t *testing.T) {
 	}
 	if _, err := Find(dir); err == nil || !strings.Contains(err.Error(), "the command stores catalogs in version 2, and the running server in version 1") {
 		t.Errorf("Find of an earlier server = %v", err)
+	}
+}
+
+// serve has the admin API of a catalog in memory, for requests that come from whom author says.
+func serve(t *testing.T, author func(body []byte) string) *Client {
+	memory := storetest.NewMemory(time.Now, 5)
+	p := pipeline.New(pipeline.Drivers{Ports: builder.Ports{Catalog: memory.Catalog}, Writer: memory.Catalog}, pipeline.Config{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		Handler(p, "secret").ServeHTTP(w, r.WithContext(WithActor(r.Context(), author(body))))
+	}))
+	t.Cleanup(server.Close)
+	return NewClient(Endpoint{Address: strings.TrimPrefix(server.URL, "http://"), Token: "secret"})
+}
+
+// A catalog keeps its contract when it is reached through a server.
+func TestCatalogThroughServer(t *testing.T) {
+	storetest.Catalog(t, func(t *testing.T) storetest.CatalogStore {
+		return serve(t, func(body []byte) string {
+			var edit catalog.Edit
+			_ = json.Unmarshal(body, &edit) // of other requests nothing matters
+			return edit.By.Actor
+		})
+	})
+}
+
+// Nobody says for himself that he is proven to be somebody.
+func TestActorIsTheServersToSay(t *testing.T) {
+	for _, proven := range []string{"", "ci"} {
+		c := serve(t, func([]byte) string { return proven })
+		edit := catalog.Edit{By: catalog.Author{Actor: "boss", Claim: "boss"}, Changes: []catalog.Change{catalog.Put(catalog.Item{App: "a", Track: "prod"})}}
+		if err := c.Apply(t.Context(), edit); err != nil {
+			t.Fatal(err)
+		}
+		err := c.Log(t.Context(), 0, func(e catalog.LogEntry) error {
+			if e.By != (catalog.Author{Actor: proven, Claim: "boss"}) {
+				t.Errorf("the log says %+v", e.By)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -41,6 +41,38 @@ func (c *Client) Apply(ctx context.Context, edit catalog.Edit) error {
 	return c.call(ctx, http.MethodPost, "/v1/changes", edit, nil)
 }
 
+// Head implements builder.CatalogWriter.
+func (c *Client) Head(ctx context.Context) (catalog.Head, error) {
+	var head catalog.Head
+	err := c.call(ctx, http.MethodGet, "/v1/head", nil, &head)
+	return head, err
+}
+
+// Log implements builder.CatalogWriter.
+func (c *Client) Log(ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+	resp, err := c.send(ctx, http.MethodGet, fmt.Sprint("/v1/log?after=", after), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var e catalog.LogEntry
+		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
+			return fmt.Errorf("read the server's log after entry %d: %w", after, io.ErrUnexpectedEOF)
+		} else if err != nil {
+			return fmt.Errorf("read the server's log: %w", err)
+		}
+		if e.Number == 0 {
+			return nil
+		}
+		if err := yield(e); err != nil {
+			return err
+		}
+		after = e.Number
+	}
+}
+
 // Status returns the server's status.
 func (c *Client) Status(ctx context.Context) (pipeline.Status, error) {
 	var s pipeline.Status
@@ -102,7 +134,7 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 	}
 }
 
-// refusal is the server's text of an error of the history package.
+// refusal is the server's text of an error that says that nothing went wrong.
 type refusal struct {
 	text string
 	of   error
@@ -151,6 +183,8 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 			return nil, refusal{said, history.ErrRefused}
 		case statusRace:
 			return nil, refusal{said, history.ErrRace}
+		case http.StatusConflict:
+			return nil, refusal{said, builder.ErrPrecondition}
 		}
 		return nil, fmt.Errorf("ask the server (pid %d): %s: %s", c.endpoint.PID, resp.Status, said)
 	}

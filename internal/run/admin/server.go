@@ -35,12 +35,15 @@ type line struct {
 func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/catalog", tells(p.Snapshot))
+	mux.Handle("GET /v1/head", tells(p.Head))
+	mux.HandleFunc("GET /v1/log", func(w http.ResponseWriter, r *http.Request) { writeLog(w, r, p) })
 	mux.Handle("GET /v1/status", tells(p.Status))
 	mux.Handle("POST /v1/redrive", tells(p.Redrive))
 	mux.Handle("POST /v1/unpin", tells(p.Unpin))
 	mux.Handle("POST /v1/rollback", does(p.Rollback))
 	mux.Handle("POST /v1/pin", does(p.Pin))
 	mux.Handle("POST /v1/changes", does(func(ctx context.Context, edit catalog.Edit) (struct{}, error) {
+		edit.By.Actor = Actor(ctx)
 		return struct{}{}, p.Apply(ctx, edit)
 	}))
 	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
@@ -61,6 +64,38 @@ func Handler(p *pipeline.Pipeline, token string) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
 		mux.ServeHTTP(w, r)
 	})
+}
+
+type actorKey struct{}
+
+// WithActor notes who sends a request, as the token proves that it came with.
+func WithActor(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, actorKey{}, name)
+}
+
+// Actor returns who sends a request; empty if its token is nobody's own, such as that of the data folder.
+func Actor(ctx context.Context) string {
+	name, _ := ctx.Value(actorKey{}).(string)
+	return name
+}
+
+// writeLog streams the catalog's log, one entry a line. The last line is an entry without a number: an answer that
+// breaks off has none.
+func writeLog(w http.ResponseWriter, r *http.Request, p *pipeline.Pipeline) {
+	after, err := strconv.ParseUint(r.FormValue("after"), 10, 64)
+	if err != nil {
+		http.Error(w, "after is not a number", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc, begun := json.NewEncoder(w), false
+	err = p.Log(r.Context(), after, func(e catalog.LogEntry) error { begun = true; return enc.Encode(e) })
+	switch {
+	case err == nil:
+		_ = enc.Encode(catalog.LogEntry{})
+	case !begun:
+		answer(w, nil, err)
+	}
 }
 
 // build streams a build's events, one JSON object a line.

@@ -22,6 +22,9 @@ type Drivers struct {
 	builder.Ports
 	Writer      builder.CatalogWriter
 	DeadLetters builder.DeadLetters
+	// Actor says who this process is to those who run it, as they prove; empty if that is not known. Nil: nothing
+	// proves it.
+	Actor func(ctx context.Context) string
 	// NewTrigger makes what asks for plans when the catalog changes, for one plan when many changes come
 	// within the window; nil if plans are triggered elsewhere.
 	NewTrigger func(window time.Duration, log *slog.Logger) (Trigger, error)
@@ -86,7 +89,18 @@ func (p *Pipeline) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 
 // Apply changes the catalog.
 func (p *Pipeline) Apply(ctx context.Context, edit catalog.Edit) error {
+	if edit.By.Actor == "" && p.Actor != nil {
+		edit.By.Actor = p.Actor(ctx)
+	}
 	return p.Writer.Apply(ctx, edit)
+}
+
+// Head returns where the catalog's log ends.
+func (p *Pipeline) Head(ctx context.Context) (catalog.Head, error) { return p.Writer.Head(ctx) }
+
+// Log passes the entries of the catalog's log on; see builder.CatalogWriter.
+func (p *Pipeline) Log(ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+	return p.Writer.Log(ctx, after, yield)
 }
 
 // Redrive puts the dead letters back into the queue and returns how many there were.

@@ -3,6 +3,8 @@
 package aws
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,7 +13,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go/middleware"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
@@ -85,6 +89,124 @@ func TestSnapshotByHand(t *testing.T) {
 		if p.Key.App != "bad" {
 			t.Error(p)
 		}
+	}
+}
+
+// byHand writes an item as somebody does who knows nothing of Precast.
+func byHand(t *testing.T, c *Catalog, version string) {
+	t.Helper()
+	item := attributes{attrApp: text("a"), attrTrack: text("prod"), attrVersion: text(version), attrSize: text("12"), "note": number(7)}
+	if _, err := clients.DynamoDB.PutItem(context.WithoutCancel(t.Context()), &dynamodb.PutItemInput{TableName: &c.table, Item: item}); err != nil {
+		t.Error(err)
+	}
+}
+
+func lastEntry(t *testing.T, c *Catalog) (last catalog.LogEntry) {
+	t.Helper()
+	if err := c.Log(t.Context(), 0, func(e catalog.LogEntry) error { last = e; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return last
+}
+
+// S6: people and programs that write the table without Precast are noticed, though they know of no log.
+func TestS6WritesByHandAreNoticed(t *testing.T) {
+	t.Parallel()
+	c := openCatalog(t, CatalogOptions{})
+	byHand(t, c, "1")
+	read := func() (catalog.Head, []catalog.Item) {
+		head, err := c.Head(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		items, err := c.Snapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return head, items
+	}
+	put := func(version string) catalog.Edit {
+		return catalog.Edit{Changes: []catalog.Change{catalog.Put(catalog.Item{App: "a", Track: "prod", Version: version})}}
+	}
+	// What is there is no obstacle.
+	if err := c.Apply(t.Context(), put("2").On(read())); err != nil {
+		t.Fatal(err)
+	}
+	late := put("3").On(read())
+	byHand(t, c, "by hand")
+	if err := c.Apply(t.Context(), late); !errors.Is(err, builder.ErrPrecondition) {
+		t.Errorf("Apply of what was worked out before = %v", err)
+	}
+	wantItems(t, c, 1, "by hand")
+	if err := c.Apply(t.Context(), put("3").On(read())); err != nil {
+		t.Errorf("Apply of what was worked out afterwards = %v", err)
+	}
+	if last := lastEntry(t, c); last.Number != 2 || last.Changes[0].Was.Version != "by hand" {
+		t.Errorf("the log ends with %+v", last)
+	}
+
+	// In the moment between reading and writing.
+	for _, conditional := range []bool{true, false} {
+		racing := *c
+		once := sync.Once{}
+		racing.client = dynamodb.New(clients.DynamoDB.Options(), func(o *dynamodb.Options) {
+			o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+				return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("ByHand", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+					if _, writes := in.Parameters.(*dynamodb.TransactWriteItemsInput); writes {
+						once.Do(func() { byHand(t, c, fmt.Sprint("meanwhile ", conditional)) })
+					}
+					return next.HandleInitialize(ctx, in)
+				}), middleware.Before)
+			})
+		})
+		edit := put("4")
+		if conditional {
+			edit = edit.On(read())
+		}
+		err := racing.Apply(t.Context(), edit)
+		if conditional != errors.Is(err, builder.ErrPrecondition) || !conditional && err != nil {
+			t.Errorf("Apply, conditional %v = %v", conditional, err)
+		}
+	}
+	wantItems(t, c, 1, "4")
+	if last := lastEntry(t, c); last.Number != 3 || last.Changes[0].Was.Version != "meanwhile false" {
+		t.Errorf("the log ends with %+v", last)
+	}
+}
+
+// The table of the catalog has items alone, and what is in the ledger's for the log does not expire.
+func TestLogIsInTheLedger(t *testing.T) {
+	t.Parallel()
+	c := openCatalog(t, CatalogOptions{})
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: puts(3)}); err != nil {
+		t.Fatal(err)
+	}
+	for table, want := range map[string]int{c.table: 3, c.ledger: logWrites} {
+		out, err := clients.DynamoDB.Scan(t.Context(), &dynamodb.ScanInput{TableName: &table})
+		if err != nil || len(out.Items) != want {
+			t.Fatalf("%s has %d items, %v, want %d", table, len(out.Items), err, want)
+		}
+		for _, item := range out.Items {
+			if item[attrExpires] != nil || table == c.table && item[attrApp] == nil {
+				t.Errorf("%s has %v", table, item)
+			}
+		}
+	}
+	// An entry that somebody took away is missed.
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: puts(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clients.DynamoDB.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: &c.ledger, Key: logKey(1)}); err != nil {
+		t.Fatal(err)
+	}
+	head := catalog.NewHead()
+	err := c.Log(t.Context(), 0, func(e catalog.LogEntry) error {
+		err := e.Follow(head)
+		head = e.Head()
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "entry 1") {
+		t.Errorf("Log = %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
@@ -137,14 +139,9 @@ func TestApplyRefuses(t *testing.T) {
 }
 
 func TestPack(t *testing.T) {
-	c := &Catalog{}
 	sizes := func(changes []catalog.Change) string {
-		writes, err := c.writes(changes)
-		if err != nil {
-			t.Fatal(err)
-		}
 		s := ""
-		for _, batch := range pack(writes) {
+		for _, batch := range pack(toWrites(changes)) {
 			s += fmt.Sprint(len(batch), " ")
 		}
 		return strings.TrimSpace(s)
@@ -160,9 +157,9 @@ func TestPack(t *testing.T) {
 		changes []catalog.Change
 		want    string
 	}{
-		{nil, ""}, {puts(1), "1"}, {puts(99), "99"}, {puts(100), "99 1"}, {puts(250), "99 99 52"},
-		{append(puts(99), puts(99)...), "99"}, // of each key the last
-		{big(20, 390_000), "10 10"},
+		{nil, ""}, {puts(1), "1"}, {puts(98), "98"}, {puts(99), "98 1"}, {puts(250), "98 98 54"},
+		{append(puts(98), puts(98)...), "98"}, // of each key the last
+		{big(20, 390_000), "9 9 2"},
 		{big(3, 5_000_000), "1 1 1"}, // DynamoDB will say no
 	} {
 		if got := sizes(test.changes); got != test.want {
@@ -171,67 +168,77 @@ func TestPack(t *testing.T) {
 	}
 }
 
+// fakeTables are a catalog and a ledger without anything in them, whose transactions are answered by f.
+func fakeTables(t *testing.T, opt CatalogOptions, transact func(request int) (status int, out any)) (c *Catalog, requests *int, slept *[]time.Duration) {
+	t.Helper()
+	requests, slept = new(int), new([]time.Duration)
+	nothing := func(map[string]any) (int, any) { return 200, map[string]any{} }
+	c, err := NewCatalog(fakeDynamoDB(t, fakeJSON{
+		"Scan": nothing, "GetItem": nothing,
+		"TransactWriteItems": func(map[string]any) (int, any) { *requests++; return transact(*requests) },
+	}), "catalog", "ledger", opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.retry = fakeRetryer(slept)
+	return c, requests, slept
+}
+
 // Transactions that meet are tried again; what will not pass is not, and is put down to its item.
 func TestTransactionCancelled(t *testing.T) {
-	reason := func(code string) map[string]any { return map[string]any{"Code": code, "Message": "the fake says so"} }
+	cancelled := func(codes ...string) (int, any) {
+		var reasons []any
+		for _, code := range codes {
+			reasons = append(reasons, map[string]any{"Code": code, "Message": "the fake says so"})
+		}
+		return 400, map[string]any{
+			"__type":              "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+			"Message":             fmt.Sprint("cancelled: ", codes),
+			"CancellationReasons": reasons,
+		}
+	}
+	unconditional, conditional := catalog.Edit{Changes: puts(2)}, catalog.Edit{Changes: puts(2)}.On(catalog.NewHead(), nil)
 	for _, test := range []struct {
-		reasons  []any
-		then     bool // it succeeds at the second try
+		edit     catalog.Edit
+		reasons  []string // of the entry, the log's end and two items
+		then     bool     // it succeeds at the second try
 		requests int
 		says     string
+		refused  bool
 	}{
-		{[]any{reason("None"), reason("TransactionConflict")}, true, 2, ""},
-		{[]any{reason("TransactionConflict"), reason("None")}, false, attempts, "TransactionConflict"},
-		{[]any{reason("None"), reason("ValidationError")}, true, 1, "item app0001/prod: ValidationError: the fake says so"},
+		{unconditional, []string{"None", "None", "None", "TransactionConflict"}, true, 2, "", false},
+		{conditional, []string{"None", "TransactionConflict", "None", "None"}, true, 2, "", false},
+		{unconditional, []string{"None", "None", "TransactionConflict", "None"}, false, attempts, "item app0000/prod: ", false},
+		{unconditional, []string{"None", "None", "None", "ValidationError"}, true, 1, "item app0001/prod: ValidationError: the fake says so", false},
+		{unconditional, []string{"ConditionalCheckFailed", "ConditionalCheckFailed", "None", "None"}, true, 2, "", false},
+		{conditional, []string{"ConditionalCheckFailed", "None", "None", "None"}, true, 1, "the log is not as it was read", true},
+		{conditional, []string{"None", "None", "None", "ConditionalCheckFailed"}, true, 1, "item app0001/prod is not as it was read", true},
 	} {
-		requests := 0
-		tokens := make(map[any]bool)
-		client := fakeDynamoDB(t, fakeJSON{"TransactWriteItems": func(in map[string]any) (int, any) {
-			requests++
-			tokens[in["ClientRequestToken"]] = true
-			if requests > 1 && test.then {
+		c, requests, _ := fakeTables(t, CatalogOptions{}, func(request int) (int, any) {
+			if request > 1 && test.then {
 				return 200, map[string]any{}
 			}
-			return 400, map[string]any{
-				"__type":              "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
-				"Message":             fmt.Sprint("cancelled: ", test.reasons),
-				"CancellationReasons": test.reasons,
-			}
-		}})
-		c, err := NewCatalog(client, "catalog", "ledger", CatalogOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var slept []time.Duration
-		c.retry = fakeRetryer(&slept)
-		err = c.Apply(t.Context(), catalog.Edit{Changes: puts(2)})
-		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+			return cancelled(test.reasons...)
+		})
+		err := c.Apply(t.Context(), test.edit)
+		if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) || errors.Is(err, builder.ErrPrecondition) != test.refused {
 			t.Errorf("Apply = %v, want %q", err, test.says)
 		}
-		if requests != test.requests || len(tokens) != requests || tokens[nil] {
-			t.Errorf("%d requests with %d tokens, want %d", requests, len(tokens), test.requests)
+		if *requests != test.requests {
+			t.Errorf("%d requests, want %d", *requests, test.requests)
 		}
 	}
 }
 
 // Of an import that is split and fails half-way, one is told what to do.
 func TestSplitFails(t *testing.T) {
-	requests := 0
-	client := fakeDynamoDB(t, fakeJSON{
-		"Scan":    func(map[string]any) (int, any) { return 200, map[string]any{} },
-		"GetItem": func(map[string]any) (int, any) { return 200, map[string]any{} },
-		"TransactWriteItems": func(map[string]any) (int, any) {
-			if requests++; requests == 3 {
-				return 400, map[string]any{"__type": "AccessDeniedException", "message": "no"}
-			}
-			return 200, map[string]any{}
-		},
+	c, _, _ := fakeTables(t, CatalogOptions{Split: true}, func(request int) (int, any) {
+		if request == 3 {
+			return 400, map[string]any{"__type": "AccessDeniedException", "message": "no"}
+		}
+		return 200, map[string]any{}
 	})
-	c, err := NewCatalog(client, "catalog", "ledger", CatalogOptions{Split: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Apply(t.Context(), catalog.Edit{Changes: puts(250)}); err == nil || !strings.Contains(err.Error(), "198 of 250 items are written") {
+	if err := c.Apply(t.Context(), catalog.Edit{Changes: puts(250)}); err == nil || !strings.Contains(err.Error(), "196 of 250 items are written") {
 		t.Errorf("Apply = %v", err)
 	}
 }

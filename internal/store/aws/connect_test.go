@@ -79,8 +79,10 @@ func TestConstructors(t *testing.T) {
 	if _, err := NewObjects(nil, "", ObjectsOptions{}); err == nil {
 		t.Error("NewObjects accepted no bucket")
 	}
-	if _, err := NewCatalog(nil, "catalog", "", CatalogOptions{}); err == nil {
-		t.Error("NewCatalog accepted no table of the ledger")
+	for _, tables := range [][2]string{{"", "ledger"}, {"catalog", ""}} {
+		if _, err := NewCatalog(nil, tables[0], tables[1], CatalogOptions{}); err == nil {
+			t.Errorf("NewCatalog accepted the tables %q", tables)
+		}
 	}
 	if _, err := NewQueue(nil, "", QueueOptions{}); err == nil {
 		t.Error("NewQueue accepted no URL")

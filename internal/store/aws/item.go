@@ -2,6 +2,7 @@ package aws
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -31,6 +32,12 @@ const (
 	attrFloors   = "floors"   // a list of such maps
 	attrPassed   = "passed"   // likewise
 )
+
+// itemAttributes are those that decodeItem looks at, without the key.
+func itemAttributes() []string {
+	return []string{attrVersion, attrIdent, attrURL, attrMD5, attrSHA256, attrSize, attrCPUArch, attrDevice, attrChanged,
+		attrRollout, attrPrevious, attrFloors, attrPassed}
+}
 
 type attributes = map[string]types.AttributeValue
 
@@ -140,7 +147,7 @@ func decodeRollout(av types.AttributeValue) *catalog.Rollout {
 
 func decodePercent(digits string) float64 {
 	f, err := strconv.ParseFloat(digits, 64)
-	if err != nil {
+	if err != nil || math.IsNaN(f) || math.IsInf(f, 0) { // which JSON does not know
 		return -1
 	}
 	return f

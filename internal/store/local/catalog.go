@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -21,6 +21,7 @@ var (
 // Catalog is the embedded catalog with its change log.
 type Catalog struct {
 	db      *bbolt.DB
+	now     func() time.Time
 	changed *signal
 	closed  <-chan struct{}
 }
@@ -46,10 +47,16 @@ func (c *Catalog) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 
 // Apply implements builder.CatalogWriter.
 func (c *Catalog) Apply(ctx context.Context, edit catalog.Edit) error {
-	if len(edit.Changes) == 0 {
+	if len(edit.Changes) == 0 && edit.Act == nil {
 		return nil
 	}
+	if err := edit.Check(); err != nil {
+		return fmt.Errorf("write catalog: %w", err)
+	}
 	err := update(ctx, c.db, func(tx *bbolt.Tx) error {
+		if err := c.record(tx, edit); err != nil {
+			return err
+		}
 		for _, change := range edit.Changes {
 			if err := apply(tx, change); err != nil {
 				return fmt.Errorf("change item %s: %w", change.Key, err)
@@ -65,12 +72,7 @@ func (c *Catalog) Apply(ctx context.Context, edit catalog.Edit) error {
 }
 
 func apply(tx *bbolt.Tx, change catalog.Change) error {
-	if change.Key.App == "" {
-		return errors.New("it has no app")
-	}
-	if change.Item != nil && change.Item.Key() != change.Key {
-		return fmt.Errorf("the item is of another key, %s", change.Item.Key())
-	}
+	change.Was = nil
 	key, items := itemKey(change.Key), tx.Bucket(bucketItems)
 	if change.Item == nil {
 		if err := items.Delete(key); err != nil {
@@ -89,14 +91,17 @@ func apply(tx *bbolt.Tx, change catalog.Change) error {
 	if err != nil {
 		return err
 	}
-	log := tx.Bucket(bucketChanges)
-	seq, err := log.NextSequence()
+	return grow(tx.Bucket(bucketChanges), v)
+}
+
+// grow puts a value behind the last of a bucket that grows at its end only.
+func grow(b *bbolt.Bucket, v []byte) error {
+	n, err := b.NextSequence()
 	if err != nil {
 		return err
 	}
-	// The log grows at its end only: full pages waste nothing.
-	log.FillPercent = 1
-	return log.Put(u64(seq), v)
+	b.FillPercent = 1 // full pages waste nothing
+	return b.Put(u64(n), v)
 }
 
 // itemKey tells app and track apart whatever characters they hold.

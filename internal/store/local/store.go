@@ -99,7 +99,7 @@ func (s *Store) start(dir string, opt Options) error {
 	if err := files.Sweep(s.objects.tmp, ""); err != nil {
 		return err
 	}
-	s.catalog = &Catalog{db: s.db, changed: newSignal(), closed: s.closed}
+	s.catalog = &Catalog{db: s.db, now: opt.Now, changed: newSignal(), closed: s.closed}
 	s.ledger = &Ledger{db: s.db, now: opt.Now}
 	queue, err := newQueue(s.db, opt, s.closed)
 	if err != nil {

@@ -21,9 +21,9 @@ func takeUp(tx *bbolt.Tx) error {
 	if err := checkVersion(tx); err != nil {
 		return err
 	}
-	// From version 1 to 2 nothing else changes.
+	// Version 1 had no log; nothing else is new in version 2.
 	for _, name := range [][]byte{
-		bucketStore, bucketItems, bucketChanges, bucketCursors,
+		bucketStore, bucketItems, bucketChanges, bucketCursors, bucketLog,
 		bucketBodies, bucketStates, bucketVisible, bucketDead, bucketTokens,
 		bucketEntries, bucketOpened,
 	} {

@@ -35,6 +35,13 @@ func Catalog(t *testing.T, open func(t *testing.T) CatalogStore) {
 		{"Many", catalogs.many},
 		{"Cancelled", catalogs.cancelled},
 		{"Concurrent", catalogs.concurrent},
+		{"Log", catalogs.log},
+		{"LogOfMany", catalogs.logOfMany},
+		{"Act", catalogs.act},
+		{"Refused", catalogs.refused},
+		{"Conditional", catalogs.conditional},
+		{"Was", catalogs.was},
+		{"ConditionalTogether", catalogs.conditionalTogether},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(catalogs{open(t)}, t) })
 	}

@@ -28,7 +28,7 @@ const envFault = "STORETEST_FAULT"
 func TestContract(t *testing.T) {
 	t.Run("Objects", func(t *testing.T) { Objects(t, func(*testing.T) builder.Objects { return newMemObjects() }) })
 	t.Run("Deletes", func(t *testing.T) { Deletes(t, func(*testing.T) DeletingObjects { return newMemObjects() }) })
-	t.Run("Catalog", func(t *testing.T) { Catalog(t, func(*testing.T) CatalogStore { return &memCatalog{} }) })
+	t.Run("Catalog", func(t *testing.T) { Catalog(t, func(*testing.T) CatalogStore { return newMemCatalog(time.Now) }) })
 	clock, opt := faultQueueOptions()
 	t.Run("Queue", func(t *testing.T) {
 		Queue(t, func(*testing.T) builder.Queue { return newMemQueue(clock.Now, opt.MaxReceives) }, opt)
@@ -401,6 +401,23 @@ type brokenCatalog struct {
 	*memCatalog
 	apply    func(m *memCatalog, ctx context.Context, edit catalog.Edit) error
 	snapshot func(items []catalog.Item) []catalog.Item
+	head     func(catalog.Head) catalog.Head
+	log      func(m *memCatalog, ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error
+}
+
+func (b brokenCatalog) Head(ctx context.Context) (catalog.Head, error) {
+	head, err := b.memCatalog.Head(ctx)
+	if b.head != nil {
+		head = b.head(head)
+	}
+	return head, err
+}
+
+func (b brokenCatalog) Log(ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+	if b.log != nil {
+		return b.log(b.memCatalog, ctx, after, yield)
+	}
+	return b.memCatalog.Log(ctx, after, yield)
 }
 
 func (b brokenCatalog) Apply(ctx context.Context, edit catalog.Edit) error {
@@ -423,7 +440,7 @@ func catalogFaults() []fault {
 		return fault{"Catalog: " + name, foundBy, func(t *testing.T) {
 			Catalog(t, func(*testing.T) CatalogStore {
 				b := b
-				b.memCatalog = &memCatalog{}
+				b.memCatalog = newMemCatalog(time.Now)
 				return b
 			})
 		}}
@@ -487,6 +504,126 @@ func catalogFaults() []fault {
 			defer m.mu.Unlock()
 			m.items = catalog.Apply(items, edit.Changes)
 			return nil
+		}}),
+		broken("no log", "Log", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			err := m.Apply(ctx, edit)
+			m.log = nil
+			return err
+		}}),
+		broken("authors dropped", "Log", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			edit.By = catalog.Author{}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("what was is dropped", "Log", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			items := m.items
+			m.items = nil
+			err := m.Apply(ctx, edit)
+			m.items = catalog.Apply(items, edit.Changes)
+			return err
+		}}),
+		broken("log from an entry on", "Log", brokenCatalog{log: func(m *memCatalog, ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+			return m.Log(ctx, max(after, 1)-1, yield)
+		}}),
+		broken("log backwards", "Log", brokenCatalog{log: func(m *memCatalog, ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+			for _, e := range slices.Backward(m.log[after:]) {
+				if err := yield(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}),
+		broken("yield's error wrapped", "Log", brokenCatalog{log: func(m *memCatalog, ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+			if err := m.Log(ctx, after, yield); err != nil {
+				return fmt.Errorf("log: %w", err)
+			}
+			return nil
+		}}),
+		broken("log ends at a page", "LogOfMany", brokenCatalog{log: func(m *memCatalog, ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {
+			for _, e := range m.log[after:min(after+32, uint64(len(m.log)))] {
+				if err := yield(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}),
+		broken("changes of large edits dropped", "LogOfMany", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			items := catalog.Apply(m.items, edit.Changes)
+			if len(edit.Changes) > 32 {
+				edit.Changes = edit.Changes[:32]
+			}
+			err := m.Apply(ctx, edit)
+			m.items = items
+			return err
+		}}),
+		broken("acts ignored", "Act", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			if edit.Act != nil {
+				return nil
+			}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("what is refused is logged", "Refused", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			if err := edit.Check(); err != nil {
+				entry, _ := edit.Entry(m.head(), func(catalog.Key) *catalog.Item { return nil }, time.Now())
+				m.log = append(m.log, entry)
+				return err
+			}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("escape sequences accepted", "Refused", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			edit.By = catalog.Author{}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("nothing is an entry", "Refused", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			if len(edit.Changes) == 0 {
+				edit.Act = &catalog.Act{}
+			}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("base ignored", "Conditional", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			edit.Base = ""
+			return m.Apply(ctx, edit)
+		}}),
+		broken("the empty log is no base", "Conditional", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			if edit.Base == catalog.NewHead().Digest {
+				edit.Base = ""
+			}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("base compared with the number", "Conditional", brokenCatalog{head: func(h catalog.Head) catalog.Head { return catalog.Head{Number: h.Number} }}),
+		broken("base fits if the items do", "Conditional", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			if edit.Base != "" {
+				edit.Base = m.head().Digest
+			}
+			return m.Apply(ctx, edit)
+		}}),
+		broken("writes before it refuses", "Conditional", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			err := m.Apply(ctx, edit)
+			if errors.Is(err, builder.ErrPrecondition) {
+				m.items = catalog.Apply(m.items, edit.Changes)
+			}
+			return err
+		}}),
+		broken("items not compared", "Was", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			return m.Apply(ctx, edit.On(catalog.Head{Digest: edit.Base}, m.items))
+		}}),
+		broken("only the first item compared", "Was", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			all := edit.On(catalog.Head{Digest: edit.Base}, m.items)
+			if len(edit.Changes) > 0 {
+				all.Changes[0].Was = edit.Changes[0].Was
+			}
+			return m.Apply(ctx, all)
+		}}),
+		broken("base looked at before, not while it writes", "ConditionalTogether", brokenCatalog{apply: func(m *memCatalog, ctx context.Context, edit catalog.Edit) error {
+			head, err := m.Head(ctx)
+			if err != nil {
+				return err
+			}
+			if edit.Base != head.Digest {
+				return builder.ErrPrecondition
+			}
+			time.Sleep(time.Millisecond)
+			edit.Base = ""
+			return m.Apply(ctx, edit)
 		}}),
 	}
 }

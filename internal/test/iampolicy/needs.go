@@ -39,6 +39,22 @@ func Action(service, operation string) string {
 	return service + ":" + operation
 }
 
+// tablePart is a call of one item of a table, or a part of a transaction.
+type tablePart struct {
+	TableName string
+	Key, Item map[string]map[string]any
+}
+
+// id is the partition key of an item of the ledger.
+func (p tablePart) id() string {
+	for _, item := range []map[string]map[string]any{p.Key, p.Item} {
+		if id, ok := item["id"]["S"].(string); ok {
+			return id
+		}
+	}
+	return ""
+}
+
 // Needs are the actions that a request is made of. Buckets are in the path, as at custom endpoints.
 func Needs(r *http.Request, body []byte, region, account string) ([]Need, error) {
 	service, operation, ok := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
@@ -46,8 +62,9 @@ func Needs(r *http.Request, body []byte, region, account string) ([]Need, error)
 		return bucketNeeds(r, body)
 	}
 	var in struct {
-		TableName, QueueUrl string
-		TransactItems       []map[string]struct{ TableName string }
+		tablePart
+		QueueUrl      string
+		TransactItems []map[string]tablePart
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return nil, fmt.Errorf("read %s: %w", operation, err)
@@ -62,12 +79,12 @@ func Needs(r *http.Request, body []byte, region, account string) ([]Need, error)
 				if !known {
 					return nil, fmt.Errorf("a transaction with %s", kind)
 				}
-				all = append(all, Need{Action: Action("dynamodb", action), Resource: table(part.TableName)})
+				all = append(all, Need{Action: Action("dynamodb", action), Resource: table(part.TableName), LeadingKey: part.id()})
 			}
 		}
 		return all, nil
 	case service == "DynamoDB_20120810" && in.TableName != "":
-		return []Need{{Action: Action("dynamodb", operation), Resource: table(in.TableName)}}, nil
+		return []Need{{Action: Action("dynamodb", operation), Resource: table(in.TableName), LeadingKey: in.id()}}, nil
 	case service == "AmazonSQS" && in.QueueUrl != "":
 		name := in.QueueUrl[strings.LastIndex(in.QueueUrl, "/")+1:]
 		return []Need{{Action: Action("sqs", operation), Resource: "arn:aws:sqs:" + region + ":" + account + ":" + name}}, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -15,11 +16,29 @@ type Policy struct{ Statement []Statement }
 type Statement struct {
 	Sid, Effect      string
 	Action, Resource []string
-	Condition        map[string]map[string]string
+	Condition        map[string]map[string]values
 }
 
+// values are one text or a list of texts.
+type values []string
+
+func (v *values) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*v = values{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(v))
+}
+
+// Operators and keys of the conditions that are understood.
+const (
+	ifNoneMatch = "Null s3:if-none-match"
+	leadingKeys = "ForAllValues:StringLike dynamodb:LeadingKeys"
+)
+
 // Parse reads a policy document. It must be of the kind that the module has: lists of actions without wildcards,
-// lists of resources, and no condition but that of conditional writes.
+// lists of resources, and no conditions but those of conditional writes and of a table's partition keys.
 func Parse(document string) (Policy, error) {
 	var p Policy
 	if err := json.Unmarshal([]byte(document), &p); err != nil {
@@ -30,8 +49,10 @@ func Parse(document string) (Policy, error) {
 			return p, fmt.Errorf("read policy: statement %s is not understood", s.Sid)
 		}
 		for operator, keys := range s.Condition {
-			if operator != "Null" || len(keys) != 1 || keys["s3:if-none-match"] != "false" {
-				return p, fmt.Errorf("read policy: the condition of statement %s is not understood", s.Sid)
+			for key, wanted := range keys {
+				if name := operator + " " + key; name != leadingKeys && (name != ifNoneMatch || !slices.Equal(wanted, values{"false"})) {
+					return p, fmt.Errorf("read policy: the condition of statement %s is not understood", s.Sid)
+				}
 			}
 		}
 	}
@@ -41,13 +62,14 @@ func Parse(document string) (Policy, error) {
 // Need is one action that a call is.
 type Need struct {
 	Action, Resource string
-	IfNoneMatch      bool // it is a conditional write
+	IfNoneMatch      bool   // it is a conditional write
+	LeadingKey       string // of an item of the ledger
 }
 
 // Allows tells whether a need is allowed.
 func (p Policy) Allows(n Need) bool {
 	for _, s := range p.Statement {
-		if len(s.Condition) > 0 && !n.IfNoneMatch {
+		if !s.meets(n) {
 			continue
 		}
 		for _, a := range s.Action {
@@ -62,6 +84,22 @@ func (p Policy) Allows(n Need) bool {
 		}
 	}
 	return false
+}
+
+// meets tells whether a need meets the statement's conditions.
+func (s Statement) meets(n Need) bool {
+	for operator, keys := range s.Condition {
+		for key, wanted := range keys {
+			met := n.IfNoneMatch
+			if operator+" "+key == leadingKeys {
+				met = slices.ContainsFunc(wanted, func(pattern string) bool { return matches(pattern, n.LeadingKey) })
+			}
+			if !met {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // matches: * is any number of characters, slashes among them

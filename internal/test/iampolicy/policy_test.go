@@ -14,7 +14,8 @@ const document = `{"Version": "2012-10-17", "Statement": [
   {"Sid": "A", "Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::b/binaries/*", "arn:aws:s3:::b/sweep"]},
   {"Sid": "B", "Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::b/binaries/*"], "Condition": {"Null": {"s3:if-none-match": "false"}}},
   {"Sid": "C", "Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": ["arn:aws:dynamodb:r:1:table/t"]},
-  {"Sid": "D", "Effect": "Allow", "Action": ["sqs:SendMessage"], "Resource": ["arn:aws:sqs:r:1:q"]}
+  {"Sid": "D", "Effect": "Allow", "Action": ["sqs:SendMessage"], "Resource": ["arn:aws:sqs:r:1:q"]},
+  {"Sid": "E", "Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": ["arn:aws:dynamodb:r:1:table/l"], "Condition": {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["log", "log/*"]}}}
 ]}`
 
 func TestGuard(t *testing.T) {
@@ -40,6 +41,9 @@ func TestGuard(t *testing.T) {
 		{name: "in a transaction", method: "POST", path: "/", target: "DynamoDB_20120810.TransactWriteItems", body: `{"TransactItems":[{"Put":{"TableName":"t"}}]}`, want: 200},
 		{name: "and a removal", method: "POST", path: "/", target: "DynamoDB_20120810.TransactWriteItems", body: `{"TransactItems":[{"Put":{"TableName":"t"}},{"Delete":{"TableName":"t"}}]}`, want: 400},
 		{name: "another table", method: "POST", path: "/", target: "DynamoDB_20120810.PutItem", body: `{"TableName":"u"}`, want: 400},
+		{name: "an item of a key that it may", method: "POST", path: "/", target: "DynamoDB_20120810.PutItem", body: `{"TableName":"l","Item":{"id":{"S":"log/7"}}}`, want: 200},
+		{name: "an item of another key", method: "POST", path: "/", target: "DynamoDB_20120810.PutItem", body: `{"TableName":"l","Item":{"id":{"S":"logs"}}}`, want: 400},
+		{name: "such items in a transaction", method: "POST", path: "/", target: "DynamoDB_20120810.TransactWriteItems", body: `{"TransactItems":[{"Put":{"TableName":"l","Item":{"id":{"S":"log"}}}},{"Put":{"TableName":"l","Item":{"id":{"S":"counter"}}}}]}`, want: 400},
 		{name: "a batch", method: "POST", path: "/", target: "AmazonSQS.SendMessageBatch", body: `{"QueueUrl":"http://h/1/q"}`, want: 200},
 		{name: "receive", method: "POST", path: "/", target: "AmazonSQS.ReceiveMessage", body: `{"QueueUrl":"http://h/1/q"}`, want: 400},
 		{name: "not understood", method: "POST", path: "/", target: "Logs.Put", body: `{}`, want: 400},

@@ -53,7 +53,7 @@ func TestFolder(t *testing.T) {
 		dir := f.installation()
 		c := f.commands(dir)
 		c.says(0, "catalog list", "os_armv8", "for 50 % of the devices with a slot (salt spring)", "for 20 %", "1.1.0")
-		c.says(3, "status", "generation 6 is published", "pinned: a holiday", "changes are waiting")
+		c.says(3, "status", "generation 6 is published", "pinned: a holiday", "the catalog has changes that are not published")
 		c.says(0, "history", "1.1.0 -> 2.1.0", "2.1.0 -> 1.1.0", "a holiday")
 		c.says(0, "fsck --deep", "it is complete")
 

@@ -104,9 +104,9 @@ var arrows = map[string][]string{
 	"internal/run":     {"builder", "edge", "internal/format", "internal/operate", "internal/store", "internal/trust"},
 	"internal/store":   {"builder", "internal/files", "internal/format"},
 	"internal/test":    {"internal/format", "internal/operate", "seed"},
-	"internal/trust":   {"builder", "edge", "internal/format"},
+	"internal/trust":   {"builder", "edge", "internal/files", "internal/format"},
 	"seed":             {"internal/format", "internal/operate"},
-	"terraform":        {"internal/operate"},
+	"terraform":        {"internal/files", "internal/operate"},
 }
 
 // roomOf returns the row that a package belongs to.

@@ -7,6 +7,9 @@ import (
 	"github.com/precast-ota/precast/internal/files"
 )
 
+// maxNamed bounds the files that are named on the command line and read into memory, in bytes.
+const maxNamed = 256 << 20
+
 // openBinary opens what is to be installed on devices.
 func openBinary(name string) (*os.File, error) {
 	if info, err := os.Stat(name); err == nil && info.IsDir() {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/operate/fsck"
@@ -83,7 +84,7 @@ func (c *fsckCmd) Run(ctx context.Context, std streams) error {
 
 func (c *fsckCmd) check(ctx context.Context, opt fsck.Options) (*fsck.Report, error) {
 	if c.Index != "" {
-		data, err := os.ReadFile(c.Index)
+		data, err := files.Read(c.Index, maxNamed)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/operate/inspect"
 )
 
@@ -63,7 +64,7 @@ func (c *inspectCmd) open(ctx context.Context) (*os.File, error) {
 		if len(c.Held) > 0 {
 			return nil, errors.New("--held goes with a URL")
 		}
-		return os.Open(c.Bundle)
+		return files.Open(c.Bundle)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Bundle, nil)
 	if err != nil {
@@ -105,7 +106,7 @@ func digestOf(held string) (string, error) {
 	if digests, err := edge.ParseTags(held); err == nil && len(digests) == 1 {
 		return held, nil
 	}
-	f, err := os.Open(held)
+	f, err := files.Open(held)
 	if err != nil {
 		return "", err
 	}

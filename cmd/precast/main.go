@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -70,7 +72,7 @@ type streams struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], streams{out: os.Stdout, err: os.Stderr, in: os.Stdin, terminal: term.IsTerminal(int(os.Stdin.Fd()))}))
 }
 
@@ -105,17 +107,65 @@ func run(ctx context.Context, args []string, std streams) int {
 		return exitUsage
 	}
 	var answer noError
-	switch err := parsed.Run(); {
+	switch err := await(ctx, graceOf(parsed.Selected().Target), func() error { return parsed.Run() }); {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &answer):
 		fmt.Fprintln(std.err, "precast:", err)
 		return exitNo
+	case errors.Is(err, errHangs):
+		fmt.Fprintln(std.err, "precast: interrupted:", err)
+		return exitError
 	case ctx.Err() != nil:
 		fmt.Fprintln(std.err, "precast: interrupted")
 		return exitError
 	default:
 		fmt.Fprintln(std.err, "precast:", err)
 		return exitError
+	}
+}
+
+// patient is a command that needs longer than others to end well when it is interrupted.
+type patient interface{ grace() time.Duration }
+
+const (
+	commandGrace   = 5 * time.Second
+	serveGrace     = shutdownGrace + commandGrace
+	terraformGrace = 5 * time.Minute // the change of a resource under way is waited for
+)
+
+func (*serveCmd) grace() time.Duration   { return serveGrace }
+func (*demoCmd) grace() time.Duration    { return serveGrace }
+func (*deployCmd) grace() time.Duration  { return terraformGrace }
+func (*destroyCmd) grace() time.Duration { return terraformGrace }
+
+func graceOf(command reflect.Value) time.Duration {
+	if command.CanAddr() {
+		if p, ok := command.Addr().Interface().(patient); ok {
+			return p.grace()
+		}
+	}
+	return commandGrace
+}
+
+var errHangs = errors.New("something that cannot be interrupted is not waited for: a read from a disk that does not answer, perhaps")
+
+// await returns what run returns, or errHangs once ctx has been done for so long as grace: a read from a mount whose
+// server is away never returns, and must not keep the process from ending.
+func await(ctx context.Context, grace time.Duration, run func() error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- run() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	hung := time.NewTimer(grace)
+	defer hung.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-hung.C:
+		return errHangs
 	}
 }

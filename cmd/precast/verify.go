@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/client"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
 )
@@ -149,12 +150,12 @@ func (c *verifyCmd) device(ctx context.Context) (verification, error) {
 // roots are the root keys to begin with: that of --root, or those of --keyring.
 func (c *verifyCmd) roots() ([]byte, error) {
 	if c.Root != "" {
-		return os.ReadFile(c.Root)
+		return files.Read(c.Root, maxNamed)
 	}
 	if c.Keyring == "" {
 		return nil, errors.New("verify needs --root or --keyring: what a server says of itself proves nothing")
 	}
-	data, err := os.ReadFile(c.Keyring)
+	data, err := files.Read(c.Keyring, maxNamed)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +172,7 @@ func (c *verifyCmd) roots() ([]byte, error) {
 
 // file verifies what is there already.
 func (c *verifyCmd) file() (verification, error) {
-	f, err := os.Open(c.What)
+	f, err := files.Open(c.What)
 	if err != nil {
 		return verification{}, err
 	}
@@ -180,11 +181,11 @@ func (c *verifyCmd) file() (verification, error) {
 		return verification{}, errors.New("verify of a file needs --keyring: the keyring that was published with it")
 	}
 	offline := client.Offline{Now: time.Now()}
-	if offline.Keyring, err = os.ReadFile(c.Keyring); err != nil {
+	if offline.Keyring, err = files.Read(c.Keyring, maxNamed); err != nil {
 		return verification{}, err
 	}
 	if c.Root != "" {
-		if offline.Roots, err = os.ReadFile(c.Root); err != nil {
+		if offline.Roots, err = files.Read(c.Root, maxNamed); err != nil {
 			return verification{}, err
 		}
 	}
@@ -197,7 +198,7 @@ func (c *verifyCmd) file() (verification, error) {
 	if statementFile == "" {
 		return verification{}, errors.New("verify of a file needs --statement: the answer to its selection with payloadType=statement")
 	}
-	said, err := os.ReadFile(statementFile)
+	said, err := files.Read(statementFile, maxNamed)
 	if err != nil {
 		return verification{}, err
 	}

@@ -37,6 +37,9 @@ func Read(name string, limit int64) ([]byte, error) {
 func open(name string, stat func(string) (fs.FileInfo, error), open func(string, int, fs.FileMode) (*os.File, error)) (*os.File, error) {
 	// Looked at twice: before, since to open a device may do something; after, since it may have been replaced.
 	info, err := stat(name)
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		failed.Op = "open"
+	}
 	if err != nil {
 		return nil, err
 	}

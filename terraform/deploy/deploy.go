@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/precast-ota/precast/internal/files"
 )
 
 // Options are what every installation is worked on with.
@@ -77,8 +79,11 @@ func Prepare(ctx context.Context, opt Options, s Settings, files Files) (*Instal
 }
 
 // bring copies the user's files into the folder.
-func (i *Installation) bring(files Files) error {
-	if len(files.VarFiles) > 0 || files.Forget {
+// maxFile bounds the files that are brought into the folder of an installation, in bytes.
+const maxFile = 16 << 20
+
+func (i *Installation) bring(given Files) error {
+	if len(given.VarFiles) > 0 || given.Forget {
 		for _, old := range i.Settings.VarFiles {
 			if err := os.Remove(i.file(old)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -86,8 +91,8 @@ func (i *Installation) bring(files Files) error {
 		}
 		i.Settings.VarFiles = nil
 	}
-	for n, from := range files.VarFiles {
-		data, err := os.ReadFile(from)
+	for n, from := range given.VarFiles {
+		data, err := files.Read(from, maxFile)
 		if err != nil {
 			return fmt.Errorf("read variables: %w", err)
 		}
@@ -101,8 +106,8 @@ func (i *Installation) bring(files Files) error {
 		}
 		i.Settings.VarFiles = append(i.Settings.VarFiles, name)
 	}
-	if files.Backend != "" {
-		data, err := os.ReadFile(files.Backend)
+	if given.Backend != "" {
+		data, err := files.Read(given.Backend, maxFile)
 		if err != nil {
 			return fmt.Errorf("read backend: %w", err)
 		}
@@ -110,10 +115,10 @@ func (i *Installation) bring(files Files) error {
 			return err
 		}
 	}
-	if files.Packages == nil {
+	if given.Packages == nil {
 		return placeholders(i.file(packagesDir))
 	}
-	return files.Packages.copyTo(i.file(packagesDir))
+	return given.Packages.copyTo(i.file(packagesDir))
 }
 
 // tidy removes files of the module that the one to be written does not have.

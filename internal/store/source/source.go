@@ -7,11 +7,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
@@ -44,7 +44,7 @@ func (s *Sources) Open(ctx context.Context, address string) (io.ReadCloser, erro
 	case u.Scheme == "file" && !s.Files:
 		return nil, fmt.Errorf("open %s: it is a file of one machine: bring it in with precast catalog import or put", address)
 	case u.Scheme == "file":
-		return os.Open(filepath.FromSlash(u.Path))
+		return files.Open(filepath.FromSlash(u.Path))
 	case u.Scheme == "http", u.Scheme == "https":
 		return s.fetch(ctx, address)
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/trust/keyring"
 	"github.com/precast-ota/precast/internal/trust/signing"
@@ -49,9 +50,12 @@ func (f *Folder) SigningFile(k signing.PublicKey) string {
 	return f.path("signing-" + short(k) + ".pem")
 }
 
+// maxKeyring bounds a keyring, in bytes.
+const maxKeyring = 1 << 20
+
 // Keyring reads the newest keyring.
 func (f *Folder) Keyring() (*keyring.Keyring, error) {
-	data, err := os.ReadFile(f.path(layout.KeyringKey))
+	data, err := files.Read(f.path(layout.KeyringKey), maxKeyring)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read keyring: there is none in %s (precast keys init makes one): %w", f.Dir, err)
 	}
@@ -247,7 +251,7 @@ func (f *Folder) Publish(ctx context.Context, objects Objects) (*keyring.Keyring
 		return nil, false, err
 	}
 	for version := uint64(1); version <= newest.Version; version++ {
-		data, err := os.ReadFile(f.path(layout.KeyringVersionKey(version)))
+		data, err := files.Read(f.path(layout.KeyringVersionKey(version)), maxKeyring)
 		if err != nil {
 			return nil, false, fmt.Errorf("publish keyring: %w", err)
 		}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/precast-ota/precast/internal/files"
 )
 
 // PrivateKey is a private key in this process. It is a Signer.
@@ -70,7 +72,7 @@ func ParsePublicPEM(text []byte) (PublicKey, error) {
 
 // ReadFile reads a private key that nobody but its owner may read.
 func ReadFile(name string) (PrivateKey, error) {
-	f, err := os.Open(name)
+	f, err := files.Open(name)
 	if err != nil {
 		return PrivateKey{}, fmt.Errorf("read private key: %w", err)
 	}

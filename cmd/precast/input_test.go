@@ -1,0 +1,104 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/precast-ota/precast/internal/format/catalog"
+)
+
+// command runs a command in this process.
+func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, streams{out: &out, err: &errs, in: strings.NewReader("")})
+	return code, out.String(), errs.String()
+}
+
+// A named pipe that nobody writes to, wherever a file is expected: it is refused, and nothing waits for it.
+func TestS4Pipes(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	folder := filepath.Join(dir, "release")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Mkdir(folder, 0o700), syscall.Mkfifo(filepath.Join(folder, "catalog.json"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(dir, "data")
+	for name, args := range map[string][]string{
+		"put":          {"catalog", "put", "app", pipe, "--version", "1", "-d", data},
+		"import":       {"catalog", "import", pipe, "-d", data},
+		"catalog.json": {"catalog", "import", folder, "-d", data},
+		"plan":         {"plan", "--change", pipe, "-d", data},
+		"inspect":      {"inspect", pipe},
+		"held":         {"inspect", "http://127.0.0.1:1/", "--held", pipe},
+		"verify":       {"verify", pipe, "--keyring", pipe},
+		"root":         {"verify", "http://127.0.0.1:1/package?cpuArch=x", "--root", pipe},
+		"keyring":      {"verify", "http://127.0.0.1:1/package?cpuArch=x", "--keyring", pipe},
+		"index":        {"fsck", "--index", pipe, "http://127.0.0.1:1/"},
+		"key":          {"serve", "--signing-key", "file:" + pipe, "--addr", "127.0.0.1:0", "-d", data},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := command(t, args...)
+			if code != exitError || !strings.Contains(stderr, "it is a pipe, not a regular file") {
+				t.Errorf("exit %d, %s%s", code, stdout, stderr)
+			}
+		})
+	}
+}
+
+// An item whose source is a pipe is left out, and says so; the others are published.
+func TestS4PipeAsASource(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	if code, _, stderr := command(t, "seed", "--size", "1KiB", "-d", data); code != exitOK {
+		t.Fatal(stderr)
+	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	item := catalog.Item{App: "hung", Track: "prod", Version: "1", URL: "file://" + pipe, MD5: strings.Repeat("a", 32), SHA256: strings.Repeat("a", 64), Size: 1}
+	text, err := json.Marshal([]catalog.Item{item})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "c.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "catalog", "import", file, "-d", data); code != exitOK {
+		t.Fatal(stderr)
+	}
+	code, stdout, stderr := command(t, "build", "-d", data)
+	if code != exitNo || !strings.Contains(stdout, "generation 1 is published") || !strings.Contains(stderr, "left out: item hung/prod 1: ") ||
+		!strings.Contains(stderr, "it is a pipe, not a regular file") {
+		t.Errorf("exit %d, %s%s", code, stdout, stderr)
+	}
+}
+
+// A read that never returns does not keep a command from ending.
+func TestS4HungRead(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	hung, over := make(chan struct{}), make(chan struct{})
+	defer close(over)
+	go func() { <-hung; cancel() }()
+	err := await(ctx, time.Millisecond, func() error { close(hung); <-over; return nil })
+	if !errors.Is(err, errHangs) {
+		t.Errorf("error %v", err)
+	}
+	// What ends in time says how it ended.
+	want := errors.New("ended")
+	if err := await(ctx, time.Hour, func() error { <-ctx.Done(); return want }); !errors.Is(err, want) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -13,7 +13,7 @@ TF_PLUGIN_MIRROR ?= $(patsubst %/,%,$(dir $(firstword $(wildcard /opt/*/registry
 export TF_PLUGIN_MIRROR
 
 .DEFAULT_GOAL := help
-.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench golden fmt cross module-path lint vuln ci clean
+.PHONY: help build package edge demo demo-edge test test-aws test-terraform test-nodes test-race fuzz soak reliability bench bench-disk golden fmt cross module-path lint vuln ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ reliability: ## the fault and attack suites, on this machine and the AWS stand-i
 
 bench: ## benchmarks: ratios in one run
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+bench-disk: ## an hour of releases of a catalog of 30 MiB, compressed: what the data folder takes, against the binaries
+	$(GO) test -count=1 -v -run C19AnHour ./internal/run/pipeline -hour 31457280
 
 golden: ## write the golden files anew; look at the diff
 	$(GO) test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n1 dirname | sort -u) -update

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -52,9 +53,12 @@ type Options struct {
 	// SweepWait is how long a plan's job waits for a sweep to end before it is handed back; less than 0: not
 	// at all. The default, 15 s, and the queue's receives outlast a sweep's lease several times.
 	SweepWait time.Duration
-	Clock     Clock        // default: the real one
-	Log       *slog.Logger // default: discard
-	Observer  Observer     // default Silent
+	// Room fails with ErrPaused if there is no room for objects of so many bytes. Jobs that write pieces, bundles or
+	// manifests ask it first: a plan that needs none of them is published all the same. nil: there always is.
+	Room     func(bytes int64) error
+	Clock    Clock        // default: the real one
+	Log      *slog.Logger // default: discard
+	Observer Observer     // default Silent
 }
 
 // Builder plans, builds and publishes. It is safe for concurrent use.
@@ -65,6 +69,8 @@ type Builder struct {
 
 	mu      sync.Mutex
 	planned uint64 // newest plan of this process whose jobs are all in the queue
+
+	paused atomic.Pointer[int64] // what the last job wanted to write, if there was no room for it
 
 	targets *lru.Cache[uint64, *target]      // planned indexes, by sequence
 	history *lru.Cache[uint64, *index.Index] // superseded indexes, by generation
@@ -100,6 +106,29 @@ func New(ports Ports, opt Options) *Builder {
 		targets:  newCache[uint64, *target](4),
 		history:  newCache[uint64, *index.Index](2 * index.MaxRetain),
 	}
+}
+
+// room asks Options.Room for a job, and remembers the job if there is none.
+func (b *Builder) room(ctx context.Context, bytes int64) error {
+	if b.opt.Room == nil {
+		return nil
+	}
+	if err := b.opt.Room(bytes); err != nil {
+		b.paused.Store(&bytes)
+		return err
+	}
+	if b.paused.Swap(nil) != nil {
+		b.opt.Log.InfoContext(ctx, "builds go on")
+	}
+	return nil
+}
+
+// Paused fails with ErrPaused while there is no room for a job that has asked for it.
+func (b *Builder) Paused() error {
+	if bytes := b.paused.Load(); bytes != nil {
+		return b.opt.Room(*bytes)
+	}
+	return nil
 }
 
 // newCache makes a cache of at most size entries.

@@ -44,6 +44,9 @@ func (b *Builder) handleMend(ctx context.Context, j job) error {
 		b.opt.Log.WarnContext(ctx, "cannot compose for the published index", "format", ix.Format, "own", FormatID)
 		return nil
 	}
+	if err := b.room(ctx, 0); err != nil {
+		return err
+	}
 	coverage, err := CoverPublished(ctx, b.Objects, ix)
 	if err != nil {
 		return err

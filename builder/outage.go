@@ -14,6 +14,9 @@ import (
 // credentials have expired. Drivers wrap it. Errors of the operating system say it themselves.
 var ErrOutage = errors.New("a service that everything needs fails")
 
+// ErrPaused: there is too little room for what a job would write. It is tried again, and goes on when there is more.
+var ErrPaused = errors.New("builds are paused")
+
 // sourceError is a failure of where the catalog says that a binary is. It is the item's, whatever it wraps.
 type sourceError struct{ error }
 
@@ -32,7 +35,7 @@ func (b *Builder) outage(ctx context.Context, err error) bool {
 	if errors.As(err, &source) {
 		return false
 	}
-	if errors.Is(err, ErrOutage) || errors.Is(err, ErrSweeping) {
+	if errors.Is(err, ErrOutage) || errors.Is(err, ErrSweeping) || errors.Is(err, ErrPaused) {
 		return true
 	}
 	for _, e := range exhausted {

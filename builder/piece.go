@@ -12,8 +12,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/bundle"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 )
 
@@ -32,6 +34,9 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 	}
 	superseded, err := b.isSuperseded(ctx, j.Sequence)
 	if superseded || err != nil {
+		return err
+	}
+	if err := b.room(ctx, j.Item.Size); err != nil {
 		return err
 	}
 	if err := b.storePiece(ctx, *j.Item); err != nil {
@@ -142,6 +147,14 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 		}
 	}
 	return b.put(ctx, pieceKey, Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, PieceMeta(piece, it.MD5))
+}
+
+// StorePiece makes the piece of a published item again, from its stored binary.
+func (b *Builder) StorePiece(ctx context.Context, it *index.Item) error {
+	return b.storePiece(ctx, catalog.Item{
+		App: it.App, Track: it.Track, Version: it.Version, URL: catalog.StorePrefix + BinaryKey(it),
+		Size: it.Size, MD5: edge.Hex(it.MD5[:]), SHA256: edge.Hex(it.SHA256[:]),
+	})
 }
 
 // find describes an object, and tells whether it exists.

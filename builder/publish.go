@@ -18,6 +18,9 @@ func (b *Builder) handleBundles(ctx context.Context, j job) error {
 	if superseded || err != nil {
 		return err
 	}
+	if err := b.room(ctx, 0); err != nil {
+		return err
+	}
 	target, err := b.target(ctx, j.Sequence)
 	if err != nil {
 		return err
@@ -136,6 +139,9 @@ func (c current) generation() uint64 {
 // isSuperseded tells whether a plan, or a newer one, is published now.
 func (b *Builder) isSuperseded(ctx context.Context, sequence uint64) (bool, error) {
 	now, err := b.current(ctx)
+	if now.supersedes(sequence) {
+		b.paused.Store(nil) // what it wanted to write is not wanted any more
+	}
 	return now.supersedes(sequence), err
 }
 

@@ -3,7 +3,6 @@ package trigger
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -34,11 +33,15 @@ type Watcher struct {
 // Run watches until ctx is done, and then returns nil. It asks for one plan at the beginning, which
 // mends whatever was lost, and costs next to nothing if nothing was.
 func (w *Watcher) Run(ctx context.Context) error {
-	if _, err := builder.RequestPlan(ctx, w.Ledger, w.Queue, builder.Request{}); err != nil {
-		return fmt.Errorf("watch catalog: %w", err)
+	look := func(ctx context.Context) error {
+		_, err := builder.RequestPlan(ctx, w.Ledger, w.Queue, builder.Request{})
+		return err
 	}
 	for ctx.Err() == nil {
-		if err := w.once(ctx); err != nil && ctx.Err() == nil {
+		err := look(ctx)
+		if err == nil {
+			look = w.once
+		} else if ctx.Err() == nil { // on a full disk, what is published is served all the same
 			w.Logger.ErrorContext(ctx, "watch catalog", "error", err)
 			_ = builder.Pause(ctx, time.Second)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
 )
 
 type buildCmd struct {
@@ -24,14 +25,17 @@ type buildCmd struct {
 	buildFlags
 	publishFlags
 	jsonFlag
+	settings.Disk `embed:""`
+
 	Verify bool `help:"Look up every object, instead of assuming that published objects still exist."`
 	Retry  bool `help:"Retry items that were left out because their binary could not be read or did not match the catalog." default:"true" negatable:""`
 }
 
 func (*buildCmd) Help() string {
 	return `Builds whatever is missing for the catalog and publishes it, then exits. If precast serve is running on the data
-folder, the server builds and this command shows its progress. Exits with 3 if items had to be left out, or if
-the published generation is pinned: then everything is built, and precast unpin publishes it.
+folder, the server builds and this command shows its progress. Exits with 3 if items had to be left out, if too
+little of the disk is free, or if the published generation is pinned: then everything is built, and precast unpin
+publishes it.
 
 Examples:
   precast build
@@ -50,6 +54,7 @@ type outcome struct {
 }
 
 func (c *buildCmd) Run(ctx context.Context, std streams) error {
+	c.disk = c.Disk
 	d, err := c.open(ctx)
 	if err != nil {
 		return err
@@ -85,7 +90,7 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	})
 	progress.end()
 	var pinned *pipeline.PinnedError
-	if errors.As(err, &pinned) {
+	if errors.As(err, &pinned) || errors.Is(err, builder.ErrPaused) {
 		return no("%w", err)
 	}
 	if err != nil {

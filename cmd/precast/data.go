@@ -18,6 +18,7 @@ import (
 	"github.com/precast-ota/precast/internal/run/awspipeline"
 	"github.com/precast-ota/precast/internal/run/cdn"
 	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/store/local"
 )
@@ -186,7 +187,7 @@ func (f dataFlag) driversOnAWS(cfg aws.Config) (pipeline.Drivers, error) {
 func noClose() error { return nil }
 
 func (f dataFlag) inProcess(drivers pipeline.Drivers, closeAll func() error) *data {
-	d := &data{host: thisProcess{drivers}, name: f.Data, objects: drivers.Objects, sources: drivers.Sources, close: closeAll}
+	d := &data{host: thisProcess{drivers, f.disk}, name: f.Data, objects: drivers.Objects, sources: drivers.Sources, close: closeAll}
 	if drivers.Remote {
 		d.name = f.CatalogURL
 	}
@@ -194,10 +195,13 @@ func (f dataFlag) inProcess(drivers pipeline.Drivers, closeAll func() error) *da
 }
 
 // thisProcess is a host.
-type thisProcess struct{ drivers pipeline.Drivers }
+type thisProcess struct {
+	drivers pipeline.Drivers
+	disk    settings.Disk
+}
 
 func (p thisProcess) pipeline(opt builder.Options) operations {
-	return pipeline.New(p.drivers, pipeline.Config{Builder: opt})
+	return pipeline.New(p.drivers, pipeline.Config{Builder: opt, MinFree: p.disk.MinFree})
 }
 
 func (p thisProcess) note() string {

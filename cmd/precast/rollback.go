@@ -11,6 +11,7 @@ import (
 	"github.com/precast-ota/precast/internal/operate/history"
 	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
 )
 
 // errorLog is the log of a command that ends: what it says itself is not said again.
@@ -145,6 +146,8 @@ type unpinCmd struct {
 	buildFlags
 	publishFlags
 	jsonFlag
+	settings.Disk `embed:""`
+
 	Build bool `help:"Then build and publish the catalog, as precast build does." default:"true" negatable:""`
 }
 
@@ -158,6 +161,7 @@ Examples:
 }
 
 func (c *unpinCmd) Run(ctx context.Context, std streams) error {
+	c.disk = c.Disk
 	d, err := c.existing(ctx)
 	if err != nil {
 		return err

@@ -26,9 +26,11 @@ type serveCmd struct {
 	publishFlags
 	logFlags
 	settings.Signing `embed:""`
-	Addr             string        `help:"Address and port to listen on for devices." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
-	Workers          int           `help:"Number of build jobs to run at the same time." env:"PRECAST_WORKERS" default:"2"`
-	Window           time.Duration `help:"Wait this long after a change before building, so that several changes are built together." env:"PRECAST_WINDOW" default:"200ms"`
+	settings.Disk    `embed:""`
+	History          settings.Period `help:"How long binaries of older releases are kept, and the generations that need them. What nothing needs is removed by itself; 0: nothing is." env:"PRECAST_HISTORY" default:"90d"`
+	Addr             string          `help:"Address and port to listen on for devices." env:"PRECAST_ADDR" default:"127.0.0.1:8080"`
+	Workers          int             `help:"Number of build jobs to run at the same time." env:"PRECAST_WORKERS" default:"2"`
+	Window           time.Duration   `help:"Wait this long after a change before building, so that several changes are built together." env:"PRECAST_WINDOW" default:"200ms"`
 }
 
 func (*serveCmd) Help() string {
@@ -76,6 +78,9 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	p, err := c.pipeline(ctx, drivers, log, metrics)
 	if err != nil {
 		return err
+	}
+	if p.Disk != nil {
+		metrics.Disk(p.Disk.Free, p.Paused)
 	}
 	statements, err := signingkey.Issuer(ctx, c.Signing, os.LookupEnv)
 	if err != nil {
@@ -135,7 +140,9 @@ func (c *serveCmd) pipeline(ctx context.Context, drivers pipeline.Drivers, log *
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.New(drivers, pipeline.Config{Builder: opt, Workers: c.Workers, Window: c.Window}), nil
+	return pipeline.New(drivers, pipeline.Config{
+		Builder: opt, Workers: c.Workers, Window: c.Window, MinFree: c.MinFree, History: time.Duration(c.History),
+	}), nil
 }
 
 // announce lets other commands into the data folder's server.

@@ -3,22 +3,28 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/pipeline"
+	"github.com/precast-ota/precast/internal/run/settings"
 )
 
 type statusCmd struct {
 	dataFlag
 	buildFlags
 	jsonFlag
+	settings.Disk `embed:""`
+
 	Redrive bool `help:"First put failed jobs (dead letters) back into the queue."`
 }
 
 func (*statusCmd) Help() string {
 	return `Shows which generation is published, whether it is pinned, whether the catalog has changes that are not
-published, and which jobs failed for good. Exits with 3 unless everything is published.
+published, and which jobs failed for good. Of a data folder it shows what is on the disk, what precast gc would
+free, and whether builds are paused for want of room. Exits with 3 unless everything is published.
 
 Examples:
   precast status
@@ -27,6 +33,7 @@ Examples:
 }
 
 func (c *statusCmd) Run(ctx context.Context, std streams) error {
+	c.disk = c.Disk
 	d, err := c.existing(ctx)
 	if err != nil {
 		return err
@@ -71,6 +78,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 				time.Since(st.OldestChange).Round(time.Second), st.OldestChange.Format(time.RFC3339))
 		}
 		fmt.Fprintf(std.out, "jobs: %d waiting, %d in flight, %d dead\n", st.Waiting, st.InFlight, st.Dead)
+		printDisk(std.out, st.Disk)
 		for _, r := range st.Rejected {
 			fmt.Fprintf(std.out, "left out: item %s %s: %s\n", r.Key, r.Version, r.Reason)
 		}
@@ -82,4 +90,22 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		err = no("not everything is published")
 	}
 	return err
+}
+
+// printDisk tells what is on the disk; on AWS there is none.
+func printDisk(w io.Writer, d *pipeline.DiskStatus) {
+	if d == nil {
+		return
+	}
+	fmt.Fprintf(w, "disk: binaries %s, pieces %s, bundles %s, manifests %s, other %s; %s of %s are free\n",
+		bytesText(d.Binaries), bytesText(d.Pieces), bytesText(d.Bundles), bytesText(d.Manifests), bytesText(d.Other), bytesText(d.Free), bytesText(d.Total))
+	switch {
+	case d.Collectable > 0:
+		fmt.Fprintf(w, "precast gc --delete would free %s\n", bytesText(d.Collectable))
+	case d.Collectable < 0:
+		fmt.Fprintln(w, "what could be freed is not known: precast gc says why")
+	}
+	if d.Paused != "" {
+		fmt.Fprintln(w, d.Paused)
+	}
 }

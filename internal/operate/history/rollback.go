@@ -23,6 +23,9 @@ type Keeper struct {
 	Objects builder.Objects
 	Ledger  builder.Ledger // numbers what is announced; see Rollback
 	Clock   builder.Clock
+	// Rebuild makes the piece of an item again, from its binary: sweeps may give up the pieces of older generations, and
+	// keep their binaries. nil: it is missing.
+	Rebuild func(ctx context.Context, it *index.Item) error
 	// SweepWait is how long to wait for a sweep of unused objects to end, to go back further than Near;
 	// zero: a minute.
 	SweepWait time.Duration
@@ -134,6 +137,16 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 	if res.Missing, err = k.missing(ctx, &next); err != nil {
 		return res, err
 	}
+	if len(res.Missing) > 0 && k.Rebuild != nil {
+		rebuilt, err := k.rebuild(ctx, &next, res.Missing)
+		if err != nil {
+			return res, err
+		}
+		res.Writes += rebuilt
+		if res.Missing, err = k.missing(ctx, &next); err != nil {
+			return res, err
+		}
+	}
 	if !r.Force {
 		if err := checkComposable(old, res.Missing); err != nil {
 			return res, err
@@ -149,6 +162,27 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 	}
 	res.Writes++
 	return res, nil
+}
+
+// rebuild makes the missing pieces of those items whose binary is there. It returns how many.
+func (k *Keeper) rebuild(ctx context.Context, ix *index.Index, missing []string) (rebuilt int, err error) {
+	gone := make(map[string]bool)
+	for _, key := range missing {
+		gone[key] = true
+	}
+	for i := range ix.Items {
+		it := &ix.Items[i]
+		key := builder.PieceKey(it)
+		if !gone[key] || gone[builder.BinaryKey(it)] {
+			continue
+		}
+		if err := k.Rebuild(ctx, it); err != nil {
+			return rebuilt, fmt.Errorf("make %s again: %w", key, err)
+		}
+		rebuilt++
+		delete(gone, key)
+	}
+	return rebuilt, nil
 }
 
 // checkKept refuses a generation that is not in the history any more. A sweep removes a generation from the history

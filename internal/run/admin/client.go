@@ -124,6 +124,8 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 		switch {
 		case l.Pinned != nil:
 			return l.Pinned
+		case l.Paused != "":
+			return refusal{l.Paused, builder.ErrPaused}
 		case l.Error != "":
 			return errors.New(l.Error)
 		case l.Done:
@@ -134,7 +136,7 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 	}
 }
 
-// refusal is the server's text of an error that says that nothing went wrong.
+// refusal is the server's text of an error where nothing went wrong, and the answer is no.
 type refusal struct {
 	text string
 	of   error

@@ -29,6 +29,7 @@ type line struct {
 	Done   bool                  `json:"done,omitempty"`
 	Error  string                `json:"error,omitempty"`
 	Pinned *pipeline.PinnedError `json:"pinned,omitempty"` // instead of Error
+	Paused string                `json:"paused,omitempty"` // instead of Error: builder.ErrPaused
 }
 
 // Handler serves the admin API of a pipeline.
@@ -107,7 +108,11 @@ func build(w http.ResponseWriter, ctx context.Context, p *pipeline.Pipeline, opt
 		_ = flush.Flush()
 	})
 	last := line{Done: true}
-	if !errors.As(err, &last.Pinned) && err != nil {
+	switch {
+	case errors.As(err, &last.Pinned):
+	case errors.Is(err, builder.ErrPaused):
+		last.Paused = err.Error()
+	case err != nil:
 		last.Error = err.Error()
 	}
 	_ = enc.Encode(last)

@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/run/settings"
 )
 
 // Drivers are all that a pipeline needs from its environment.
@@ -28,6 +30,8 @@ type Drivers struct {
 	// NewTrigger makes what asks for plans when the catalog changes, for one plan when many changes come
 	// within the window; nil if plans are triggered elsewhere.
 	NewTrigger func(window time.Duration, log *slog.Logger) (Trigger, error)
+	// Disk is the file system that the objects are on; nil: they are not on one of this machine's.
+	Disk Disk
 	// Remote: others work on the queue too, and its depth is an approximation, a minute late at most
 	// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html).
 	Remote bool
@@ -48,6 +52,10 @@ type Config struct {
 	// Every is how often a plan is asked for though nothing tells of a change: it mends whatever was lost, and
 	// costs next to nothing if nothing was. 0: every hour.
 	Every time.Duration
+	// MinFree is how much of the disk builds leave free.
+	MinFree settings.MinFree
+	// History is for how long binaries of older releases are kept. 0: Run removes nothing by itself.
+	History time.Duration
 }
 
 // Pipeline is a complete pipeline in one process.
@@ -76,8 +84,12 @@ func New(d Drivers, cfg Config) *Pipeline {
 	if cfg.Builder.Observer == nil {
 		cfg.Builder.Observer = builder.Silent{}
 	}
-	p := &Pipeline{Drivers: d, cfg: cfg, events: &events{next: cfg.Builder.Observer}}
+	p := &Pipeline{Drivers: d, events: &events{next: cfg.Builder.Observer}}
+	if d.Disk != nil {
+		cfg.Builder.Room = p.room
+	}
 	cfg.Builder.Observer = p.events
+	p.cfg = cfg
 	p.Builder = builder.New(d.Ports, cfg.Builder)
 	return p
 }
@@ -118,6 +130,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return p.work(ctx, runWait, nil) })
 	g.Go(func() error { p.schedule(ctx); return nil })
+	if p.Disk != nil && p.cfg.History > 0 {
+		g.Go(func() error { p.collect(ctx); return nil })
+	}
 	return g.Wait()
 }
 
@@ -172,7 +187,7 @@ func (p *Pipeline) Build(ctx context.Context, opt builder.PlanOptions, observe f
 	defer cancel(nil)
 	var outage func(error)
 	if !p.Remote { // a service may come back while one waits; a full disk wants its owner
-		outage = func(err error) { cancel(fmt.Errorf("build: %w", err)) }
+		outage = func(err error) { cancel(fmt.Errorf("build: %w", cmp.Or(p.Builder.Paused(), err))) }
 	}
 	err := p.follow(ctx, opt, observe, func() {
 		workers.Go(func() { _ = p.work(ctx, buildWait, outage) }) // logs its errors
@@ -239,6 +254,9 @@ func (p *Pipeline) await(ctx context.Context, after uint64) error {
 			return nil
 		}
 		failed := dead > deadBefore
+		if err := p.Builder.Paused(); err != nil {
+			return fmt.Errorf("build: %w", err)
+		}
 		if failed || idle && idleFor >= grace {
 			return unpublished(ix, dead, failed)
 		}

@@ -35,6 +35,7 @@ type Status struct {
 	Rejected []builder.Rejection `json:"rejected"`
 	// DeadLetters are the newest few.
 	DeadLetters []DeadLetter `json:"deadLetters"`
+	Disk        *DiskStatus  `json:"disk,omitempty"` // not on AWS
 }
 
 // DeadLetter is a job that was given up.
@@ -76,6 +77,9 @@ func (p *Pipeline) status(ctx context.Context) (Status, error) {
 	st.Rejected = append([]builder.Rejection{}, plan.Rejected...)
 	st.OldestChange = oldestChange(items, plan)
 	if st.Waiting, st.InFlight, st.Dead, err = p.DeadLetters.Depth(ctx); err != nil {
+		return st, err
+	}
+	if st.Disk, err = p.diskStatus(ctx); err != nil {
 		return st, err
 	}
 	letters, err := p.DeadLetters.Dead(ctx, 10)

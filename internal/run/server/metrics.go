@@ -76,6 +76,24 @@ func (m *Metrics) Depth(depth func(context.Context) (waiting, inFlight, dead int
 		gauge("dead", func(_, _, d int) int { return d }))
 }
 
+// Disk registers how much of the disk is free, and whether builds are paused for want of it, asked for at every scrape.
+func (m *Metrics) Disk(free func() (free, total int64, err error), paused func() error) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "precast_disk_free_bytes", Help: "Bytes free on the disk of the data folder."}, func() float64 {
+			n, _, err := free()
+			if err != nil {
+				return -1
+			}
+			return float64(n)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "precast_builds_paused", Help: "1 while builds are paused because too little of the disk is free."}, func() float64 {
+			if paused() != nil {
+				return 1
+			}
+			return 0
+		}))
+}
+
 func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -66,10 +67,18 @@ type world struct {
 	problems []string
 }
 
+// envCopies is the switch of both kinds of installations: "false" runs a test without copies, as the program does that it
+// starts. TestWithoutCopies sets it.
+const envCopies = "PRECAST_COPIES"
+
 // small keeps builds to some dozens of objects.
 func small() builder.Options {
+	bundles := uint64(60)
+	if os.Getenv(envCopies) == "false" {
+		bundles = 0
+	}
 	return builder.Options{
-		Params:    index.Params{MaxBundles: 60, MaxBytes: 1 << 30, MaxCombinations: 200, SubsetItems: 1, Retain: 1},
+		Params:    index.Params{MaxBundles: bundles, MaxBytes: 1 << 30, MaxCombinations: 200, SubsetItems: 1, Retain: 1},
 		PartBytes: 4 << 10, Concurrency: 2,
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/run/admin"
+	"github.com/precast-ota/precast/internal/run/limits"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
 	"github.com/precast-ota/precast/internal/run/settings"
@@ -101,9 +102,10 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 		return fmt.Errorf("listen for devices: %w", err)
 	}
 	url := publicURL(devices.Addr())
+	most, mostAdmin := limits.Connections()
 	g, ctx := errgroup.WithContext(ctx)
 	if !drivers.Remote {
-		withdraw, err := c.announce(ctx, g, p, url)
+		withdraw, err := c.announce(ctx, g, p, url, mostAdmin, log)
 		if err != nil {
 			devices.Close()
 			return err
@@ -117,7 +119,9 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, ready func(url s
 	}
 	g.Go(func() error { return p.Run(ctx) })
 	g.Go(func() error { published.Run(ctx, refreshInterval); return nil })
-	g.Go(func() error { return listen(ctx, server.HTTP(front.Handler(), log), devices) })
+	g.Go(func() error {
+		return listen(ctx, limits.HTTP(front.Handler(), log), limits.Listen(devices, most, log))
+	})
 	g.Go(func() error {
 		log.InfoContext(ctx, "listening", "url", url, "data", c.Data)
 		select {
@@ -146,7 +150,7 @@ func (c *serveCmd) pipeline(ctx context.Context, drivers pipeline.Drivers, log *
 }
 
 // announce lets other commands into the data folder's server.
-func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, p *pipeline.Pipeline, url string) (withdraw func(), err error) {
+func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, p *pipeline.Pipeline, url string, most int, log *slog.Logger) (withdraw func(), err error) {
 	local, endpoint, err := admin.Listen(url)
 	if err != nil {
 		return nil, err
@@ -157,7 +161,7 @@ func (c *serveCmd) announce(ctx context.Context, g *errgroup.Group, p *pipeline.
 		return nil, err
 	}
 	g.Go(func() error {
-		return listen(ctx, &http.Server{Handler: admin.Handler(p, endpoint.Token), ReadHeaderTimeout: 10 * time.Second}, local)
+		return listen(ctx, limits.HTTP(admin.Handler(p, endpoint.Token), log), limits.Listen(local, most, log))
 	})
 	return withdraw, nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/precast-ota/precast/internal/operate/inspect"
 	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/cdn"
+	"github.com/precast-ota/precast/internal/run/limits"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -125,7 +126,7 @@ func newSite(t testing.TB, opt builder.Options, change ...func(*rig.Options)) *s
 	t.Cleanup(func() { store.Close() })
 	s := &site{t: t, store: store, opt: opt, pub: server.NewPublished(store.Objects(), quiet())}
 	s.direct = httptest.NewUnstartedServer(nil)
-	s.direct.Config = server.HTTP(server.New(store.Objects(), s.pub, server.NewMetrics(), quiet()).Handler(), quiet())
+	s.direct.Config = limits.HTTP(server.New(store.Objects(), s.pub, server.NewMetrics(), quiet()).Handler(), quiet())
 	s.direct.Start()
 	t.Cleanup(s.direct.Close)
 	if err := s.pub.Refresh(t.Context()); err != nil {

@@ -1,25 +1,18 @@
 package server
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"syscall"
+
+	"github.com/precast-ota/precast/internal/run/limits"
 )
-
-type connKey struct{}
-
-// rememberConn lets cork find a request's connection.
-func rememberConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
 
 // cork has the kernel send full segments only until the function returned is called, as nginx's
 // tcp_nopush does (tcp(7), TCP_CORK). Go's sockets push each piece of a sendfile out at once:
 // measured, a fifth of the throughput of a large file on loopback.
 func cork(r *http.Request) (uncork func()) {
-	conn, ok := r.Context().Value(connKey{}).(*net.TCPConn)
-	if !ok {
+	conn := limits.Conn(r.Context())
+	if conn == nil {
 		return func() {}
 	}
 	set := func(on int) {

@@ -2,12 +2,6 @@
 
 package server
 
-import (
-	"context"
-	"net"
-	"net/http"
-)
-
-func rememberConn(ctx context.Context, _ net.Conn) context.Context { return ctx }
+import "net/http"
 
 func cork(*http.Request) (uncork func()) { return func() {} }

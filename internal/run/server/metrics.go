@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/run/answer"
 )
 
 // Metrics are what /metrics shows. It observes a builder too.
@@ -95,7 +96,12 @@ func (m *Metrics) Disk(free func() (free, total int64, err error), paused func()
 }
 
 func (m *Metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if answer.ReadOnly(w, r) {
+			metrics.ServeHTTP(w, r)
+		}
+	})
 }
 
 func (m *Metrics) answered(source string) { m.answers.WithLabelValues(source).Inc() }

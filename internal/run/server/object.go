@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
@@ -67,13 +67,24 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request, o object) {
 		s.metrics.answered(c.source)
 	}
 	o.setVary(w)
-	r.Header.Del("If-None-Match") // notModified has decided what it means
-	if size, err := c.body.Seek(0, io.SeekEnd); err == nil {
-		deadline := time.Now().Add(grace + time.Duration(size/slowest)*time.Second)
-		_ = http.NewResponseController(w).SetWriteDeadline(deadline) // only tests have writers that cannot
-	}
+	o.open = nil // what it holds of the request is not needed while the body is sent
+	forget(r)
 	defer cork(r)()
 	answer.Object(w, r, o.kind, o.etag, c.body)
+}
+
+// forget drops what a request was decided on: a body may take long to send, and a request may be large. What is left is
+// what http.ServeContent looks at. (If-None-Match is not: notModified has decided what it means.)
+func forget(r *http.Request) {
+	kept := make(http.Header)
+	for _, name := range []string{"Range", "If-Range", "If-Match"} {
+		if v := r.Header.Values(name); len(v) > 0 {
+			kept[name] = v
+		}
+	}
+	clear(r.Header) // net/http holds on to the map
+	maps.Copy(r.Header, kept)
+	r.URL.RawQuery, r.RequestURI = "", ""
 }
 
 // notModified answers 304 if the request's only tag is the object's. Several tags say what the device holds.

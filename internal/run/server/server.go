@@ -5,12 +5,10 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
@@ -28,6 +26,7 @@ type Server struct {
 	log       *slog.Logger
 
 	statements *issuer.Issuer // nil: nothing is signed here
+	apart      bool           // see MetricsApart
 }
 
 // New makes a server of what is published in objects.
@@ -41,15 +40,17 @@ func New(objects builder.Objects, published *Published, metrics *Metrics, log *s
 	}
 }
 
-// Handler returns the routes for devices, /healthz and /metrics.
+// Handler returns the routes for devices and of Watch.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/package", s.counted("package", s.servePackage))
 	mux.HandleFunc("/binaries/", s.counted("binary", s.serveBinary))
 	mux.HandleFunc("/keyring", s.counted("keyring", s.serveKeyring))
 	mux.HandleFunc("/keyring.d/", s.counted("keyring", s.serveKeyring))
-	mux.HandleFunc("/healthz", s.serveHealth)
-	mux.Handle("/metrics", s.metrics.handler())
+	s.probes(mux)
+	if !s.apart {
+		mux.Handle("/metrics", s.metrics.handler())
+	}
 	mux.HandleFunc("/", s.counted("other", func(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, http.StatusNotFound, "Not found: devices ask for /package?cpuArch=...")
 	}))
@@ -62,30 +63,6 @@ func (s *Server) Handler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
-}
-
-// Limits of a connection. A request of up to maxHeader bytes is read, to be refused in words.
-const (
-	maxHeader         = 2 << 20
-	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
-	// A client gets 30 seconds and then a second for every slowest bytes; a client that reads more slowly
-	// is cut off, and can resume with Range.
-	slowest = 8 << 10
-	grace   = 30 * time.Second
-)
-
-// HTTP returns an http.Server for a handler, with limits on what a client can hold up.
-func HTTP(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		MaxHeaderBytes:    maxHeader,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		ConnContext:       rememberConn,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
 }
 
 func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
@@ -154,18 +131,4 @@ func (s *Server) serveBinary(w http.ResponseWriter, r *http.Request) {
 			return content{body: body, etag: sum}, err
 		},
 	})
-}
-
-func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if !answer.ReadOnly(w, r) {
-		return
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	ix := s.published.Index()
-	if ix == nil {
-		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNoIndex)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"status":"ok","generation":%d}`+"\n", ix.Generation)
 }

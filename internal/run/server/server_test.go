@@ -26,6 +26,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/manifest"
 	"github.com/precast-ota/precast/internal/operate/inspect"
 	"github.com/precast-ota/precast/internal/operate/release"
+	"github.com/precast-ota/precast/internal/run/limits"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/server"
 	"github.com/precast-ota/precast/internal/store/local"
@@ -53,7 +54,7 @@ func newSite(t testing.TB, opt builder.Options, fill func(im *release.Importer))
 	log := slog.New(slog.DiscardHandler)
 	s.pub = server.NewPublished(store.Objects(), log)
 	srv := httptest.NewUnstartedServer(server.New(store.Objects(), s.pub, server.NewMetrics(), log).Handler())
-	srv.Config = server.HTTP(srv.Config.Handler, log)
+	srv.Config = limits.HTTP(srv.Config.Handler, log)
 	srv.Start()
 	t.Cleanup(srv.Close)
 	s.url = srv.URL
@@ -329,7 +330,7 @@ func TestErrors(t *testing.T) {
 		{"GET", "/package?cpuArch=%ff", 400, "not UTF-8"},
 		{"GET", "/package?cpuArch=" + strings.Repeat("a", 300), 400, "longer than 255 bytes"},
 		{"GET", "/package?cpuArch=armv8&" + strings.Repeat("a=b&", 200), 400, "more than 128 parameters"},
-		{"GET", "/package?x=" + strings.Repeat("a", 1<<20), 400, "longer than 8000 bytes"},
+		{"GET", "/package?x=" + strings.Repeat("a", 40<<10), 400, "longer than 8000 bytes"},
 		{"POST", "/package?cpuArch=armv8", 405, "GET or HEAD"},
 		{"GET", "/binaries/x", 404, "No such binary"},
 		{"GET", "/binaries/" + strings.Repeat("0", 64) + "/os_1", 404, "No such binary"},
@@ -347,12 +348,15 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s %.60s: headers %v", c.method, c.path, a.header)
 		}
 	}
-	tags := make([]string, 10_000)
+	tags := make([]string, 1_500)
 	for i := range tags {
 		tags[i] = fmt.Sprintf("%032x", i)
 	}
 	if a := s.get("/package?cpuArch=armv8", "If-None-Match", strings.Join(tags, ",")); a.status != 400 {
-		t.Errorf("10,000 tags: %d %s", a.status, a.body)
+		t.Errorf("1,500 tags: %d %s", a.status, a.body)
+	}
+	if a := s.get("/package?cpuArch=armv8", "X", strings.Repeat("x", limits.MaxHeader)); a.status != 431 {
+		t.Errorf("64 KiB of headers: %d %s", a.status, a.body)
 	}
 	if a := s.get("/package?cpuArch=armv8", "If-None-Match", strings.Join(tags[:64], ",")); a.status != 200 {
 		t.Errorf("64 tags: %d %s", a.status, a.body)
@@ -498,6 +502,41 @@ func TestABadIndexIsNotUsed(t *testing.T) {
 		}
 		if a := s.get("/package?cpuArch=armv8"); a.status != 200 || !bytes.Equal(a.body, good) {
 			t.Fatalf("with a %s index: %d", name, a.status)
+		}
+	}
+}
+
+// C21: a probe of life is no probe of readiness. S14: what watches the server is read, and nothing else.
+func TestProbesC21(t *testing.T) {
+	s := newSite(t, builder.Options{}, nil)
+	look := func(path string, status int, text string) {
+		t.Helper()
+		a := s.get(path)
+		if a.status != status || !strings.Contains(string(a.body), text) || status == 200 && a.header.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v %s, want %d with %q", path, a.status, a.header, a.body, status, text)
+		}
+	}
+	look("/livez", 200, "ok")
+	look("/readyz", 503, "No catalog has been published yet")
+	sample(100)(&release.Importer{Objects: s.store.Objects(), Catalog: s.store.Catalog()})
+	s.build(builder.Options{})
+	look("/readyz", 200, `"generation":1`)
+	if err := s.store.Objects().Delete(t.Context(), layout.IndexKey); err != nil {
+		t.Fatal(err)
+	}
+	look("/readyz", 503, "cannot be read")
+	look("/livez", 200, "ok")
+	look("/healthz", 200, `"generation":1`)
+	for _, path := range []string{"/livez", "/readyz", "/healthz", "/metrics"} {
+		for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"} {
+			if a := s.do(method, path); a.status != 405 || a.header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("S14: %s %s: %d %v", method, path, a.status, a.header)
+			}
+		}
+	}
+	for _, path := range []string{"/livez", "/metrics"} {
+		if a := s.do("HEAD", path); a.status != 200 || len(a.body) > 0 {
+			t.Errorf("S14: HEAD %s: %d %s", path, a.status, a.body)
 		}
 	}
 }

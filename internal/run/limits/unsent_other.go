@@ -1,0 +1,7 @@
+//go:build !linux
+
+package limits
+
+import "net"
+
+func boundUnsent(*net.TCPConn) {}

@@ -324,7 +324,8 @@ func (f *freezer) tables() {
 	}
 }
 
-// mains are programs of the frozen packages: a device, and one that changes the catalog of a data folder.
+// mains are programs of the frozen packages: a device, the table of rollouts of an index as the builder writes it, and
+// one that changes the catalog of a data folder.
 var mains = map[string]string{
 	"cmd/device/main.go": `package main
 
@@ -357,6 +358,31 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("generation %d, changed: %t\n", result.Generation, result.Changed)
+}
+`,
+	"cmd/table/main.go": `package main
+
+import (
+	"encoding/json"
+	"log"
+	"os"
+
+	"` + module + `/edge"
+	"` + module + `/internal/format/index"
+)
+
+func main() {
+	data, err := os.ReadFile(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	ix, err := index.Parse(data)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(edge.TableOf(ix).Values()); err != nil {
+		log.Fatal(err)
+	}
 }
 `,
 	"cmd/writer/main.go": `package main

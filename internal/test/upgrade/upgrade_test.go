@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -46,13 +47,17 @@ func TestMain(m *testing.M) {
 // built builds this program, once for all tests.
 var built = sync.OnceValues(func() (program string, err error) {
 	program = filepath.Join(scratch, "precast")
-	cmd := exec.Command("go", "build", "-o", program, "./cmd/precast")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.New(string(out))
+	if out, err := inRoot("go", "build", "-o", program, "./cmd/precast"); err != nil {
+		return "", fmt.Errorf("build precast: %w\n%s", err, out)
 	}
 	return program, nil
 })
+
+func inRoot(args ...string) ([]byte, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = root
+	return cmd.CombinedOutput()
+}
 
 func precast(t *testing.T) string {
 	t.Helper()
@@ -278,8 +283,9 @@ func offline(env ...string) []string {
 	return append(env, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
 }
 
-// installation unpacks the data folder (data), the keys and the devices' folders (device-go, device-sh).
-func (f frozen) installation() (dir string) {
+// installation unpacks the data folder (data), the keys and the devices' folders (device-go, device-sh), or only what
+// begins with a prefix.
+func (f frozen) installation(prefix ...string) (dir string) {
 	f.t.Helper()
 	dir = f.t.TempDir()
 	z, err := gzip.NewReader(bytes.NewReader(f.read("installation.tar.gz")))
@@ -294,6 +300,9 @@ func (f frozen) installation() (dir string) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
+		if !strings.HasPrefix(h.Name, strings.Join(prefix, "")) {
+			continue
+		}
 		path := filepath.Join(dir, filepath.FromSlash(h.Name))
 		if h.Typeflag == tar.TypeDir {
 			if err := os.MkdirAll(path, 0o755); err != nil {
@@ -303,6 +312,9 @@ func (f frozen) installation() (dir string) {
 		}
 		data, err := io.ReadAll(r)
 		if err != nil {
+			f.t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			f.t.Fatal(err)
 		}
 		if err := os.WriteFile(path, data, h.FileInfo().Mode()); err != nil {

@@ -134,7 +134,7 @@ func TestS13FieldsRaiseTheVersion(t *testing.T) {
 			}
 		}
 		then := fields(t, earlier)
-		version := folderVersion(t, filepath.Join(f.installation(), "data"))
+		version := folderVersion(t, filepath.Join(f.installation("data/precast.db"), "data"))
 		if !slices.Equal(now, then) && version >= catalog.Version {
 			t.Errorf("items have the fields\n%s\nand a program of catalog.Version %d knows\n%s\nRaise catalog.Version.",
 				strings.Join(now, "\n"), version, strings.Join(then, "\n"))

@@ -44,7 +44,7 @@ AWS := ./internal/store/aws/... ./internal/trust/kmskey ./internal/run/streampol
 test-aws: ## the AWS suites, on a stand-in that this installs below .cache/, and test-terraform (needs Python 3.10, Terraform)
 	sh internal/test/standin/install.sh
 	$(GO) test -count=1 -tags aws $(AWS)
-	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/run/cdn ./internal/test/faults ./terraform ./terraform/deploy
+	$(GO) test -count=1 -timeout 30m -tags aws -run AWS ./builder ./client ./cmd/precast ./internal/run/cdn ./internal/test/faults ./internal/test/upgrade ./terraform ./terraform/deploy
 	$(MAKE) test-terraform
 
 # Lambda's runtimes besides 20 (https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html).

@@ -47,8 +47,8 @@ func TestRefusalsTravel(t *testing.T) {
 func TestS13VersionsMustAgree(t *testing.T) {
 	handler := Handler(nil, "token")
 	for version, want := range map[string]string{
-		"":  "the command stores catalogs in version 1, and the running server in version 2: use the same precast for both", // as programs before version 2
-		"3": "the command stores catalogs in version 3, and the running server in version 2",
+		"":    fmt.Sprintf("the command stores catalogs in version 1, and the running server in version %d: use the same precast for both", catalog.Version), // as programs before version 2
+		"999": fmt.Sprintf("the command stores catalogs in version 999, and the running server in version %d", catalog.Version),
 	} {
 		for _, request := range []string{"POST /v1/changes", "GET /v1/catalog", "POST /v1/rollback"} {
 			method, path, _ := strings.Cut(request, " ")
@@ -68,7 +68,7 @@ func TestS13VersionsMustAgree(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, endpointFile), []byte(`{"pid":1,"address":"127.0.0.1:1","token":"t","url":"http://x"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Find(dir); err == nil || !strings.Contains(err.Error(), "the command stores catalogs in version 2, and the running server in version 1") {
+	if _, err := Find(dir); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("the command stores catalogs in version %d, and the running server in version 1", catalog.Version)) {
 		t.Errorf("Find of an earlier server = %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,7 +80,7 @@ func TestS13LaterVersionsAreRefused(t *testing.T) {
 				t.Fatalf("Open with version %x = %v", v, err)
 			}
 			if found, is := errors.AsType[catalog.VersionError](err); name == "later" &&
-				(!is || found.Found != catalog.Version+1 || !strings.Contains(err.Error(), "version 3, and this program knows versions up to 2: a newer precast is needed")) {
+				(!is || found.Found != catalog.Version+1 || !strings.Contains(err.Error(), fmt.Sprintf("version %d, and this program knows versions up to %d: a newer precast is needed", catalog.Version+1, catalog.Version))) {
 				t.Errorf("Open = %v", err)
 			}
 			if after, err := os.ReadFile(filepath.Join(dir, dbName)); err != nil || string(after) != string(before) {

@@ -81,6 +81,20 @@ func TestFolder(t *testing.T) {
 	})
 }
 
+// The jobs that an earlier program left in the queue when it was killed are done by this one.
+func TestInterruptedBuild(t *testing.T) {
+	each(t, func(t *testing.T, f frozen) {
+		c := f.commands("")
+		c.env = append(c.env, "PRECAST_DATA="+filepath.Join(f.extract("interrupted.tar.gz", ""), "building"))
+		if out, code := try(t, "", c.env, c.program, "status", "--json"); code != 3 || !strings.Contains(out, `"generation": 0`) || strings.Contains(out, `"waiting": 0`) {
+			t.Fatalf("no job waits: exit code %d, %s", code, out)
+		}
+		c.says(0, "build", "generation 1 is published")
+		c.says(0, "status", "it is what the catalog says", "jobs: 0 waiting, 0 in flight, 0 dead")
+		c.says(0, "fsck --deep", "it is complete")
+	})
+}
+
 // The formats stay readable, each by itself, and their signatures good.
 func TestFormats(t *testing.T) {
 	each(t, func(t *testing.T, f frozen) {

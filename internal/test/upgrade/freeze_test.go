@@ -41,6 +41,7 @@ func TestFreeze(t *testing.T) {
 	f.write("commit", []byte(command(t, f.checkout, nil, "git", "rev-parse", "HEAD")+command(t, f.checkout, nil, f.precast, "version")))
 	f.sources()
 	f.story()
+	f.interrupted()
 	f.tables()
 }
 
@@ -219,6 +220,40 @@ func (f *freezer) story() {
 	}
 	f.write("index", ix)
 	f.archive("installation.tar.gz", "data", "keys", "device-go", "device-sh")
+}
+
+// interrupted makes a data folder whose server was killed while it built: jobs wait, and some are in flight.
+func (f *freezer) interrupted() {
+	f.t.Helper()
+	data := filepath.Join(f.work, "building")
+	for range 50 {
+		if err := os.RemoveAll(data); err != nil {
+			f.t.Fatal(err)
+		}
+		env := []string{"PRECAST_DATA=" + data}
+		f.run(false, env, "seed", "--size", "300B")
+		cmd := exec.CommandContext(f.t.Context(), f.precast, "serve", "--addr", "127.0.0.1:0", "--log-level", "error")
+		cmd.Env = append(os.Environ(), append(env, "PRECAST_SUBSET_ITEMS=1")...)
+		if err := cmd.Start(); err != nil {
+			f.t.Fatal(err)
+		}
+		stored := func(what string) int {
+			names, err := filepath.Glob(filepath.Join(data, "objects", what))
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			return len(names)
+		}
+		for stored("bundles/*") < 5 && stored("index") == 0 { // it is at it
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if stored("index") == 0 {
+			f.archive("interrupted.tar.gz", "building")
+			return
+		}
+	}
+	f.t.Fatal("every build was faster than its end")
 }
 
 // answers notes what the server answers.

@@ -287,8 +287,13 @@ func offline(env ...string) []string {
 // begins with a prefix.
 func (f frozen) installation(prefix ...string) (dir string) {
 	f.t.Helper()
+	return f.extract("installation.tar.gz", strings.Join(prefix, ""))
+}
+
+func (f frozen) extract(archive, prefix string) (dir string) {
+	f.t.Helper()
 	dir = f.t.TempDir()
-	z, err := gzip.NewReader(bytes.NewReader(f.read("installation.tar.gz")))
+	z, err := gzip.NewReader(bytes.NewReader(f.read(archive)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -300,7 +305,7 @@ func (f frozen) installation(prefix ...string) (dir string) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		if !strings.HasPrefix(h.Name, strings.Join(prefix, "")) {
+		if !strings.HasPrefix(h.Name, prefix) {
 			continue
 		}
 		path := filepath.Join(dir, filepath.FromSlash(h.Name))

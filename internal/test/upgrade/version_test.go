@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,6 +141,60 @@ func TestS13FieldsRaiseTheVersion(t *testing.T) {
 		if !slices.Equal(now, then) && version >= catalog.Version {
 			t.Errorf("items have the fields\n%s\nand a program of catalog.Version %d knows\n%s\nRaise catalog.Version.",
 				strings.Join(now, "\n"), version, strings.Join(then, "\n"))
+		}
+	})
+}
+
+// snapshot lists the files of a data folder with their digests.
+func snapshot(t *testing.T, data string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	err := filepath.WalkDir(data, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		files[path] = digest(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// S13: of a folder that a later program has taken up, no command changes anything, and each says what is needed.
+func TestS13ALaterFolderIsRefused(t *testing.T) {
+	each(t, func(t *testing.T, f frozen) {
+		dir := f.installation()
+		data := filepath.Join(dir, "data")
+		c := f.commands(dir)
+		c.says(0, "catalog list")
+		db, err := bbolt.Open(filepath.Join(data, "precast.db"), 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		later := binary.BigEndian.AppendUint64(nil, catalog.Version+1)
+		if err := errors.Join(db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("store")).Put([]byte("schema"), later) }), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		before := snapshot(t, data)
+		refusal := fmt.Sprintf("the catalog is stored in version %d, and this program knows versions up to %d: a newer precast is needed", catalog.Version+1, catalog.Version)
+		for _, line := range []string{
+			"seed", "catalog list", "catalog export", "catalog rm greeter --track beta",
+			"catalog put x " + filepath.Join(root, "go.mod") + " --version 1",
+			"catalog rollout os_armv8 100", "catalog import " + filepath.Join(root, "go.mod"), "plan", "build", "build --verify", "status --redrive",
+			"history", "diff 1 current", "rollback 1", "pin", "unpin", "fsck --repair", "gc --delete", "keys publish", "serve --addr 127.0.0.1:0",
+		} {
+			c.says(1, line, refusal)
+		}
+		if after := snapshot(t, data); !maps.Equal(after, before) {
+			for path, sum := range after {
+				if before[path] != sum {
+					t.Errorf("%s was changed", path)
+				}
+			}
+			t.Errorf("%d files, were %d", len(after), len(before))
 		}
 	})
 }

@@ -115,8 +115,8 @@ func (f dataFlag) existing(ctx context.Context) (*data, error) {
 }
 
 // openWith opens a pipeline on AWS.
-func (f dataFlag) openWith(cfg aws.Config) (*data, error) {
-	drivers, err := f.driversOnAWS(cfg)
+func (f dataFlag) openWith(ctx context.Context, cfg aws.Config) (*data, error) {
+	drivers, err := f.driversOnAWS(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, err
 		if err != nil {
 			return pipeline.Drivers{}, nil, err
 		}
-		drivers, err := f.driversOnAWS(cfg)
+		drivers, err := f.driversOnAWS(ctx, cfg)
 		return drivers, noClose, err
 	}
 	store, err := local.Open(f.Data, local.Options{})
@@ -169,7 +169,7 @@ func (e *servedError) Error() string {
 
 func (e *servedError) Unwrap() error { return e.error }
 
-func (f dataFlag) driversOnAWS(cfg aws.Config) (pipeline.Drivers, error) {
+func (f dataFlag) driversOnAWS(ctx context.Context, cfg aws.Config) (pipeline.Drivers, error) {
 	resources, err := f.resources()
 	if err != nil {
 		return pipeline.Drivers{}, err
@@ -179,6 +179,11 @@ func (f dataFlag) driversOnAWS(cfg aws.Config) (pipeline.Drivers, error) {
 	drivers, err := awspipeline.Open(clients, resources)
 	if err != nil {
 		return pipeline.Drivers{}, err
+	}
+	// Of the ledger this is all that matters here: one whose table is lost is for the command to find.
+	_, err = drivers.Writer.Head(ctx)
+	if err, later := errors.AsType[catalog.VersionError](err); later {
+		return pipeline.Drivers{}, fmt.Errorf("open %s: %w", f.CatalogURL, err)
 	}
 	awspipeline.Poll(&drivers, clients, dynamodbstreams.NewFromConfig(cfg), resources)
 	return drivers, nil

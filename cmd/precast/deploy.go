@@ -165,7 +165,7 @@ func remote(out deploy.Outputs) dataFlag {
 
 // bringUp seeds, waits for the publish, and sends test requests. It returns the published generation.
 func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, std streams) (uint64, error) {
-	d, err := remote(out).openWith(a.cfg)
+	d, err := remote(out).openWith(ctx, a.cfg)
 	if err != nil {
 		return 0, err
 	}

@@ -90,7 +90,8 @@ func TestS13TablesOnAWS(t *testing.T) {
 		aws.call("PutItem", fmt.Sprintf(`{"TableName":"ledger","Item":{"id":{"S":"catalog/catalog"},"version":{"N":"%d"}}}`, catalog.Version+1))
 		scan := aws.call("Scan", `{"TableName":"catalog"}`)
 		refusal := fmt.Sprintf("the catalog is stored in version %d, and this program knows versions up to %d: a newer precast is needed", catalog.Version+1, catalog.Version)
-		for _, line := range []string{"catalog list", "catalog rm foreign", "catalog put x " + filepath.Join(root, "go.mod") + " --version 1", "status", "build", "gc --delete"} {
+		for _, line := range []string{"catalog list", "catalog rm foreign", "catalog put x " + filepath.Join(root, "go.mod") + " --version 1", "status", "history", "build",
+			"rollback 1", "pin", "unpin", "fsck --repair", "gc --delete", "keys publish", "serve --addr 127.0.0.1:0"} {
 			c.says(1, line, refusal)
 		}
 		if !bytes.Equal(aws.call("Scan", `{"TableName":"catalog"}`), scan) {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/trust/statement"
@@ -70,7 +71,17 @@ func (c *Client) ask(ctx context.Context, path, query string, header http.Header
 // answered makes an error of an unexpected response.
 func answered(resp *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // for the message only
-	return fmt.Errorf("the server answered %s: %s", resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "?")))
+	return fmt.Errorf("the server answered %s: %s", printable(resp.Status), printable(strings.TrimSpace(string(text))))
+}
+
+// printable is what others wrote, without what steers a terminal or makes a line of its own.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, strings.ToValidUTF8(text, "?"))
 }
 
 // A watch ends a request that is too slow, whether bytes come slowly or not at all.

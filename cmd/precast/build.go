@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
@@ -120,7 +118,7 @@ type progress struct {
 
 func newProgress(w io.Writer, quiet bool) *progress {
 	p := &progress{w: w, quiet: quiet}
-	if f, ok := w.(*os.File); ok && !quiet && term.IsTerminal(int(f.Fd())) {
+	if f := terminalOf(w); f != nil && !quiet {
 		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(60))
 	}
 	return p
@@ -163,7 +161,7 @@ func (p *progress) tell(ev pipeline.Event) {
 func (p *progress) line(format string, args ...any) {
 	w := p.w
 	if p.bars != nil {
-		w = p.bars // above the bar
+		w = newQuoted(p.bars) // above the bar
 	}
 	fmt.Fprintf(w, format+"\n", args...)
 }

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/files"
@@ -218,7 +216,7 @@ func (c *counter) run() {
 	defer close(c.ended)
 	var bars *mpb.Progress
 	var bar *mpb.Bar
-	if f, ok := c.w.(*os.File); ok && !c.quiet && term.IsTerminal(int(f.Fd())) {
+	if f := terminalOf(c.w); f != nil && !c.quiet {
 		bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(60))
 		bar = bars.AddBar(0, mpb.PrependDecorators(decor.CountersNoUnit("%d/%d objects")), mpb.AppendDecorators(decor.Percentage()))
 	}

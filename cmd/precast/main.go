@@ -78,6 +78,9 @@ func main() {
 
 // run parses the command line, does what it says and returns the exit code.
 func run(ctx context.Context, args []string, std streams) int {
+	out, errs := newQuoted(std.out), newQuoted(std.err)
+	std.out, std.err = out, errs
+	defer func() { _ = errors.Join(out.end(), errs.end()) }() // there is nobody left to tell
 	var cmds commands
 	exit := -1
 	parser, err := kong.New(&cmds,

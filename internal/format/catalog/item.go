@@ -7,7 +7,10 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Item is one record: application App on track Track. The JSON names are the sample's.
@@ -54,7 +57,16 @@ func (it Item) Same(other Item) bool {
 // Key returns the item's key.
 func (it Item) Key() Key { return Key{it.App, it.Track} }
 
-func (k Key) String() string { return k.App + "/" + k.Track }
+// String is for people. A name that does not print is quoted: it cannot make a line of its own.
+func (k Key) String() string {
+	s := k.App + "/" + k.Track
+	for _, r := range s {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}
 
 // Attrs returns the names of the attributes that are true, sorted.
 func (it Item) Attrs() []string {

@@ -1,6 +1,12 @@
 package main
 
 import (
+	"crypto/md5"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/precast-ota/precast/seed"
 )
 
 // block is a fenced code block of a document.
@@ -145,6 +153,95 @@ func TestRolloutsIsTrue(t *testing.T) {
 	}
 	if ran < 7 {
 		t.Fatalf("only %d commands were found in docs/rollouts.md", ran)
+	}
+}
+
+// The commands of docs/migrating.md bring in the sample's own items, which then answer as the sample does.
+func TestC17MigratingIsTrue(t *testing.T) {
+	work := t.TempDir()
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []map[string]any
+	for i, it := range seed.SampleItems() {
+		file := filepath.Join(work, fmt.Sprint("binary-", i))
+		content, err := io.ReadAll(seed.Content(1, it, 3000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		attrs := make(map[string]any)
+		for name, on := range it.DeviceAttr {
+			attrs[name] = map[string]any{"BOOL": on}
+		}
+		row := map[string]any{"deviceAttr": map[string]any{"M": attrs}}
+		for name, text := range map[string]string{"app": it.App, "env": it.Track, "version": it.Version, "ident": it.Ident, "url": "file://" + file, "md5": fmt.Sprintf("%x", md5.Sum(content))} {
+			row[name] = map[string]any{"S": text}
+		}
+		rows = append(rows, row)
+	}
+	text, err := json.Marshal(map[string]any{"Items": rows, "Count": len(rows)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(work, "sample.json"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "PRECAST_DATA="+filepath.Join(work, "data"), "PATH="+filepath.Dir(path)+":"+os.Getenv("PATH"))
+	url, out, ran := "http://127.0.0.1:8080", "", 0
+	for _, b := range blocks(t, "../../docs/migrating.md") {
+		for line := range strings.Lines(b.text) {
+			line = strings.TrimSpace(line)
+			if ran++; strings.HasPrefix(line, "precast serve ") {
+				s, err := startServer(path, work, env)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.cmd.Process.Kill()
+				url = s.url
+				continue
+			}
+			cmd := exec.Command("sh", "-euc", strings.ReplaceAll(line, "http://127.0.0.1:8080", url))
+			cmd.Dir, cmd.Env = work, env
+			said, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s\n%v\n%s", line, err, said)
+			}
+			out += string(said)
+		}
+	}
+	if ran != 5 || !strings.Contains(out, "9 items in the catalog") || !strings.Contains(out, "generation 1 is published") {
+		t.Errorf("%d commands said\n%s", ran, out)
+	}
+	for query, want := range map[string]string{ // what the sample is known to answer
+		"cpuArch=armv8":                                  "os_armv8 1.1.0",
+		"cpuArch=armv8&os=beta":                          "os_armv8 2.0.0",
+		"cpuArch=armv8&attrGamer=prod":                   "os_armv8 1.1.0, scoreboard 1.0.0, videoStreamer 0.0.1",
+		"cpuArch=armv8&attrGamer=prod&attrCellular=prod": "modemFW 1.0, os_armv8 1.1.0, scoreboard 1.0.0, videoStreamer 0.0.1",
+		"cpuArch=armv8&attrGamer=beta":                   "os_armv8 1.1.0, scoreboard 2.0.0",
+	} {
+		resp, err := http.Get(url + "/package?payloadType=metadataOnly&" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var listed map[string]struct {
+			LatestVersion string `json:"latestVersion"`
+		}
+		err = json.NewDecoder(resp.Body).Decode(&listed)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(query, err)
+		}
+		var got []string
+		for app, entry := range listed {
+			got = append(got, app+" "+entry.LatestVersion)
+		}
+		slices.Sort(got)
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
 	}
 }
 

@@ -74,11 +74,12 @@ func report(j jsonFlag, std streams, d *data, res release.Result) error {
 type importCmd struct {
 	dataFlag
 	jsonFlag
-	From    string `arg:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
-	Replace bool   `help:"Also remove every item that the import does not contain."`
-	Files   int    `help:"Unpack at most this many files, folders and links of an archive." default:"10000"`
-	Bytes   size   `help:"Unpack at most this much of an archive." default:"32GiB"`
-	Split   bool   `help:"On AWS, write what one transaction cannot hold (about 100 items) in several: no longer all or nothing." group:"aws"`
+	From       string `arg:"" optional:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
+	FromSample string `help:"Import items of the AWS sample instead: a JSON file of them, or their table. Their binaries are fetched, checked and stored." placeholder:"FILE|dynamodb://TABLE"`
+	Replace    bool   `help:"Also remove every item that the import does not contain."`
+	Files      int    `help:"Unpack at most this many files, folders and links of an archive." default:"10000"`
+	Bytes      size   `help:"Unpack at most this much of an archive." default:"32GiB"`
+	Split      bool   `help:"On AWS, write what one transaction cannot hold (about 100 items) in several: no longer all or nothing." group:"aws"`
 }
 
 func (*importCmd) Help() string {
@@ -91,7 +92,8 @@ one item is invalid, nothing is imported.
 Examples:
   precast catalog import release-42.tar.zst
   precast catalog import ./release --replace
-  precast catalog import catalog.json --json`
+  precast catalog import catalog.json --json
+  precast catalog import --from-sample dynamodb://ota-table`
 }
 
 func (c *importCmd) Run(ctx context.Context, std streams) error {
@@ -103,7 +105,7 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 	defer d.Close()
 	im := importer(d, std, c.JSON)
 	im.Limits = release.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
-	releases, done, err := im.Load(ctx, c.From)
+	releases, done, err := c.load(ctx, d, im)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type catalogCmd struct {
 	Rollout rolloutCmd `cmd:"" help:"Extend, finish or cancel the rollout of a release."`
 	Rm      rmCmd      `cmd:"" help:"Remove an item."`
 	List    listCmd    `cmd:"" help:"List the items."`
+	Log     logCmd     `cmd:"" help:"Show who changed what, when and why."`
 	Import  importCmd  `cmd:"" help:"Import many items at once from a catalog file, a folder or an archive."`
 	Export  exportCmd  `cmd:"" help:"Write all items to a catalog file."`
 }
@@ -25,6 +26,7 @@ type catalogCmd struct {
 type putCmd struct {
 	dataFlag
 	jsonFlag
+	authorFlags
 	App     string   `arg:"" help:"Name of the app. os_ARCH is the operating system for the CPU architecture ARCH."`
 	File    string   `arg:"" help:"The binary to install on devices." type:"path"`
 	Track   string   `help:"Track (release channel): prod, beta, or any other name." default:"prod"`
@@ -80,7 +82,7 @@ func (c *putCmd) Run(ctx context.Context, std streams) error {
 		}
 		it.Floors = release.NoFloors()
 	}
-	it, err = importer(d, std, c.JSON).Put(ctx, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return openBinary(c.File) }})
+	it, err = c.importer(d, std, c.JSON).Put(ctx, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return openBinary(c.File) }})
 	if err != nil {
 		return err
 	}
@@ -123,6 +125,7 @@ func versions(items []catalog.Item) []string {
 type rolloutCmd struct {
 	dataFlag
 	jsonFlag
+	authorFlags
 	App     string   `arg:"" help:"Name of the app."`
 	Percent *percent `arg:"" optional:"" help:"Percentage of the devices that get the new release. 100 finishes the rollout."`
 	Track   string   `help:"Track." default:"prod"`
@@ -151,7 +154,7 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer d.Close()
 	key := catalog.Key{App: c.App, Track: c.Track}
-	im := importer(d, std, true)
+	im := c.importer(d, std, true)
 	it, err := im.Item(ctx, key)
 	if err != nil {
 		return answered(err)
@@ -181,6 +184,7 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 
 type rmCmd struct {
 	dataFlag
+	authorFlags
 	App   string `arg:"" help:"Name of the app."`
 	Track string `help:"Track." default:"prod"`
 }
@@ -199,7 +203,7 @@ func (c *rmCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer d.Close()
 	key := catalog.Key{App: c.App, Track: c.Track}
-	it, err := importer(d, std, true).Remove(ctx, key)
+	it, err := c.importer(d, std, true).Remove(ctx, key)
 	if err != nil {
 		return answered(err)
 	}

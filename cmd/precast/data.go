@@ -29,6 +29,13 @@ type catalogAccess interface {
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
 	// Apply makes all the changes or none.
 	Apply(ctx context.Context, edit catalog.Edit) error
+	catalogLog
+}
+
+// catalogLog reads the log of a catalog; see builder.CatalogWriter.
+type catalogLog interface {
+	Head(ctx context.Context) (catalog.Head, error)
+	Log(ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error
 }
 
 // jobs are what publishes the catalog.
@@ -46,8 +53,8 @@ type jobs interface {
 // wrong and the answer is no.
 type releases interface {
 	Rollback(ctx context.Context, r history.Request) (pipeline.RolledBack, error)
-	Pin(ctx context.Context, reason string) (history.Pinned, error)
-	Unpin(ctx context.Context) (history.Pinned, error)
+	Pin(ctx context.Context, by catalog.Author) (history.Pinned, error)
+	Unpin(ctx context.Context, by catalog.Author) (history.Pinned, error)
 }
 
 // operations are what commands do with an installation. A *pipeline.Pipeline does them in this process, an
@@ -185,6 +192,7 @@ func (f dataFlag) driversOnAWS(ctx context.Context, cfg aws.Config) (pipeline.Dr
 	if err, later := errors.AsType[catalog.VersionError](err); later {
 		return pipeline.Drivers{}, fmt.Errorf("open %s: %w", f.CatalogURL, err)
 	}
+	drivers.Actor = awspipeline.Caller(cfg)
 	awspipeline.Poll(&drivers, clients, dynamodbstreams.NewFromConfig(cfg), resources)
 	return drivers, nil
 }

@@ -14,6 +14,7 @@ import (
 type seedCmd struct {
 	dataFlag
 	jsonFlag
+	authorFlags
 	Size size   `help:"Size of each generated binary." default:"10MiB"`
 	Seed uint64 `help:"Seed for the sample's generated binaries." aliases:"rng" default:"1" placeholder:"N"`
 }
@@ -33,7 +34,7 @@ func (c *seedCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	res, err := importer(d, std, c.JSON).Import(ctx, seed.Releases(int64(c.Size), c.Seed), false)
+	res, err := c.importer(d, std, c.JSON).Import(ctx, seed.Releases(int64(c.Size), c.Seed), false)
 	if err != nil {
 		return err
 	}
@@ -74,6 +75,7 @@ func report(j jsonFlag, std streams, d *data, res release.Result) error {
 type importCmd struct {
 	dataFlag
 	jsonFlag
+	authorFlags
 	From       string `arg:"" optional:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
 	FromSample string `help:"Import items of the AWS sample instead: a JSON file of them, or their table. Their binaries are fetched, checked and stored." placeholder:"FILE|dynamodb://TABLE"`
 	Replace    bool   `help:"Also remove every item that the import does not contain."`
@@ -103,7 +105,7 @@ func (c *importCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	im := importer(d, std, c.JSON)
+	im := c.importer(d, std, c.JSON)
 	im.Limits = release.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
 	releases, done, err := c.load(ctx, d, im)
 	if err != nil {

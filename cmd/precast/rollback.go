@@ -32,8 +32,8 @@ type rollbackCmd struct {
 	dataFlag
 	publishFlags
 	jsonFlag
+	authorFlags
 	Generation uint64 `arg:"" optional:"" help:"Number of the generation to go back to. Default: the one before the published one."`
-	Reason     string `help:"Why: shown by precast status and precast history." placeholder:"TEXT"`
 	Force      bool   `help:"Go back even if objects that devices may ask for are lost."`
 }
 
@@ -46,7 +46,7 @@ edge uses the new generation. Exits with 3 if the rollback is refused.
 
 Examples:
   precast rollback
-  precast rollback 11 --reason 'scoreboard 2.0 does not start'
+  precast rollback 11 -m 'scoreboard 2.0 does not start'
   precast rollback --distribution E2EXAMPLE --json`
 }
 
@@ -70,7 +70,7 @@ func (c *rollbackCmd) Run(ctx context.Context, std streams) error {
 	if told.cdn != nil {
 		opt.Observer = told
 	}
-	res, err := d.pipeline(opt).Rollback(ctx, history.Request{Generation: c.Generation, Reason: c.Reason, Force: c.Force})
+	res, err := d.pipeline(opt).Rollback(ctx, history.Request{Generation: c.Generation, By: c.author(), Force: c.Force})
 	if err != nil {
 		return answered(err)
 	}
@@ -113,7 +113,7 @@ func writes(n int) string {
 type pinCmd struct {
 	dataFlag
 	jsonFlag
-	Reason string `help:"Why: shown by precast status and precast history." placeholder:"TEXT"`
+	authorFlags
 }
 
 func (*pinCmd) Help() string {
@@ -121,7 +121,7 @@ func (*pinCmd) Help() string {
 
 Examples:
   precast pin
-  precast pin --reason 'trade fair until Friday'`
+  precast pin -m 'trade fair until Friday'`
 }
 
 func (c *pinCmd) Run(ctx context.Context, std streams) error {
@@ -130,7 +130,7 @@ func (c *pinCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	p, err := d.pipeline(builder.Options{}).Pin(ctx, c.Reason)
+	p, err := d.pipeline(builder.Options{}).Pin(ctx, c.author())
 	if err != nil {
 		return answered(err)
 	}
@@ -147,6 +147,7 @@ type unpinCmd struct {
 	publishFlags
 	jsonFlag
 	settings.Disk `embed:""`
+	authorFlags
 
 	Build bool `help:"Then build and publish the catalog, as precast build does." default:"true" negatable:""`
 }
@@ -167,7 +168,7 @@ func (c *unpinCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	p, err := d.pipeline(builder.Options{}).Unpin(ctx)
+	p, err := d.pipeline(builder.Options{}).Unpin(ctx, c.author())
 	if err != nil {
 		return answered(err)
 	}

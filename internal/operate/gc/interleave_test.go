@@ -172,6 +172,11 @@ func (c scheduledCatalog) Snapshot(ctx context.Context) ([]catalog.Item, error) 
 	return c.catalog.Snapshot(ctx)
 }
 
+func (c scheduledCatalog) Head(ctx context.Context) (catalog.Head, error) {
+	c.turn(c.actor, "head", "")
+	return c.catalog.Head(ctx)
+}
+
 func (c scheduledCatalog) Apply(ctx context.Context, edit catalog.Edit) error {
 	c.turn(c.actor, "apply", "")
 	return c.catalog.Apply(ctx, edit)

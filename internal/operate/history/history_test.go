@@ -28,7 +28,7 @@ func TestList(t *testing.T) {
 	must(t, w.build())
 	must(t, w.memory.Catalog.Apply(t.Context(), catalog.Edit{Changes: []catalog.Change{catalog.Remove(catalog.Key{App: "app", Track: "prod"})}}))
 	must(t, w.build())
-	_, err := w.pipeline().Pin(t.Context(), "fair")
+	_, err := w.pipeline().Pin(t.Context(), catalog.Author{Message: "fair"})
 	must(t, err)
 	must(t, w.memory.Objects.Delete(t.Context(), layout.HistoryKey(4))) // it is not copied yet
 	describe := func(n int) (lines []string) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 )
@@ -45,9 +46,9 @@ func refuse(format string, args ...any) error {
 
 // Request says what to go back to.
 type Request struct {
-	Generation uint64 `json:"generation"` // 0: the one before the published one
-	Reason     string `json:"reason"`     // in the operator's words
-	Force      bool   `json:"force"`      // even if something that devices can ask for is gone for good
+	Generation uint64         `json:"generation"`  // 0: the one before the published one
+	By         catalog.Author `json:"by,omitzero"` // the message is the reason that the pin names
+	Force      bool           `json:"force"`       // even if something that devices can ask for is gone for good
 }
 
 // Result is what a rollback did.
@@ -75,7 +76,7 @@ const tries = 3
 // its publisher died before making it; and, to go back further than Near, an announcement (see
 // builder.Announce), as a sweep that begins now would know nothing of it.
 func (k *Keeper) Rollback(ctx context.Context, r Request) (Result, error) {
-	if err := checkReason(r.Reason); err != nil {
+	if err := checkReason(r.By.Message); err != nil {
 		return Result{}, err
 	}
 	for try := 1; ; try++ {
@@ -115,8 +116,8 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 		next.Params.MaxBundles = 0
 	}
 	next.Pin = fmt.Sprintf("rolled back to generation %d", old.Generation)
-	if r.Reason != "" {
-		next.Pin += ": " + r.Reason
+	if r.By.Message != "" {
+		next.Pin += ": " + r.By.Message
 	}
 	res := Result{
 		Generation: next.Generation, Sequence: next.Sequence, Replaced: current.Generation, Of: old.Generation,

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/history"
 	"github.com/precast-ota/precast/internal/run/pipeline"
@@ -24,7 +25,7 @@ func TestRollbackIsOneWrite(t *testing.T) {
 	w.wrap = func(builder.Objects) builder.Objects { return c }
 	w.told = nil
 	before := w.index()
-	res, err := w.pipeline().Rollback(t.Context(), history.Request{Reason: "2 does not start"})
+	res, err := w.pipeline().Rollback(t.Context(), history.Request{By: catalog.Author{Claim: "eve", Message: "2 does not start"}})
 	must(t, err)
 	t.Logf("%.6f s until the index was written, %.6f s altogether; writes: %v", res.Seconds, res.Checked, c.writes)
 	if !maps.Equal(c.writes, map[string]int{layout.IndexKey: 1}) || c.last.IfMatch == "" {
@@ -86,7 +87,7 @@ func TestNothingIsPublishedOverAPin(t *testing.T) {
 
 	c := &counting{Objects: w.memory.Objects, writes: make(map[string]int)}
 	w.wrap = func(builder.Objects) builder.Objects { return c }
-	p, err := w.pipeline().Unpin(t.Context())
+	p, err := w.pipeline().Unpin(t.Context(), catalog.Author{})
 	must(t, err)
 	if p.Generation != 3 || p.Pin != "" || c.writes[layout.IndexKey] != 1 || len(c.writes) != 1 {
 		t.Fatalf("unpin %+v wrote %v", p, c.writes)
@@ -122,7 +123,7 @@ func TestRollbackAndCorrectedCatalog(t *testing.T) {
 	if !st.UpToDate || st.Pin == "" || st.Ready {
 		t.Fatalf("status %+v", st)
 	}
-	_, err = w.pipeline().Unpin(t.Context())
+	_, err = w.pipeline().Unpin(t.Context(), catalog.Author{})
 	must(t, err)
 	must(t, w.build())
 	if ix := w.index(); ix.Generation != 3 || ix.Pin != "" || w.version() != "1" {
@@ -149,7 +150,7 @@ func TestRefusals(t *testing.T) {
 	w.publish("2", "3", "4", "5")
 	refused("that is what is published: generation 5 is published, and there are 1-4 to go back to", rollback(history.Request{Generation: 5}))
 	refused("there is no generation 6: generation 5 is published, and there are 1-4", rollback(history.Request{Generation: 6}))
-	refused("longer than", rollback(history.Request{Reason: strings.Repeat("x", 301)}))
+	refused("longer than", rollback(history.Request{By: catalog.Author{Message: strings.Repeat("x", 301)}}))
 	refused("control characters", pin("two\nlines"))
 	refused("generation 5 is not pinned", unpin())
 	must(t, w.memory.Objects.Delete(t.Context(), layout.HistoryKey(2)))

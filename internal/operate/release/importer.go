@@ -31,6 +31,7 @@ type Objects interface {
 type Catalog interface {
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
 	Apply(ctx context.Context, edit catalog.Edit) error
+	Head(ctx context.Context) (catalog.Head, error)
 }
 
 // Importer brings releases into a catalog and an object store.
@@ -42,6 +43,7 @@ type Importer struct {
 	Report  func(it catalog.Item, stored bool) // told of every item; nil: not
 	Now     func() time.Time                   // for the items' Changed; nil: it stays zero
 	Clock   builder.Clock                      // for waiting
+	By      catalog.Author                     // of every edit
 }
 
 // Release is an item and, unless its URL says where it is already, its binary.
@@ -60,32 +62,59 @@ type Result struct {
 // wrong with any of them, or with the catalog that they would make, nothing is changed in the
 // catalog.
 func (im *Importer) Import(ctx context.Context, releases []Release, replace bool) (Result, error) {
-	before, err := im.Catalog.Snapshot(ctx)
+	for try := 1; ; try++ {
+		res, err := im.attempt(ctx, releases, replace)
+		if errors.Is(err, builder.ErrPrecondition) && try < tries {
+			continue
+		}
+		if err != nil {
+			return res, fmt.Errorf("import: %w", err)
+		}
+		return res, nil
+	}
+}
+
+// tries is how often a change is worked out anew because somebody else has changed the catalog meanwhile.
+const tries = 10
+
+func (im *Importer) attempt(ctx context.Context, releases []Release, replace bool) (Result, error) {
+	head, before, err := im.read(ctx)
 	if err != nil {
-		return Result{}, fmt.Errorf("import: %w", err)
+		return Result{}, err
 	}
 	p, err := im.prepare(ctx, before, releases, replace)
 	if err != nil {
-		return Result{}, fmt.Errorf("import: %w", err)
+		return Result{}, err
 	}
 	// Binaries first: the catalog never names one that is not there.
 	for i, it := range p.res.Items {
 		stored, err := im.store(ctx, it, releases[i].Open, p.sums[i])
 		if err != nil {
-			return Result{}, fmt.Errorf("import: %w", err)
+			return Result{}, err
 		}
 		if im.Report != nil {
 			im.Report(it, stored)
 		}
 	}
 	im.stamp(before, p.changes)
-	if err := im.Catalog.Apply(ctx, catalog.Edit{Changes: p.changes}); err != nil {
-		return Result{}, fmt.Errorf("import: %w", err)
+	if err := im.Catalog.Apply(ctx, catalog.Edit{Changes: p.changes, By: im.By}.On(head, before)); err != nil {
+		return Result{}, err
 	}
 	if err := im.settle(ctx, p, releases); err != nil {
-		return p.res, fmt.Errorf("import: the catalog is changed, and its binaries may have been removed; import once more: %w", err)
+		return p.res, fmt.Errorf("the catalog is changed, and its binaries may have been removed; import once more: %w", err)
 	}
 	return p.res, nil
+}
+
+// read returns the items of the catalog, and where its log ended before they were read: what is worked out from them is
+// made only if it still ends there.
+func (im *Importer) read(ctx context.Context) (catalog.Head, []catalog.Item, error) {
+	head, err := im.Catalog.Head(ctx)
+	if err != nil {
+		return head, nil, err
+	}
+	items, err := im.Catalog.Snapshot(ctx)
+	return head, items, err
 }
 
 // sweepWait outlasts several leases of a sweep.

@@ -68,7 +68,7 @@ func (im *Importer) Remove(ctx context.Context, key catalog.Key) (catalog.Item, 
 	if err != nil {
 		return it, err
 	}
-	return it, im.Catalog.Apply(ctx, catalog.Edit{Changes: []catalog.Change{catalog.Remove(key)}})
+	return it, im.Catalog.Apply(ctx, catalog.Edit{Changes: []catalog.Change{catalog.Remove(key)}, By: im.By})
 }
 
 // CheckRollout refuses an item whose current release is not being rolled out.

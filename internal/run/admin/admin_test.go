@@ -30,7 +30,7 @@ func TestRefusalsTravel(t *testing.T) {
 		{errors.New("disk full"), nil},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, nil, c.err) }))
-		_, err := NewClient(Endpoint{Address: strings.TrimPrefix(server.URL, "http://")}).Unpin(t.Context())
+		_, err := NewClient(Endpoint{Address: strings.TrimPrefix(server.URL, "http://")}).Unpin(t.Context(), catalog.Author{})
 		server.Close()
 		for _, sentinel := range []error{history.ErrRace, history.ErrRefused, builder.ErrPrecondition} {
 			if errors.Is(err, sentinel) != (sentinel == c.is) {

@@ -95,16 +95,16 @@ func (c *Client) Rollback(ctx context.Context, r history.Request) (pipeline.Roll
 }
 
 // Pin has the server pin what is published.
-func (c *Client) Pin(ctx context.Context, reason string) (history.Pinned, error) {
+func (c *Client) Pin(ctx context.Context, by catalog.Author) (history.Pinned, error) {
 	var p history.Pinned
-	err := c.call(ctx, http.MethodPost, "/v1/pin", reason, &p)
+	err := c.call(ctx, http.MethodPost, "/v1/pin", by, &p)
 	return p, err
 }
 
 // Unpin has the server take the pin off.
-func (c *Client) Unpin(ctx context.Context) (history.Pinned, error) {
+func (c *Client) Unpin(ctx context.Context, by catalog.Author) (history.Pinned, error) {
 	var p history.Pinned
-	err := c.call(ctx, http.MethodPost, "/v1/unpin", nil, &p)
+	err := c.call(ctx, http.MethodPost, "/v1/unpin", by, &p)
 	return p, err
 }
 

@@ -40,9 +40,18 @@ func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	mux.HandleFunc("GET /v1/log", func(w http.ResponseWriter, r *http.Request) { writeLog(w, r, p) })
 	mux.Handle("GET /v1/status", tells(p.Status))
 	mux.Handle("POST /v1/redrive", tells(p.Redrive))
-	mux.Handle("POST /v1/unpin", tells(p.Unpin))
-	mux.Handle("POST /v1/rollback", does(p.Rollback))
-	mux.Handle("POST /v1/pin", does(p.Pin))
+	mux.Handle("POST /v1/unpin", does(func(ctx context.Context, by catalog.Author) (history.Pinned, error) {
+		by.Actor = Actor(ctx)
+		return p.Unpin(ctx, by)
+	}))
+	mux.Handle("POST /v1/rollback", does(func(ctx context.Context, r history.Request) (pipeline.RolledBack, error) {
+		r.By.Actor = Actor(ctx)
+		return p.Rollback(ctx, r)
+	}))
+	mux.Handle("POST /v1/pin", does(func(ctx context.Context, by catalog.Author) (history.Pinned, error) {
+		by.Actor = Actor(ctx)
+		return p.Pin(ctx, by)
+	}))
 	mux.Handle("POST /v1/changes", does(func(ctx context.Context, edit catalog.Edit) (struct{}, error) {
 		edit.By.Actor = Actor(ctx)
 		return struct{}{}, p.Apply(ctx, edit)

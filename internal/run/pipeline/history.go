@@ -2,9 +2,12 @@ package pipeline
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/history"
 )
 
@@ -27,6 +30,9 @@ func (p *Pipeline) keeper() *history.Keeper {
 func (p *Pipeline) Rollback(ctx context.Context, r history.Request) (RolledBack, error) {
 	clock := p.cfg.Builder.Clock
 	start := clock.Now()
+	if err := r.By.Check(); err != nil {
+		return RolledBack{}, fmt.Errorf("roll back: %w: %w", history.ErrRefused, err)
+	}
 	k := p.keeper()
 	res, err := k.Rollback(ctx, r)
 	out := RolledBack{Result: res}
@@ -34,8 +40,9 @@ func (p *Pipeline) Rollback(ctx context.Context, r history.Request) (RolledBack,
 		return out, err
 	}
 	out.Seconds = seconds(clock, start)
+	logged := p.record(ctx, r.By, catalog.Act{What: "rollback", Generation: res.Generation, Of: res.Of})
 	p.events.Published(ctx, builder.Published{Generation: res.Generation, Sequence: res.Sequence, Changed: true})
-	if err := p.afterRollback(ctx, k, &out); err != nil {
+	if err := errors.Join(logged, p.afterRollback(ctx, k, &out)); err != nil {
 		out.Problem = err.Error()
 	}
 	out.Checked = seconds(clock, start)
@@ -58,11 +65,36 @@ func (p *Pipeline) afterRollback(ctx context.Context, k *history.Keeper, out *Ro
 
 func seconds(c builder.Clock, since time.Time) float64 { return c.Now().Sub(since).Seconds() }
 
-// Pin keeps what is published from being replaced.
-func (p *Pipeline) Pin(ctx context.Context, reason string) (history.Pinned, error) {
-	return p.keeper().Pin(ctx, reason)
+// Pin keeps what is published from being replaced. The author's message is the reason that the pin names.
+func (p *Pipeline) Pin(ctx context.Context, by catalog.Author) (history.Pinned, error) {
+	if err := by.Check(); err != nil {
+		return history.Pinned{}, fmt.Errorf("pin: %w: %w", history.ErrRefused, err)
+	}
+	pinned, err := p.keeper().Pin(ctx, by.Message)
+	if err != nil {
+		return pinned, err
+	}
+	return pinned, p.record(ctx, by, catalog.Act{What: "pin", Generation: pinned.Generation})
 }
 
 // Unpin lets what is published be replaced again. Nothing is published before somebody asks for a plan,
 // as Build does.
-func (p *Pipeline) Unpin(ctx context.Context) (history.Pinned, error) { return p.keeper().Unpin(ctx) }
+func (p *Pipeline) Unpin(ctx context.Context, by catalog.Author) (history.Pinned, error) {
+	if err := by.Check(); err != nil {
+		return history.Pinned{}, fmt.Errorf("unpin: %w: %w", history.ErrRefused, err)
+	}
+	pinned, err := p.keeper().Unpin(ctx)
+	if err != nil {
+		return pinned, err
+	}
+	return pinned, p.record(ctx, by, catalog.Act{What: "unpin", Generation: pinned.Generation})
+}
+
+// record writes what was done to what is published into the catalog's log. It comes afterwards: what the log says was
+// done, and a catalog that cannot be written keeps nobody from going back.
+func (p *Pipeline) record(ctx context.Context, by catalog.Author, act catalog.Act) error {
+	if err := p.write(ctx, catalog.Edit{By: by, Act: &act}); err != nil {
+		return fmt.Errorf("it is done, and missing from the log: %w", err)
+	}
+	return nil
+}

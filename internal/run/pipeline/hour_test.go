@@ -178,7 +178,7 @@ func hourOfReleases(t *testing.T, compressible bool) {
 		}
 		complete(t, h.d.Objects)
 	}
-	_, err = h.p.Unpin(t.Context())
+	_, err = h.p.Unpin(t.Context(), catalog.Author{})
 	must(t, err)
 	h.build()
 

@@ -101,6 +101,11 @@ func (p *Pipeline) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 
 // Apply changes the catalog.
 func (p *Pipeline) Apply(ctx context.Context, edit catalog.Edit) error {
+	return p.write(ctx, edit)
+}
+
+// write makes an edit, with who this process is if nobody else has proven to be its author.
+func (p *Pipeline) write(ctx context.Context, edit catalog.Edit) error {
 	if edit.By.Actor == "" && p.Actor != nil {
 		edit.By.Actor = p.Actor(ctx)
 	}

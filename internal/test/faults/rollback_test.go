@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/operate/history"
@@ -35,7 +36,7 @@ func rollBack(ctx context.Context, d pipeline.Drivers, arg string) error {
 		return fmt.Errorf("parse crash %q: %w", arg, err)
 	}
 	c.install(&d)
-	res, err := pipeline.New(d, pipeline.Config{Builder: small()}).Rollback(ctx, history.Request{Generation: to, Reason: "it does not start"})
+	res, err := pipeline.New(d, pipeline.Config{Builder: small()}).Rollback(ctx, history.Request{Generation: to, By: catalog.Author{Message: "it does not start"}})
 	if err == nil && res.Problem != "" {
 		err = errors.New(res.Problem)
 	}
@@ -145,7 +146,7 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 	// Nothing of it is in the way of what comes then.
 	d = now()
 	w.base, w.states, w.floor = d, states, len(states)-1
-	_, err := pipeline.New(d, pipeline.Config{}).Unpin(ctx)
+	_, err := pipeline.New(d, pipeline.Config{}).Unpin(ctx, catalog.Author{})
 	must(t, err)
 	must(t, pipeline.New(d, pipeline.Config{Builder: small(), Visibility: 2 * time.Second}).Build(ctx, builder.PlanOptions{}, nil))
 	must(t, drain(ctx, d))

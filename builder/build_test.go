@@ -168,18 +168,19 @@ func TestARejectedBinaryIsTriedAgainWhenAsked(t *testing.T) {
 	sources := memorySources{"http://host/a": "spoilt"}
 	w := newWorld(t, t.TempDir(), builder.Options{}, withSources(sources))
 	defer w.close()
+	w.put("b", "prod", "1", "always sound")
 	w.apply(catalog.Put(remote("a", "1", "http://host/a", "sound!")))
 	w.build(builder.PlanOptions{})
-	if got := w.versions(); len(got) != 0 {
-		t.Fatalf("published %v, want nothing", got)
+	if got, want := w.versions(), []string{"b/prod 1"}; !slices.Equal(got, want) {
+		t.Fatalf("published %v, want %v", got, want)
 	}
 	sources["http://host/a"] = "sound!"
 	w.build(builder.PlanOptions{})
-	if got := w.versions(); len(got) != 0 {
+	if got, want := w.versions(), []string{"b/prod 1"}; !slices.Equal(got, want) {
 		t.Fatalf("published %v without being asked to try again", got)
 	}
 	w.build(builder.PlanOptions{Retry: true})
-	if got, want := w.versions(), []string{"a/prod 1"}; !slices.Equal(got, want) {
+	if got, want := w.versions(), []string{"a/prod 1", "b/prod 1"}; !slices.Equal(got, want) {
 		t.Fatalf("published %v, want %v", got, want)
 	}
 }

@@ -54,6 +54,8 @@ type PlanOptions struct {
 	Verify bool `json:"verify,omitempty"`
 	// Retry tries again the items that were rejected because of their binary.
 	Retry bool `json:"retry,omitempty"`
+	// AcceptRemovals publishes the plan even if it drops most of what is published.
+	AcceptRemovals bool `json:"acceptRemovals,omitempty"`
 }
 
 // Request is what asks for a plan.
@@ -65,8 +67,9 @@ type Request struct {
 
 // origin is what a plan's jobs inherit from the job that asked for it.
 type origin struct {
-	verify bool
-	since  time.Time
+	verify         bool
+	acceptRemovals bool
+	since          time.Time
 }
 
 func (j job) since() time.Time {
@@ -76,10 +79,10 @@ func (j job) since() time.Time {
 	return time.UnixMilli(j.Since)
 }
 
-func (j job) origin() origin { return origin{j.Verify, j.since()} }
+func (j job) origin() origin { return origin{j.Verify, j.AcceptRemovals, j.since()} }
 
 func (o origin) onto(j *job) {
-	j.Verify = o.verify
+	j.Verify, j.AcceptRemovals = o.verify, o.acceptRemovals
 	if !o.since.IsZero() {
 		j.Since = o.since.UnixMilli()
 	}

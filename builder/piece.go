@@ -76,7 +76,7 @@ func (b *Builder) reject(ctx context.Context, j job, cause error) error {
 	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), BytesBody(note), PutOptions{}); err != nil {
 		return fmt.Errorf("write rejection of %s: %w", it.Key(), err)
 	}
-	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{Since: j.since()})
+	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{PlanOptions: PlanOptions{AcceptRemovals: j.AcceptRemovals}, Since: j.since()})
 	return err
 }
 

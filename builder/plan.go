@@ -20,6 +20,8 @@ type Plan struct {
 	Pieces   []catalog.Item
 	Found    []catalog.Item // not in the base, and stored already
 	Rejected []Rejection
+	// HeldBack is why the plan is not published over its base: it drops most of it. Empty: it is published.
+	HeldBack string
 
 	Rollouts []Rollout
 	Floors   []Floor
@@ -37,6 +39,9 @@ type Rejection struct {
 
 // Changed tells whether the plan's target differs from what is published.
 func (p *Plan) Changed() bool { return p.Base == nil || !sameContent(p.Base, p.Target) }
+
+// AllLeftOut tells whether nothing is published, and nothing can be, as every item of the catalog is rejected.
+func (p *Plan) AllLeftOut() bool { return p.Base == nil && p.Target.Len() == 0 && len(p.Rejected) > 0 }
 
 // sameContent compares all that devices can tell.
 func sameContent(a, b *index.Index) bool {
@@ -65,6 +70,7 @@ type Report struct {
 	Rollouts     []Rollout   `json:"rollouts"`
 	Floors       []Floor     `json:"floors"`
 	Rejected     []Rejection `json:"rejected"`
+	HeldBack     string      `json:"heldBack,omitempty"` // why it is not published: see Plan
 }
 
 // A Rollout is a release that is for a part of the fleet.
@@ -136,6 +142,7 @@ func (p *Plan) Report() Report {
 		Bytes:        p.Coverage.Bytes,
 		LeftOut:      p.Coverage.LeftOut,
 		Rejected:     append([]Rejection{}, p.Rejected...),
+		HeldBack:     p.HeldBack,
 	}
 	r.Rollouts, r.Floors = append([]Rollout{}, p.Rollouts...), append([]Floor{}, p.Floors...)
 	if p.Base != nil {
@@ -172,6 +179,9 @@ func (b *Builder) Plan(ctx context.Context, items []catalog.Item, opt PlanOption
 		Items:   accepted,
 	})
 	p.recordRollouts()
+	if !opt.AcceptRemovals {
+		p.HeldBack = heldBack(base, p.Target)
+	}
 	if n := len(p.Target.Encode()); n > index.MaxEncoded-1024 { // room for greater numbers and a pin
 		return nil, fmt.Errorf("plan: the catalog makes an index of %d bytes, more than the %d that readers accept: it has too many items", n, index.MaxEncoded)
 	}

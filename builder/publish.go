@@ -145,20 +145,24 @@ func (b *Builder) isSuperseded(ctx context.Context, sequence uint64) (bool, erro
 	return now.supersedes(sequence), err
 }
 
-// publish makes a planned index the current one, if it is newer and not pinned. Every object that it needs exists,
+// publish makes a planned index the current one, if it is newer and not pinned, and does not drop most of what is
+// published: then that becomes pinned. Every object that it needs exists,
 // unless a generation other than base has been published since the plan's missing objects were compared with that:
 // then publish writes nothing and tells that the comparison is outdated.
 func (b *Builder) publish(ctx context.Context, t *target, now current, base uint64, o origin) (outdated bool, err error) {
 	switch {
 	case now.supersedes(t.Sequence):
 		return false, nil
-	case now.Index != nil && now.Pin != "":
+	case now.Index != nil && now.Pin != "" && !(o.acceptRemovals && IsHeldBack(now.Pin)):
 		// The plan is built and stays announced. Unpinning asks for another one, which will find
 		// everything there.
 		b.opt.Log.InfoContext(ctx, "pinned", "generation", now.Generation, "reason", now.Pin, "sequence", t.Sequence)
 		return false, nil
 	case now.Index != nil && now.Generation != base:
 		return true, nil
+	}
+	if pin := heldBack(now.Index, t.Index); pin != "" && !o.acceptRemovals {
+		return b.holdBack(ctx, now, t.Sequence, pin)
 	}
 	generation, err := b.nextGeneration(ctx, t, now)
 	if err != nil {

@@ -16,6 +16,12 @@ locals {
       dimensions = { QueueName = aws_sqs_queue.dead_letters.name }
       threshold  = 0, period = 60, periods = 1
     }
+    held-back = {
+      says       = "The catalog has lost more than half of what is published, which stays. precast status says what would be gone; precast unpin --accept-removals publishes it."
+      namespace  = local.metrics_namespace, metric = "PlansHeldBack", statistic = "Maximum"
+      dimensions = { service = "builder" }
+      threshold  = 0, period = 3600, periods = 1 # a plan every 15 minutes: see pipeline.tf
+    }
     stream-failures = {
       says       = "Catalog changes could not be enqueued. The next full plan brings them; the enqueuer's log says why."
       namespace  = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", statistic = "Maximum"

@@ -27,13 +27,16 @@ type buildCmd struct {
 
 	Verify bool `help:"Look up every object, instead of assuming that published objects still exist."`
 	Retry  bool `help:"Retry items that were left out because their binary could not be read or did not match the catalog." default:"true" negatable:""`
+
+	acceptRemovals bool // see unpinCmd
 }
 
 func (*buildCmd) Help() string {
 	return `Builds whatever is missing for the catalog and publishes it, then exits. If precast serve is running on the data
 folder, the server builds and this command shows its progress. Exits with 3 if items had to be left out, if too
 little of the disk is free, or if the published generation is pinned: then everything is built, and precast unpin
-publishes it.
+publishes it. A catalog that has lost more than half of the published items is not published either, and what is
+published becomes pinned.
 
 Examples:
   precast build
@@ -74,7 +77,7 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	start := time.Now()
 	out := outcome{Rejected: []builder.Rejection{}}
 	progress := newProgress(std.err, c.JSON)
-	err = d.pipeline(opt).Build(ctx, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry}, func(ev pipeline.Event) {
+	err = d.pipeline(opt).Build(ctx, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry, AcceptRemovals: c.acceptRemovals}, func(ev pipeline.Event) {
 		progress.tell(ev)
 		switch {
 		case ev.Planned != nil:
@@ -88,7 +91,8 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	})
 	progress.end()
 	var pinned *pipeline.PinnedError
-	if errors.As(err, &pinned) || errors.Is(err, builder.ErrPaused) {
+	var leftOut *pipeline.LeftOutError
+	if errors.As(err, &pinned) || errors.As(err, &leftOut) || errors.Is(err, builder.ErrPaused) {
 		return no("%w", err)
 	}
 	if err != nil {
@@ -272,6 +276,9 @@ func printReport(w io.Writer, r builder.Report) {
 	}
 	for _, f := range r.Floors {
 		fmt.Fprintf(w, "floor: %s %s before %s\n", f.Key, f.Version, f.Before)
+	}
+	if r.HeldBack != "" {
+		fmt.Fprintln(w, r.HeldBack)
 	}
 	for _, rej := range r.Rejected {
 		fmt.Fprintf(w, "left out: item %s %s: %s\n", rej.Key, rej.Version, rej.Reason)

@@ -149,15 +149,20 @@ type unpinCmd struct {
 	settings.Disk `embed:""`
 	authorFlags
 
-	Build bool `help:"Then build and publish the catalog, as precast build does." default:"true" negatable:""`
+	Build          bool `help:"Then build and publish the catalog, as precast build does." default:"true" negatable:""`
+	AcceptRemovals bool `help:"Publish the catalog even if more than half of the published items are gone from it."`
 }
 
 func (*unpinCmd) Help() string {
 	return `Removes the pin of precast pin or precast rollback, then builds and publishes the catalog. Exits with 3 if nothing
 is pinned, or if items had to be left out.
 
+A catalog that has lost more than half of the published items (three at least) is not published: what is
+published becomes pinned instead ("held back"), until the catalog is mended or --accept-removals accepts it.
+
 Examples:
   precast unpin
+  precast unpin --accept-removals
   precast unpin --no-build   # the next change of the catalog, or precast build, publishes`
 }
 
@@ -181,5 +186,6 @@ func (c *unpinCmd) Run(ctx context.Context, std streams) error {
 	}
 	fmt.Fprintf(std.err, "generation %d is not pinned any more\n", p.Generation)
 	b := buildCmd{dataFlag: c.dataFlag, buildFlags: c.buildFlags, publishFlags: c.publishFlags, jsonFlag: c.jsonFlag, Retry: true}
+	b.acceptRemovals = c.AcceptRemovals
 	return b.build(ctx, std, d)
 }

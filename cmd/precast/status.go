@@ -67,6 +67,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		if st.Pin != "" {
 			fmt.Fprintf(std.out, "it is pinned: %s\n", st.Pin)
 			switch {
+			case builder.IsHeldBack(st.Pin): // the pin says it
 			case st.Ready:
 				fmt.Fprintln(std.out, "what the catalog says is built; precast unpin publishes it")
 			case !st.UpToDate:

@@ -345,6 +345,7 @@ run "alarms" {
       "${a.namespace} ${a.metric_name} ${a.statistic} ${jsonencode(a.dimensions)} > ${a.threshold}, ${a.evaluation_periods} x ${a.period} s"
       } == {
       dead-letters       = "AWS/SQS ApproximateNumberOfMessagesVisible Maximum {\"QueueName\":\"precast-dead-letters\"} > 0, 1 x 60 s"
+      held-back          = "Precast/precast PlansHeldBack Maximum {\"service\":\"builder\"} > 0, 1 x 3600 s"
       stream-failures    = "AWS/SQS ApproximateNumberOfMessagesVisible Maximum {\"QueueName\":\"precast-stream-failures\"} > 0, 1 x 60 s"
       change-to-servable = "Precast/precast ChangeToServableSeconds Maximum {\"service\":\"builder\"} > 900, 1 x 300 s"
       stream-age         = "AWS/Lambda IteratorAge Maximum {\"FunctionName\":\"precast-enqueuer\"} > 300000, 3 x 60 s"

@@ -55,8 +55,8 @@ func Defaults() Assumptions {
 // What the module has, whatever the fleet does: terraform/observability.tf and pipeline.tf, and the metrics that
 // functions write (internal/run/lambdas).
 const (
-	alarms     = 18
-	metrics    = 9
+	alarms     = 19
+	metrics    = 10
 	dashboards = 1
 	// Lambda polls an idle queue and an idle stream: five pollers that wait 20 seconds each
 	// (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html). Reading a stream by Lambda is free

@@ -98,6 +98,9 @@ func checkReason(reason string) error {
 	if strings.ContainsFunc(reason, unicode.IsControl) {
 		return refuse("the reason has control characters")
 	}
+	if builder.IsHeldBack(reason) {
+		return refuse("the reason is for builders, which hold back plans with it")
+	}
 	return nil
 }
 

@@ -126,6 +126,8 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 			return l.Pinned
 		case l.Paused != "":
 			return refusal{l.Paused, builder.ErrPaused}
+		case l.LeftOut != nil:
+			return l.LeftOut
 		case l.Error != "":
 			return errors.New(l.Error)
 		case l.Done:

@@ -26,10 +26,11 @@ const (
 // line is one line of the answer to a build: an event, or last of all the outcome.
 type line struct {
 	pipeline.Event
-	Done   bool                  `json:"done,omitempty"`
-	Error  string                `json:"error,omitempty"`
-	Pinned *pipeline.PinnedError `json:"pinned,omitempty"` // instead of Error
-	Paused string                `json:"paused,omitempty"` // instead of Error: builder.ErrPaused
+	Done    bool                   `json:"done,omitempty"`
+	Error   string                 `json:"error,omitempty"`
+	Pinned  *pipeline.PinnedError  `json:"pinned,omitempty"`  // instead of Error
+	LeftOut *pipeline.LeftOutError `json:"leftOut,omitempty"` // alike
+	Paused  string                 `json:"paused,omitempty"`  // alike: builder.ErrPaused
 }
 
 // Handler serves the admin API of a pipeline.
@@ -118,7 +119,7 @@ func build(w http.ResponseWriter, ctx context.Context, p *pipeline.Pipeline, opt
 	})
 	last := line{Done: true}
 	switch {
-	case errors.As(err, &last.Pinned):
+	case errors.As(err, &last.Pinned), errors.As(err, &last.LeftOut):
 	case errors.Is(err, builder.ErrPaused):
 		last.Paused = err.Error()
 	case err != nil:

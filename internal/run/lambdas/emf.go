@@ -34,7 +34,7 @@ type metric struct {
 func (m *Metrics) emit(values map[string]float64, units map[string]string, fields map[string]any) {
 	var metrics []metric
 	line := map[string]any{"service": m.Service}
-	for _, name := range []string{"ChangeToServableSeconds", "BundlesPlanned", "ObjectsWritten", "BytesWritten", "ItemsRejected", "Publishes",
+	for _, name := range []string{"ChangeToServableSeconds", "BundlesPlanned", "ObjectsWritten", "BytesWritten", "ItemsRejected", "PlansHeldBack", "Publishes",
 		"JobsWaiting", "JobsInFlight", "DeadLetters"} {
 		if v, ok := values[name]; ok {
 			metrics = append(metrics, metric{name, units[name]})
@@ -67,8 +67,12 @@ func (m *Metrics) Jobs(waiting, inFlight, dead int) {
 
 // Planned implements builder.Observer.
 func (m *Metrics) Planned(ctx context.Context, r builder.Report) {
-	m.emit(map[string]float64{"BundlesPlanned": float64(r.Build.Bundles), "ItemsRejected": float64(len(r.Rejected))},
-		map[string]string{"BundlesPlanned": "Count", "ItemsRejected": "Count"}, map[string]any{"sequence": r.Sequence})
+	held := 0.0
+	if r.HeldBack != "" {
+		held = 1
+	}
+	m.emit(map[string]float64{"BundlesPlanned": float64(r.Build.Bundles), "ItemsRejected": float64(len(r.Rejected)), "PlansHeldBack": held},
+		map[string]string{"BundlesPlanned": "Count", "ItemsRejected": "Count", "PlansHeldBack": "Count"}, map[string]any{"sequence": r.Sequence})
 	if m.Next != nil {
 		m.Next.Planned(ctx, r)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -180,6 +181,24 @@ func (e *PinnedError) Error() string {
 	return fmt.Sprintf("generation %d stays published: it is pinned: %s", e.Generation, e.Reason)
 }
 
+// LeftOutError: nothing was published before, and nothing is, as every item of the catalog had to be left out.
+type LeftOutError struct {
+	Rejected []builder.Rejection `json:"rejected"`
+}
+
+func (e *LeftOutError) Error() string {
+	const most = 10
+	var all []string
+	for i, r := range e.Rejected {
+		if i == most {
+			all = append(all, fmt.Sprintf("and %d more", len(e.Rejected)-most))
+			break
+		}
+		all = append(all, fmt.Sprintf("%s %s: %s", r.Key, r.Version, r.Reason))
+	}
+	return "nothing is published, as every item of the catalog was left out: " + strings.Join(all, "; ")
+}
+
 // ErrIncomplete: a build ended with jobs that could not be done.
 var ErrIncomplete = errors.New("the build could not be completed")
 
@@ -204,7 +223,7 @@ func (p *Pipeline) Build(ctx context.Context, opt builder.PlanOptions, observe f
 }
 
 // Follow asks for a plan and waits until it, or a newer one, is published. If a pin keeps it from being published, it
-// returns a PinnedError once the jobs have ended. The jobs are done by Run. Every event on the way is passed to
+// returns a PinnedError once the jobs have ended; a LeftOutError if nothing can be published for the first time. The jobs are done by Run. Every event on the way is passed to
 // observe (nil: none), by one goroutine at a time.
 func (p *Pipeline) Follow(ctx context.Context, opt builder.PlanOptions, observe func(Event)) error {
 	return p.follow(ctx, opt, observe, func() {})
@@ -263,7 +282,7 @@ func (p *Pipeline) await(ctx context.Context, after uint64) error {
 			return fmt.Errorf("build: %w", err)
 		}
 		if failed || idle && idleFor >= grace {
-			return unpublished(ix, dead, failed)
+			return p.unpublished(ctx, ix, dead, failed)
 		}
 		if idleFor += look; !idle {
 			idleFor = 0
@@ -277,9 +296,22 @@ func (p *Pipeline) await(ctx context.Context, after uint64) error {
 }
 
 // unpublished says why a build that has ended has published nothing.
-func unpublished(ix *index.Index, dead int, failed bool) error {
+func (p *Pipeline) unpublished(ctx context.Context, ix *index.Index, dead int, failed bool) error {
 	if ix != nil && ix.Pin != "" && !failed {
 		return &PinnedError{ix.Generation, ix.Pin}
+	}
+	if ix == nil && !failed {
+		items, err := p.Catalog.Snapshot(ctx)
+		if err != nil {
+			return err
+		}
+		plan, err := p.Builder.Plan(ctx, items, builder.PlanOptions{})
+		if err != nil {
+			return err
+		}
+		if plan.AllLeftOut() {
+			return &LeftOutError{plan.Rejected}
+		}
 	}
 	return fmt.Errorf("%w; dead letters: %d; see the log, then `precast status`", ErrIncomplete, dead)
 }

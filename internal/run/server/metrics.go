@@ -25,6 +25,7 @@ type Metrics struct {
 	bytes      prometheus.Counter
 	plans      prometheus.Counter
 	rejected   prometheus.Counter
+	heldBack   prometheus.Gauge
 	generation prometheus.Gauge
 }
 
@@ -49,10 +50,12 @@ func NewMetrics() *Metrics {
 			Name: "precast_plans_total", Help: "Plans made."}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "precast_rejected_items_total", Help: "Times that a plan had to leave an item out."}),
+		heldBack: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "precast_held_back", Help: "1 if the last plan would drop most of what is published, and was not published."}),
 		generation: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "precast_generation", Help: "Generation last published by this process."}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.answers, m.objects, m.bytes, m.plans, m.rejected, m.generation,
+	m.registry.MustRegister(m.requests, m.seconds, m.answers, m.objects, m.bytes, m.plans, m.rejected, m.heldBack, m.generation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -107,7 +110,13 @@ func (m *Metrics) handler() http.Handler {
 func (m *Metrics) answered(source string) { m.answers.WithLabelValues(source).Inc() }
 
 // Planned implements builder.Observer.
-func (m *Metrics) Planned(context.Context, builder.Report) { m.plans.Inc() }
+func (m *Metrics) Planned(_ context.Context, r builder.Report) {
+	m.plans.Inc()
+	m.heldBack.Set(0)
+	if r.HeldBack != "" {
+		m.heldBack.Set(1)
+	}
+}
 
 // Stored implements builder.Observer.
 func (m *Metrics) Stored(_ context.Context, s builder.Stored) {

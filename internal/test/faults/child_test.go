@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 func roles() map[string]func(dir, arg string) error {
-	all := map[string]func(dir, arg string) error{"pipeline": playPipeline, "rollback": playRollback}
+	all := map[string]func(dir, arg string) error{"pipeline": playPipeline, "rollback": playRollback, "collect": playCollect}
 	maps.Copy(all, awsRoles())
 	return all
 }

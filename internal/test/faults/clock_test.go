@@ -54,7 +54,7 @@ func clocked(w *world, c *jumping) (front, func()) {
 
 // The clock of queue, ledger and builder is set hours forward and back while builds run.
 func TestClockJumps(t *testing.T) {
-	const seeds, jumps = 6, 12
+	seeds, jumps := fewer(6), 12
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			dir := folder(t)

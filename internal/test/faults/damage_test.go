@@ -2,6 +2,7 @@ package faults_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -40,7 +41,11 @@ var damages = map[string]func(data []byte) []byte{
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
 	cases := 0
-	for _, prefix := range []string{layout.IndexKey, layout.BundlePrefix, layout.ManifestPrefix, layout.PiecePrefix, layout.BinaryPrefix} {
+	kinds := []string{layout.IndexKey, layout.PiecePrefix, layout.BinaryPrefix}
+	if copies() {
+		kinds = append(kinds, layout.BundlePrefix, layout.ManifestPrefix)
+	}
+	for _, prefix := range kinds {
 		for name, damage := range damages {
 			cases++
 			t.Run(strings.Trim(prefix, "/")+" "+name, func(t *testing.T) { damaged(t, prefix, name, damage) })
@@ -136,6 +141,10 @@ func askAll(t *testing.T, w *world, f front, right bool) map[int]int {
 			query.Add(p[0], p[1])
 		}
 		resp, err := f.ask(t.Context(), query.Encode(), "")
+		if errors.Is(err, errBrokenOff) && !copies() { // composed of a piece that is shorter or longer than it was
+			seen[unsound]++
+			continue
+		}
 		must(t, err)
 		status := resp.status
 		files, _, err := contents(t.Context(), resp)

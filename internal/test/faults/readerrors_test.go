@@ -116,7 +116,7 @@ func (b *torn) Read(p []byte) (int, error) {
 
 // Reads of objects and of the catalog fail at random, under a pipeline at work and a server.
 func TestReadErrors(t *testing.T) {
-	const seeds, changes = 6, 8
+	seeds, changes := fewer(6), 8
 	failed, seen := make(map[string]int), make(map[string]int)
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

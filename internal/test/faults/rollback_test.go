@@ -94,14 +94,17 @@ func killRollbacks(t *testing.T, d pipeline.Drivers, run func(arg string) (strin
 		// And an answer is not prebuilt any more: it has a job written for it.
 		target, err := builder.ReadGeneration(ctx, d.Objects, to)
 		must(t, err)
-		must(t, remover(d).Delete(ctx, layout.HistoryKey(before.Generation), builder.Cover(target, nil).Keys()[0]))
+		must(t, remover(d).Delete(ctx, layout.HistoryKey(before.Generation)))
+		if covered := builder.Cover(target, nil).Keys(); len(covered) > 0 {
+			must(t, remover(d).Delete(ctx, covered[0]))
+		}
 		out, err := run(fmt.Sprint(at, " ", to))
 		d = now()
 		w.base = d
 		if i == 0 {
 			must(t, err)
 			writes, puts := counts(t, out)
-			if writes < 4 || len(puts) < 3 {
+			if least := fewer(4); writes < least || len(puts) < least-1 {
 				t.Fatalf("a rollback has only %d writes, %d of them objects'", writes, len(puts))
 			}
 			for n := range writes {

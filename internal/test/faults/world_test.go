@@ -71,10 +71,20 @@ type world struct {
 // starts. TestWithoutCopies sets it.
 const envCopies = "PRECAST_COPIES"
 
+func copies() bool { return os.Getenv(envCopies) != "false" }
+
+// fewer is how many seeds a test plays: most of it is the same without copies.
+func fewer(seeds int) int {
+	if copies() {
+		return seeds
+	}
+	return 1
+}
+
 // small keeps builds to some dozens of objects.
 func small() builder.Options {
 	bundles := uint64(60)
-	if os.Getenv(envCopies) == "false" {
+	if !copies() {
 		bundles = 0
 	}
 	return builder.Options{

@@ -68,6 +68,15 @@ type soak struct {
 }
 
 func TestSoak(t *testing.T) {
+	for name, copies := range map[string]string{"pieces": "false", "copies": "true"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("PRECAST_COPIES", copies)
+			soaked(t)
+		})
+	}
+}
+
+func soaked(t *testing.T) {
 	s := &soak{t: t, data: t.TempDir(), answers: make(map[int]int)}
 	s.path = filepath.Join(t.TempDir(), "precast")
 	if out, err := exec.Command("go", "build", "-o", s.path, "github.com/precast-ota/precast/cmd/precast").CombinedOutput(); err != nil {

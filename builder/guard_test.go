@@ -65,7 +65,7 @@ func TestS1PlanThatDropsMostIsHeldBack(t *testing.T) {
 		t.Errorf("the last plan says %q, the pin %q", last.HeldBack, st.Pin)
 	}
 	// Taking the pin off does not accept it.
-	_, err = w.pipeline().Unpin(t.Context())
+	_, err = w.pipeline().Unpin(t.Context(), catalog.Author{})
 	must(t, err)
 	held()
 
@@ -73,7 +73,7 @@ func TestS1PlanThatDropsMostIsHeldBack(t *testing.T) {
 	for _, app := range apps[1:7] {
 		w.put(app, "prod", "1", "the first "+app, "x")
 	}
-	_, err = w.pipeline().Unpin(t.Context())
+	_, err = w.pipeline().Unpin(t.Context(), catalog.Author{})
 	must(t, err)
 	w.build(builder.PlanOptions{})
 	if got := w.versions(); len(got) != 7 {
@@ -91,7 +91,7 @@ func TestS1PlanThatDropsMostIsHeldBack(t *testing.T) {
 		t.Fatalf("published %v", got)
 	}
 	// A pin of an operator it does not accept.
-	_, err = w.pipeline().Pin(t.Context(), "trade fair")
+	_, err = w.pipeline().Pin(t.Context(), catalog.Author{Message: "trade fair"})
 	must(t, err)
 	w.put("b", "prod", "1", "the first b", "x")
 	if err := w.pipeline().Build(t.Context(), builder.PlanOptions{AcceptRemovals: true}, nil); !errors.As(err, &pinned) || pinned.Reason != "trade fair" {

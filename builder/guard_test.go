@@ -97,7 +97,7 @@ func TestS1PlanThatDropsMostIsHeldBack(t *testing.T) {
 	if err := w.pipeline().Build(t.Context(), builder.PlanOptions{AcceptRemovals: true}, nil); !errors.As(err, &pinned) || pinned.Reason != "trade fair" {
 		t.Fatalf("the build says %v", err)
 	}
-	if _, err := w.pipeline().Pin(t.Context(), st.Pin); !errors.Is(err, history.ErrRefused) {
+	if _, err := w.pipeline().Pin(t.Context(), catalog.Author{Message: st.Pin}); !errors.Is(err, history.ErrRefused) {
 		t.Errorf("an operator's pin may say %q: %v", st.Pin, err)
 	}
 }

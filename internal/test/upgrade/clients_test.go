@@ -86,51 +86,50 @@ func shDevice(script, rootPEM, dir, slot string) *device {
 	}}
 }
 
-// Clients of the earlier program and of this one, on folders that the earlier one has left and on new ones, on both sides
-// of a rollout: all update from this program's server, from what the earlier one has published and from what this one does.
+// devices are clients of the earlier program and of this one, on folders that the earlier one has left and on new ones,
+// on both sides of a rollout.
+func (f frozen) devices(installation string) map[string]*device {
+	f.t.Helper()
+	program := f.build("./cmd/device")
+	rootPEM := only(f.t, filepath.Join(installation, "keys", "root-*.pub.pem"))
+	script, present := filepath.Join(f.dir, "precast-device.sh"), filepath.Join(root, "client", "precast-device.sh")
+	devices := make(map[string]*device)
+	for _, slot := range []string{"7", "9999"} { // in the rollout of os_armv8, and not in it
+		for _, left := range []bool{false, true} {
+			folder, kind := func(string) string { return f.t.TempDir() }, "-on-a-new-folder-slot-"+slot
+			if left { // a copy of what the earlier program left
+				folder = func(name string) string { return filepath.Join(f.installation(name), name) }
+				kind = "-on-an-earlier-folder-slot-" + slot
+			}
+			devices["earlier-go"+kind] = goDevice(program, rootPEM, folder("device-go"), slot)
+			devices["present-go"+kind] = presentGoDevice(rootPEM, folder("device-go"), slot)
+			devices["earlier-sh"+kind] = shDevice(script, rootPEM, folder("device-sh"), slot)
+			devices["present-sh"+kind] = shDevice(present, rootPEM, folder("device-sh"), slot)
+		}
+	}
+	return devices
+}
+
+// updated lets devices update.
+func updated(t *testing.T, what string, devices map[string]*device, url string) {
+	t.Helper()
+	for name, d := range devices {
+		t.Run(what+"/"+name, func(t *testing.T) {
+			d.update(t, url)
+			d.wants(t, url)
+		})
+	}
+}
+
+// All clients update from this program's server, from what the earlier one has published and from what this one does.
 func TestClients(t *testing.T) {
 	each(t, func(t *testing.T, f frozen) {
-		program := f.build("./cmd/device")
 		dir := f.installation()
 		c := f.commands(dir)
 		s := serve(t, c.program, filepath.Join(dir, "data"), append(c.env, signer(t, dir))...)
-		rootPEM := only(t, filepath.Join(dir, "keys", "root-*.pub.pem"))
-		old := filepath.Join(f.dir, "precast-device.sh")
-		present := filepath.Join(root, "client", "precast-device.sh")
-		devices := make(map[string]*device)
-		for _, slot := range []string{"7", "9999"} { // in the rollout of os_armv8, and not in it
-			for _, left := range []bool{false, true} {
-				folder := func(name string) string {
-					if left { // a copy of what the earlier program left
-						return filepath.Join(f.installation(name), name)
-					}
-					return t.TempDir()
-				}
-				kind := " on a new folder, slot " + slot
-				if left {
-					kind = " on a folder of the earlier, slot " + slot
-				}
-				for name, d := range map[string]*device{
-					"earlier go": goDevice(program, rootPEM, folder("device-go"), slot),
-					"present go": presentGoDevice(rootPEM, folder("device-go"), slot),
-					"earlier sh": shDevice(old, rootPEM, folder("device-sh"), slot),
-					"present sh": shDevice(present, rootPEM, folder("device-sh"), slot),
-				} {
-					devices[name+kind] = d
-				}
-			}
-		}
-		updated := func(what string) {
-			t.Helper()
-			for name, d := range devices {
-				t.Run(what+"/"+strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
-					d.update(t, s.url)
-					d.wants(t, s.url)
-				})
-			}
-		}
-		updated("published by the earlier")
+		devices := f.devices(dir)
+		updated(t, "published-by-the-earlier", devices, s.url)
 		c.says(0, "unpin")
-		updated("published by this one")
+		updated(t, "published-by-this-one", devices, s.url)
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,8 +15,11 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/edge/rig"
+	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/lambdazip"
+	"github.com/precast-ota/precast/internal/run/signingkey"
 	"github.com/precast-ota/precast/internal/store/local"
+	"github.com/precast-ota/precast/internal/trust/issuer"
 )
 
 // edge packs the frozen edge, as edge/cmd/pack packs this one.
@@ -59,16 +64,27 @@ var presentEdge = sync.OnceValues(func() (dist string, err error) {
 	return dist, nil
 })
 
-// cdn puts an edge in front of a data folder, with a table of rollouts.
-func cdn(t *testing.T, data, dist string, table []string) *rig.Rig {
+// cdn puts an edge in front of an installation's data folder, with a table of rollouts. This program's composer signs.
+func cdn(t *testing.T, installation, dist string, table []string) *rig.Rig {
 	t.Helper()
-	objects, err := local.OpenObjects(data)
+	objects, err := local.OpenObjects(filepath.Join(installation, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := signingkey.Open(t.Context(), "file:"+only(t, filepath.Join(installation, "keys", "signing-*.pem")), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	statements, err := issuer.New(key, issuer.DefaultSchedule(), time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	r, err := rig.Start(ctx, rig.Options{Objects: objects, Dist: dist})
+	r, err := rig.Start(ctx, rig.Options{Objects: objects, Dist: dist, Compose: func(objects builder.Objects) http.Handler {
+		return &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Statements: statements,
+			FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: slog.New(slog.DiscardHandler)}
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,29 +106,32 @@ func cdn(t *testing.T, data, dist string, table []string) *rig.Rig {
 	return r
 }
 
-// The new edge comes first: it answers from what the earlier builder wrote, as the earlier server did.
+// The new edge comes first: it answers from what the earlier builder wrote, as the earlier server did, and all clients
+// update through it.
 func TestEdgeBeforeBuilder(t *testing.T) {
 	each(t, func(t *testing.T, f frozen) {
 		dist, err := presentEdge()
 		if err != nil {
 			t.Fatal(err)
 		}
-		data := filepath.Join(f.installation(), "data")
+		dir := f.installation()
 		var table []string
-		if err := json.Unmarshal([]byte(command(t, "", nil, f.build("./cmd/table"), filepath.Join(data, "objects", "index"))), &table); err != nil {
+		if err := json.Unmarshal([]byte(command(t, "", nil, f.build("./cmd/table"), filepath.Join(dir, "data", "objects", "index"))), &table); err != nil {
 			t.Fatal(err)
 		}
-		r := cdn(t, data, dist, table)
+		r := cdn(t, dir, dist, table)
 		for _, want := range f.answers() {
 			status, body := get(t, r.URL+"/package?"+want.Query, want.Held)
 			if status != want.Status || digest(body) != want.SHA256 {
 				t.Errorf("%s (held %q): status %d, %.200q; was %+v", want.Query, want.Held, status, body, want)
 			}
 		}
+		updated(t, "clients", f.devices(dir), r.URL)
 	})
 }
 
-// The earlier edge is still there when the new builder publishes: it answers as the new server does.
+// The earlier edge is still there when the new builder publishes: it answers as the new server does, and all clients
+// update through it.
 func TestBuilderBeforeEdge(t *testing.T) {
 	each(t, func(t *testing.T, f frozen) {
 		dir := f.installation()
@@ -127,7 +146,7 @@ func TestBuilderBeforeEdge(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := cdn(t, data, f.edge(), edge.TableOf(ix).Values())
+		r := cdn(t, dir, f.edge(), edge.TableOf(ix).Values())
 		s := serve(t, c.program, data, c.env...)
 		statuses := make(map[int]int)
 		for _, a := range f.answers() {
@@ -141,5 +160,6 @@ func TestBuilderBeforeEdge(t *testing.T) {
 		if statuses[200] == 0 || statuses[304] == 0 || statuses[404] == 0 {
 			t.Errorf("the answers are %v", statuses)
 		}
+		updated(t, "clients", f.devices(dir), r.URL)
 	})
 }

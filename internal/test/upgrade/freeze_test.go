@@ -290,6 +290,23 @@ func (f *freezer) answers(url string) {
 	f.write("answers.jsonl", out.Bytes())
 }
 
+// queries are the selections that devices of the frozen installations can make, and some more.
+func queries() []string {
+	all := []string{"", "cpuArch=", "cpuArch=armv8&payloadType=all", "cpuArch=%zz", "cpuArch=armv8&greeter=beta&scoreboard=beta"}
+	for _, arch := range []string{"armv8", "armv7", "sparc"} {
+		for _, os := range []string{"", "&os=prod", "&os=beta"} {
+			for _, gamer := range []string{"", "&attrGamer=prod", "&attrGamer=beta"} {
+				for _, camera := range []string{"", "&attrCamera=prod"} {
+					for _, cellular := range []string{"", "&attrCellular=prod"} {
+						all = append(all, "cpuArch="+arch+os+gamer+camera+cellular)
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
 // archive packs folders of the work folder; all files have one time.
 func (f *freezer) archive(name string, folders ...string) {
 	f.t.Helper()

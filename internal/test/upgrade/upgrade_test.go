@@ -182,23 +182,6 @@ func digest(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// queries are the selections that devices of the frozen installations can make, and some more.
-func queries() []string {
-	all := []string{"", "cpuArch=", "cpuArch=armv8&payloadType=all", "cpuArch=%zz", "cpuArch=armv8&greeter=beta&scoreboard=beta"}
-	for _, arch := range []string{"armv8", "armv7", "sparc"} {
-		for _, os := range []string{"", "&os=prod", "&os=beta"} {
-			for _, gamer := range []string{"", "&attrGamer=prod", "&attrGamer=beta"} {
-				for _, camera := range []string{"", "&attrCamera=prod"} {
-					for _, cellular := range []string{"", "&attrCellular=prod"} {
-						all = append(all, "cpuArch="+arch+os+gamer+camera+cellular)
-					}
-				}
-			}
-		}
-	}
-	return all
-}
-
 // shimFiles are what edge.zip holds besides the WebAssembly and the settings.
 func shimFiles() []string {
 	return []string{"index.mjs", "handler.mjs", "published.mjs", "go.mjs", "s3.mjs"}

@@ -55,7 +55,7 @@ func LoadConfig(ctx context.Context, opts ...func(*config.LoadOptions) error) (a
 	if cfg.Region == "" {
 		return aws.Config{}, errors.New("load AWS configuration: there is no region: set AWS_REGION")
 	}
-	cfg.APIOptions = append(cfg.APIOptions, plainBodies, outages)
+	cfg.APIOptions = append(cfg.APIOptions, plainBodies, outages, naming(cfg.Region))
 	return cfg, nil
 }
 

@@ -76,7 +76,7 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	}
 	start := time.Now()
 	out := outcome{Rejected: []builder.Rejection{}}
-	progress := newProgress(std.err, c.JSON)
+	progress := newProgress(std, c.JSON)
 	err = d.pipeline(opt).Build(ctx, builder.PlanOptions{Verify: c.Verify, Retry: c.Retry, AcceptRemovals: c.acceptRemovals}, func(ev pipeline.Event) {
 		progress.tell(ev)
 		switch {
@@ -110,32 +110,30 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	return err
 }
 
-// progress shows a build: a bar on a terminal, a line for every event that matters elsewhere.
+// progress shows a build: a bar on a terminal, elsewhere what is planned, and what is left out in any case.
 type progress struct {
 	w     io.Writer
+	json  bool // everything is in the result
 	quiet bool
 	bars  *mpb.Progress
 	bar   *mpb.Bar
-	done  int
-	total int
 }
 
-func newProgress(w io.Writer, quiet bool) *progress {
-	p := &progress{w: w, quiet: quiet}
-	if f := terminalOf(w); f != nil && !quiet {
+func newProgress(std streams, json bool) *progress {
+	p := &progress{w: std.err, json: json, quiet: std.quiet}
+	if f := terminalOf(std.progress()); f != nil && !json {
 		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(60))
 	}
 	return p
 }
 
 func (p *progress) tell(ev pipeline.Event) {
-	if p.quiet {
+	if p.json {
 		return
 	}
 	switch {
-	case ev.Planned != nil:
+	case ev.Planned != nil && !p.quiet:
 		r := ev.Planned
-		p.done, p.total = 0, r.Build.Pieces+2*r.Build.Bundles
 		if p.bars == nil {
 			line := fmt.Sprintf("planned %s: %s to compress", count(r.Sets, "set"), count(r.Build.Pieces, "binary"))
 			if r.Build.Bundles > 0 {
@@ -145,20 +143,13 @@ func (p *progress) tell(ev pipeline.Event) {
 			return
 		}
 		p.stop()
-		p.bar = p.bars.AddBar(int64(p.total),
+		p.bar = p.bars.AddBar(int64(r.Build.Pieces+2*r.Build.Bundles),
 			mpb.PrependDecorators(decor.Name("building "), decor.CountersNoUnit("%d/%d objects")),
 			mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)))
-	case ev.Stored != nil:
-		p.done++
-		if p.bar != nil {
-			p.bar.IncrBy(1)
-		} else if step := max(p.total/10, 1); p.done%step == 0 && p.done <= p.total {
-			p.line("%d of %s", p.done, count(p.total, "object"))
-		}
+	case ev.Stored != nil && p.bar != nil:
+		p.bar.IncrBy(1)
 	case ev.Rejected != nil:
 		p.line("left out: item %s %s: %s", ev.Rejected.Key, ev.Rejected.Version, ev.Rejected.Reason)
-	case ev.Published != nil && p.bars == nil:
-		p.line("published generation %d", ev.Published.Generation)
 	}
 }
 

@@ -112,6 +112,17 @@ func recipients(it catalog.Item) []string {
 	return lines
 }
 
+// rolloutText is a rollout in a cell of a table.
+func rolloutText(it catalog.Item) string {
+	switch {
+	case !it.Partial():
+		return "all"
+	case it.Previous == nil:
+		return percentText(it.Rollout.Percent) + ", else nothing"
+	}
+	return percentText(it.Rollout.Percent) + ", else " + it.Previous.Version
+}
+
 func percentText(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) + " %" }
 
 func versions(items []catalog.Item) []string {
@@ -217,7 +228,7 @@ type listCmd struct {
 }
 
 func (*listCmd) Help() string {
-	return `Shows app, track, version, size, attributes and MD5 of every item, then rollouts and floors.
+	return `Shows app, track, version, size, attributes, rollout and MD5 of every item, then the devices of its rollouts, and floors.
 
 Examples:
   precast catalog list
@@ -239,9 +250,9 @@ func (c *listCmd) Run(ctx context.Context, std streams) error {
 		return printJSON(std.out, append([]catalog.Item{}, items...))
 	}
 	w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "APP\tTRACK\tVERSION\tSIZE\tATTRIBUTES\tMD5")
+	fmt.Fprintln(w, "APP\tTRACK\tVERSION\tSIZE\tATTRIBUTES\tROLLOUT\tMD5")
 	for _, it := range items {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", it.App, it.Track, it.Version, bytesText(it.Size), strings.Join(it.Attrs(), ","), it.MD5)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", it.App, it.Track, it.Version, bytesText(it.Size), strings.Join(it.Attrs(), ","), rolloutText(it), it.MD5)
 	}
 	if err := w.Flush(); err != nil {
 		return err

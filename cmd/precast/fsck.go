@@ -56,7 +56,7 @@ func (c *fsckCmd) Run(ctx context.Context, std streams) error {
 		return errors.New("--index goes with a URL")
 	}
 	opt := fsck.Options{Deep: c.Deep, Concurrency: c.Concurrency}
-	counted := newCounter(std.err, c.JSON)
+	counted := newCounter(std.progress(), c.JSON)
 	opt.Progress = counted.tell
 	start := time.Now()
 	rep, err := c.check(ctx, opt)
@@ -220,17 +220,10 @@ func (c *counter) run() {
 		bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(60))
 		bar = bars.AddBar(0, mpb.PrependDecorators(decor.CountersNoUnit("%d/%d objects")), mpb.AppendDecorators(decor.Percentage()))
 	}
-	last := 0
 	for n := range c.told {
-		done, total := n[0], max(n[0], n[1])
-		switch {
-		case c.quiet:
-		case bar != nil:
-			bar.SetTotal(int64(total), false)
-			bar.SetCurrent(int64(done))
-		case total >= 1000 && done*10/total > last && total > done:
-			last = done * 10 / total
-			fmt.Fprintf(c.w, "%d of %s\n", done, count(total, "object"))
+		if bar != nil {
+			bar.SetTotal(int64(max(n[0], n[1])), false)
+			bar.SetCurrent(int64(n[0]))
 		}
 	}
 	if bar != nil {

@@ -50,7 +50,7 @@ func (c *gcCmd) Run(ctx context.Context, std streams) error {
 	if c.Grace == 0 {
 		opt.Grace = time.Nanosecond // 0 would be the default
 	}
-	counted := newCounter(std.err, c.JSON)
+	counted := newCounter(std.progress(), c.JSON)
 	opt.Progress = counted.tell
 	collector := gc.New(d.objects, deleter, d.catalog(), opt)
 	var rep *gc.Report

@@ -49,7 +49,7 @@ func importer(d *data, std streams, quiet bool) *release.Importer {
 			if stored {
 				state = "stored " + bytesText(it.Size)
 			}
-			fmt.Fprintf(std.err, "%s %s: %s\n", it.Key(), it.Version, state)
+			fmt.Fprintf(std.progress(), "%s %s: %s\n", it.Key(), it.Version, state)
 		}
 	}
 	return im

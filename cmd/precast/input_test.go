@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,5 +101,42 @@ func TestS4HungRead(t *testing.T) {
 	want := errors.New("ended")
 	if err := await(ctx, time.Hour, func() error { <-ctx.Done(); return want }); !errors.Is(err, want) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// precast help, in the ways that people ask for it, and what is told only to somebody who looks.
+func TestAskingForHelp(t *testing.T) {
+	for _, args := range [][]string{{}, {"catalog"}, {"catalog", "put"}} {
+		code, help, _ := command(t, append([]string{"help"}, args...)...)
+		_, flag, _ := command(t, append(args, "--help")...)
+		if code != exitOK || help != flag || help == "" {
+			t.Errorf("help %q: exit %d, %q, want %q", args, code, help, flag)
+		}
+	}
+	_, word, _ := command(t, "version")
+	if _, flag, _ := command(t, "--version"); flag != word || word == "" {
+		t.Errorf("--version: %q, version: %q", flag, word)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	if code, stdout, stderr := command(t, "seed", "--size", "1KiB", "-d", data); code != exitOK || stderr != "" || !strings.HasPrefix(stdout, "9 items in the catalog") {
+		t.Errorf("seed: exit %d, %s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := command(t, "build", "--quiet", "-d", data); code != exitOK || stderr != "" || !strings.HasPrefix(stdout, "generation 1 is published") {
+		t.Errorf("build --quiet: exit %d, %s%s", code, stdout, stderr)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"scoreboard", file, "--version", "9", "--rollout", "12.5", "--attr", "gamer"}, {"fresh", file, "--version", "1", "--rollout", "1", "--attr", "gamer"}} {
+		if code, _, stderr := command(t, append([]string{"catalog", "put", "-q", "-d", data}, args...)...); code != exitOK {
+			t.Fatal(stderr)
+		}
+	}
+	_, list, _ := command(t, "catalog", "list", "-d", data)
+	for _, row := range []string{`scoreboard +prod +9 +1 B +gamer +12.5 %, else 1.0.0 `, `fresh +prod +1 +1 B +gamer +1 %, else nothing `, `modemFW +prod +1.0 +1.0 KiB +cellular +all `} {
+		if !regexp.MustCompile("(?m)^" + row).MatchString(list) {
+			t.Errorf("no line %s in\n%s", row, list)
+		}
 	}
 }

@@ -55,6 +55,8 @@ type commands struct {
 	Destroy   destroyCmd   `cmd:"" help:"Delete an installation on AWS and everything in it."`
 	Cost      costCmd      `cmd:"" help:"Estimate the monthly cost on AWS."`
 	Version   versionCmd   `cmd:"" help:"Print the version, and the format of the files that it builds."`
+
+	Quiet bool `help:"Print results and errors only." short:"q"`
 }
 
 const description = `Precast builds packages before devices ask for them. A device says what kind of device it is and what it already has,
@@ -68,6 +70,15 @@ type streams struct {
 	out, err io.Writer
 	in       io.Reader
 	terminal bool // somebody is at in to be asked
+	quiet    bool // only results and errors are to be printed
+}
+
+// progress is where is told how far a command is: to somebody who looks, unless they do not want to know.
+func (s streams) progress() io.Writer {
+	if s.quiet || terminalOf(s.err) == nil {
+		return io.Discard
+	}
+	return s.err
 }
 
 func main() {
@@ -89,8 +100,7 @@ func run(ctx context.Context, args []string, std streams) int {
 		kong.Writers(std.out, std.err),
 		kong.Exit(func(code int) { exit = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(std))
+		kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
 		fmt.Fprintln(std.err, "precast:", err)
 		return exitError
@@ -101,6 +111,9 @@ func run(ctx context.Context, args []string, std streams) int {
 	if len(args) > 0 && args[0] == "--version" { // no flag: catalog put has one of this name
 		args = append([]string{"version"}, args[1:]...)
 	}
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:], "--help")
+	}
 	parsed, err := parser.Parse(args)
 	if exit >= 0 { // --help
 		return exit
@@ -109,8 +122,9 @@ func run(ctx context.Context, args []string, std streams) int {
 		fmt.Fprintf(std.err, "precast: %v\nTry precast --help.\n", err)
 		return exitUsage
 	}
+	std.quiet = cmds.Quiet
 	var answer noError
-	switch err := await(ctx, graceOf(parsed.Selected().Target), func() error { return parsed.Run() }); {
+	switch err := await(ctx, graceOf(parsed.Selected().Target), func() error { return parsed.Run(std) }); {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &answer):

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/precast-ota/precast/internal/files"
 	"github.com/precast-ota/precast/internal/format/catalog"
 )
 
@@ -138,5 +142,90 @@ func TestAskingForHelp(t *testing.T) {
 		if !regexp.MustCompile("(?m)^" + row).MatchString(list) {
 			t.Errorf("no line %s in\n%s", row, list)
 		}
+	}
+}
+
+// An import that is killed leaves gigabytes: the next command removes them, whichever it is and wherever the pipeline
+// runs. They are below the data folder, and what a running import uses stays.
+func TestS9KilledImport(t *testing.T) {
+	path, err := exec.LookPath("precast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	archive := filepath.Join(dir, "r.tar.gz")
+	out, err := os.Create(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := gzip.NewWriter(out)
+	w := tar.NewWriter(z)
+	const size = 8 << 30 // it is killed long before that has been unpacked
+	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "zeros", Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	zeros := make([]byte, 1<<20)
+	for range 256 {
+		if _, err := w.Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(z.Close(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (all []string) {
+		all, err := filepath.Glob(filepath.Join(data, "tmp", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	kill := func() {
+		t.Helper()
+		started := exec.Command(path, "catalog", "import", archive, "-d", data)
+		if err := started.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for len(left()) == 0 {
+			if started.ProcessState != nil {
+				t.Fatal("it has ended")
+			}
+		}
+		if err := started.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := started.Wait(); err == nil {
+			t.Fatal("it was not killed")
+		}
+		if len(left()) == 0 {
+			t.Fatal("nothing is left to be swept")
+		}
+	}
+	kill()
+	if code, _, stderr := command(t, "seed", "--size", "1KiB", "-d", data); code != exitOK {
+		t.Fatal(stderr)
+	}
+	if all := left(); len(all) > 0 {
+		t.Errorf("left are %q", all)
+	}
+	s, err := startServer(path, dir, os.Environ(), "-d", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.cmd.Process.Kill(); _ = s.cmd.Wait() }()
+	kill()
+	running, err := files.MakeFolder(filepath.Join(data, "tmp"), "running-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := command(t, "catalog", "list", "-d", data); code != exitOK {
+		t.Fatal(stderr)
+	}
+	if all := left(); len(all) != 1 || all[0] != running.Path() {
+		t.Errorf("left are %q", all)
+	}
+	if err := running.Remove(); err != nil {
+		t.Error(err)
 	}
 }

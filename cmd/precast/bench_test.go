@@ -48,22 +48,51 @@ func drain(conn net.Conn, r *bufio.Reader, request string, buf []byte) (int64, e
 	}
 }
 
-// BenchmarkServe sends a bundle of 20 MB from a `precast serve` of its own, and the same file from nginx
-// where it is installed, in turns; and asks for answers with 304.
-func BenchmarkServe(b *testing.B) {
+// seeded starts a server on a new folder that has the sample, with copies or without.
+func seeded(b *testing.B, size string, copies bool) (dir, path string, s *serving) {
 	path, err := exec.LookPath("precast")
 	if err != nil {
 		b.Fatal(err)
 	}
-	dir := b.TempDir()
-	if out, err := exec.Command(path, "seed", "--data", dir, "--size", "5MiB").CombinedOutput(); err != nil {
+	dir = b.TempDir()
+	if out, err := exec.Command(path, "seed", "--data", dir, "--size", size).CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	s, err := startServer(path, dir, os.Environ(), "--data", dir, "--subset-items", "0")
+	s, err = startServer(path, dir, os.Environ(), "--data", dir, "--subset-items", "0", fmt.Sprintf("--copies=%v", copies))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.end(syscall.SIGTERM)
+	b.Cleanup(func() { _ = s.end(syscall.SIGTERM) })
+	return dir, path, s
+}
+
+// BenchmarkPutToServed changes a binary of 1 MiB of the sample, and waits until devices get it.
+func BenchmarkPutToServed(b *testing.B) {
+	for name, copies := range map[string]bool{"copies": true, "pieces": false} {
+		b.Run(name, func(b *testing.B) {
+			dir, path, _ := seeded(b, "1MiB", copies)
+			file, n := filepath.Join(b.TempDir(), "scoreboard"), 0
+			for b.Loop() {
+				n++
+				if err := os.WriteFile(file, []byte(strings.Repeat(fmt.Sprintf("%08d", n), 1<<17)), 0o600); err != nil {
+					b.Fatal(err)
+				}
+				for _, args := range [][]string{{"catalog", "put", "scoreboard", file, "--version", fmt.Sprint("2.", n), "--attr", "gamer"}, {"build"}} {
+					if out, err := exec.Command(path, append(args, "--data", dir)...).CombinedOutput(); err != nil {
+						b.Fatalf("%v: %s", err, out)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/release")
+		})
+	}
+}
+
+// BenchmarkServe sends a bundle of 20 MB from a `precast serve` of its own: as a file, composed while it is sent, and the
+// same file from nginx where it is installed, in turns; and asks for answers with 304.
+func BenchmarkServe(b *testing.B) {
+	dir, _, s := seeded(b, "5MiB", true)
+	_, _, composing := seeded(b, "5MiB", false)
 	objects, err := local.OpenObjects(dir)
 	if err != nil {
 		b.Fatal(err)
@@ -86,8 +115,8 @@ func BenchmarkServe(b *testing.B) {
 		defer stop()
 		file := "GET /" + layout.BundleKey(d.Set.ID(), "0") + " HTTP/1.1\r\nHost: h\r\n\r\n"
 		buf := make([]byte, 1<<20)
-		var took [2]time.Duration
-		var bytes [2]int64
+		var took [3]time.Duration
+		var bytes [3]int64
 		ask := func(i int, addr, request string) {
 			conn, err := net.Dial("tcp", addr)
 			if err != nil {
@@ -107,12 +136,15 @@ func BenchmarkServe(b *testing.B) {
 		}
 		for b.Loop() {
 			ask(0, host, request)
+			ask(2, strings.TrimPrefix(composing.url, "http://"), request)
 			if nginx != "" {
 				ask(1, nginx, file)
 			}
 		}
 		rate := func(i int) float64 { return float64(bytes[i]) / took[i].Seconds() / 1e6 }
 		b.ReportMetric(rate(0), "MB/s")
+		b.ReportMetric(rate(2), "composed-MB/s")
+		b.ReportMetric(100*rate(2)/rate(0), "%-composed-of-file")
 		if nginx != "" {
 			b.ReportMetric(rate(1), "nginx-MB/s")
 			b.ReportMetric(100*rate(0)/rate(1), "%-of-nginx")

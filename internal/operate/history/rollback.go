@@ -141,19 +141,11 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 	if res.Missing, err = k.missing(ctx, &next); err != nil {
 		return res, err
 	}
-	if len(res.Missing) > 0 && k.Rebuild != nil {
-		rebuilt, err := k.rebuild(ctx, &next, res.Missing)
-		if err != nil {
-			return res, err
-		}
-		res.Writes += rebuilt
-		if res.Missing, err = k.missing(ctx, &next); err != nil {
-			return res, err
-		}
-	}
+	rebuilt, failed := k.rebuild(ctx, &next, &res)
+	res.Writes += rebuilt
 	if !r.Force {
 		if err := checkComposable(old, res.Missing); err != nil {
-			return res, err
+			return res, errors.Join(err, failed)
 		}
 	}
 	copied, err := k.remember(ctx, current)
@@ -168,10 +160,14 @@ func (k *Keeper) rollback(ctx context.Context, r Request) (Result, error) {
 	return res, nil
 }
 
-// rebuild makes the missing pieces of those items whose binary is there. It returns how many.
-func (k *Keeper) rebuild(ctx context.Context, ix *index.Index, missing []string) (rebuilt int, err error) {
+// rebuild makes the missing pieces of those items whose binary is there, and returns how many. What it fails to make stays
+// missing.
+func (k *Keeper) rebuild(ctx context.Context, ix *index.Index, res *Result) (rebuilt int, failed error) {
+	if k.Rebuild == nil {
+		return 0, nil
+	}
 	gone := make(map[string]bool)
-	for _, key := range missing {
+	for _, key := range res.Missing {
 		gone[key] = true
 	}
 	for i := range ix.Items {
@@ -180,13 +176,15 @@ func (k *Keeper) rebuild(ctx context.Context, ix *index.Index, missing []string)
 		if !gone[key] || gone[builder.BinaryKey(it)] {
 			continue
 		}
+		delete(gone, key)
 		if err := k.Rebuild(ctx, it); err != nil {
-			return rebuilt, fmt.Errorf("make %s again: %w", key, err)
+			failed = errors.Join(failed, fmt.Errorf("make %s again: %w", key, err))
+			continue
 		}
 		rebuilt++
-		delete(gone, key)
+		res.Missing = slices.DeleteFunc(res.Missing, func(missing string) bool { return missing == key })
 	}
-	return rebuilt, nil
+	return rebuilt, failed
 }
 
 // checkKept refuses a generation that is not in the history any more. A sweep removes a generation from the history

@@ -117,10 +117,15 @@ func (b *Builder) room(ctx context.Context, bytes int64) error {
 		b.paused.Store(&bytes)
 		return err
 	}
+	b.unpause(ctx)
+	return nil
+}
+
+// unpause forgets a job that there was no room for: there is now, or what it was to write is not wanted any more.
+func (b *Builder) unpause(ctx context.Context) {
 	if b.paused.Swap(nil) != nil {
 		b.opt.Log.InfoContext(ctx, "builds go on")
 	}
-	return nil
 }
 
 // Paused fails with ErrPaused while there is no room for a job that has asked for it.

@@ -140,7 +140,7 @@ func (c current) generation() uint64 {
 func (b *Builder) isSuperseded(ctx context.Context, sequence uint64) (bool, error) {
 	now, err := b.current(ctx)
 	if now.supersedes(sequence) {
-		b.paused.Store(nil) // what it wanted to write is not wanted any more
+		b.unpause(ctx)
 	}
 	return now.supersedes(sequence), err
 }

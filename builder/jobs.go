@@ -28,6 +28,8 @@ type job struct {
 	// Since is when the oldest change that asked for the work was made, for all kinds of jobs: Unix
 	// milliseconds, 0 if nobody knows.
 	Since int64 `json:"since,omitempty"`
+	// Log is the number of the last edit that the plan is sure to have seen, for jobs that follow from one.
+	Log uint64 `json:"log,omitempty"`
 
 	// Piece and bundle jobs: part Part of the ledger entry Entry of plan Sequence.
 	Sequence uint64 `json:"sequence,omitempty"`
@@ -65,11 +67,13 @@ type Request struct {
 	Since time.Time
 }
 
-// origin is what a plan's jobs inherit from the job that asked for it.
+// origin is what a plan's jobs inherit from the job that asked for it, and where the catalog's log ended when the plan
+// was made.
 type origin struct {
 	verify         bool
 	acceptRemovals bool
 	since          time.Time
+	log            uint64
 }
 
 func (j job) since() time.Time {
@@ -79,10 +83,10 @@ func (j job) since() time.Time {
 	return time.UnixMilli(j.Since)
 }
 
-func (j job) origin() origin { return origin{j.Verify, j.AcceptRemovals, j.since()} }
+func (j job) origin() origin { return origin{j.Verify, j.AcceptRemovals, j.since(), j.Log} }
 
 func (o origin) onto(j *job) {
-	j.Verify, j.AcceptRemovals = o.verify, o.acceptRemovals
+	j.Verify, j.AcceptRemovals, j.Log = o.verify, o.acceptRemovals, o.log
 	if !o.since.IsZero() {
 		j.Since = o.since.UnixMilli()
 	}

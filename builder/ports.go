@@ -120,6 +120,10 @@ type Catalog interface {
 	// before the call began. (It need not be one instant: a change that lands during the call may or
 	// may not be in it.)
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
+
+	// Head returns where the log of the catalog's changes ends. It includes every edit that was acknowledged before
+	// the call began.
+	Head(ctx context.Context) (catalog.Head, error)
 }
 
 // CatalogWriter changes the catalog and keeps the log of its changes, which only grows.
@@ -132,9 +136,6 @@ type CatalogWriter interface {
 	// It fails with ErrPrecondition, and nothing is written, if the edit has a base and that is not the end
 	// of the log any more, or if an item that it changes is not as Change.Was says.
 	Apply(ctx context.Context, edit catalog.Edit) error
-
-	// Head returns where the log ends. It includes every edit that was acknowledged before the call began.
-	Head(ctx context.Context) (catalog.Head, error)
 
 	// Log calls yield for every entry after number after, in order, until yield fails; that error is
 	// returned as it is.

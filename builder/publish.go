@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
@@ -180,7 +181,7 @@ func (b *Builder) publish(ctx context.Context, t *target, now current, base uint
 	b.opt.Log.InfoContext(ctx, "published", "generation", p.Generation, "sequence", p.Sequence, "changed", p.Changed)
 	if p.Changed {
 		// So that a rollback needs one write alone. Without it, all is well.
-		if err := Remember(ctx, b.Objects, next); err != nil {
+		if err := remember(ctx, b.Objects, next, map[string]string{metaLog: strconv.FormatUint(o.log, 10)}); err != nil {
 			b.opt.Log.WarnContext(ctx, "copy the published index into the history", "generation", generation, "error", err)
 		}
 	}
@@ -211,9 +212,30 @@ func (b *Builder) nextGeneration(ctx context.Context, t *target, now current) (u
 // Remember copies a published index into the history, if it is not there yet. What is remembered is what
 // devices get, not whether it was pinned.
 func Remember(ctx context.Context, objects Objects, ix *index.Index) error {
+	return remember(ctx, objects, ix, nil)
+}
+
+// metaLog is kept with a generation in the history: the number of the last edit that its plan is sure to have seen.
+const metaLog = "log"
+
+// PlannedFrom returns the number of the last edit of the catalog that a generation is sure to have seen; false if
+// nobody noted it, as of a rollback.
+func PlannedFrom(ctx context.Context, objects Objects, generation uint64) (uint64, bool, error) {
+	info, err := objects.Stat(ctx, layout.HistoryKey(generation))
+	if errors.Is(err, ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	n, err := strconv.ParseUint(info.Meta[metaLog], 10, 64)
+	return n, err == nil, nil
+}
+
+func remember(ctx context.Context, objects Objects, ix *index.Index, meta map[string]string) error {
 	unpinned := *ix
 	unpinned.Pin = ""
-	_, err := objects.Put(ctx, layout.HistoryKey(ix.Generation), BytesBody(unpinned.Encode()), PutOptions{IfAbsent: true})
+	_, err := objects.Put(ctx, layout.HistoryKey(ix.Generation), BytesBody(unpinned.Encode()), PutOptions{IfAbsent: true, Meta: meta})
 	if err != nil && !errors.Is(err, ErrPrecondition) {
 		return fmt.Errorf("copy generation %d into the history: %w", ix.Generation, err)
 	}

@@ -32,6 +32,10 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
+	head, err := b.Catalog.Head(ctx)
+	if err != nil {
+		return err
+	}
 	items, err := b.Catalog.Snapshot(ctx)
 	if err != nil {
 		return err
@@ -50,10 +54,12 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 	log.InfoContext(ctx, "planned", "changed", report.Changed, "items", report.Items, "sets", report.Sets,
 		"bundles", report.Bundles, "buildPieces", report.Build.Pieces, "buildBundles", report.Build.Bundles)
 	b.opt.Observer.Planned(ctx, report)
+	o := j.origin()
+	o.log = head.Number
 	if p.AllLeftOut() {
 		// Devices are to come back, not to be told that there is nothing for them.
 		log.ErrorContext(ctx, "nothing is published: every item of the catalog was left out", "items", len(p.Rejected))
-	} else if err := b.start(ctx, p, j.origin()); err != nil {
+	} else if err := b.start(ctx, p, o); err != nil {
 		return err
 	}
 	b.mu.Lock()

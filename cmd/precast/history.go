@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/operate/history"
 )
@@ -40,6 +41,9 @@ func (c *historyCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if err := history.Explain(ctx, d.objects, d.catalog(), all); err != nil {
+		fmt.Fprintln(std.err, "precast: who made the changes is not shown:", err)
+	}
 	if c.JSON {
 		return printJSON(std.out, append([]history.Generation{}, all...))
 	}
@@ -58,6 +62,9 @@ func (c *historyCmd) Run(ctx context.Context, std streams) error {
 			name += " (published)"
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", name, g.Sequence, g.When.Format(time.RFC3339), g.Items, changes)
+		for _, line := range editLines(g.Edits) {
+			fmt.Fprintf(w, "\t\t\t\t  %s\n", line)
+		}
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -132,6 +139,9 @@ func (c *diffCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if diff.Edits, err = c.edits(ctx, d, from, to); err != nil {
+		fmt.Fprintln(std.err, "precast: who made the changes is not shown:", err)
+	}
 	if c.JSON {
 		return printJSON(std.out, diff)
 	}
@@ -175,11 +185,56 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 	return builder.ReadGeneration(ctx, d.objects, g)
 }
 
+// edits returns the edits that came between two indexes, none if that is not known. The index of the catalog as it is has
+// no generation.
+func (c *diffCmd) edits(ctx context.Context, d *data, indexes ...*index.Index) ([]catalog.LogEntry, error) {
+	var seen []uint64
+	for _, ix := range indexes {
+		n, known, err := builder.PlannedFrom(ctx, d.objects, ix.Generation)
+		if ix.Generation == 0 {
+			var head catalog.Head
+			head, err = d.catalog().Head(ctx)
+			n, known = head.Number, true
+		}
+		if err != nil || !known {
+			return nil, err
+		}
+		seen = append(seen, n)
+	}
+	return history.Edits(ctx, d.catalog(), seen[0], seen[1])
+}
+
+// editLines say who made edits and why, a line for each change of an item.
+func editLines(edits []catalog.LogEntry) []string {
+	const most = 12
+	var lines []string
+	for _, e := range edits {
+		why := ""
+		if e.By.Message != "" {
+			why = ": " + e.By.Message
+		}
+		who := fmt.Sprintf("%s (entry %d)%s", e.By, e.Number, why)
+		if e.Act != nil {
+			lines = append(lines, e.Act.String()+"; "+who)
+		}
+		for _, ch := range e.Changes {
+			lines = append(lines, ch.String()+"; "+who)
+		}
+	}
+	if n := len(lines) - most; n > 0 {
+		lines = append(lines[:most], fmt.Sprintf("%d more: see precast catalog log", n))
+	}
+	return lines
+}
+
 func printDiff(w io.Writer, d *history.Diff) {
 	if len(d.Items) == 0 {
 		fmt.Fprintln(w, "no item changed")
 	} else {
 		fmt.Fprintf(w, "%s changed: %s\n", count(len(d.Items), "item"), summary(d.Items))
+	}
+	for _, line := range editLines(d.Edits) {
+		fmt.Fprintf(w, "  %s\n", line)
 	}
 	variants := ""
 	if d.Variants > 0 {

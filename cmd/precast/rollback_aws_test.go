@@ -69,6 +69,12 @@ func TestRollbackFsckAndGCOnAWS(t *testing.T) {
 	out, _ = command(exitNo, "status")
 	contains(out, "it is pinned: rolled back to generation 5: 6 does not start")
 	contains(out, "what the catalog says is built; precast unpin publishes it")
+	out, _ = command(exitOK, "catalog", "log")
+	contains(out, "app/prod: 5 -> 6")
+	contains(out, "rollback to generation 5, which is published as 7  6 does not start")
+	contains(out, "  arn:aws:") // who the credentials belong to
+	out, _ = command(exitOK, "catalog", "log", "--verify")
+	contains(out, "7 entries, none of them changed")
 	out, _ = command(exitOK, "history", "-n", "2")
 	contains(out, "7 (published)")
 	out, _ = command(exitOK, "diff", "current", "catalog")

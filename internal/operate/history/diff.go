@@ -9,6 +9,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 )
 
@@ -22,6 +23,8 @@ type Diff struct {
 	Affected     int      `json:"affected"`     // get something else
 	Rest         float64  `json:"rest"`         // not looked at
 	Groups       []Group  `json:"groups"`       // what changes for whom, most selections first
+	// Edits of the catalog that came between the two, where that is known.
+	Edits []catalog.LogEntry `json:"edits,omitempty"`
 }
 
 // Group is one change that some selections get.

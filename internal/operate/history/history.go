@@ -34,6 +34,8 @@ type Generation struct {
 	Current  bool      `json:"current"`           //
 	Pin      string    `json:"pin,omitempty"`     // why nothing is published over it
 	Problem  string    `json:"problem,omitempty"` // why it cannot be read
+	// Edits of the catalog that came between the generation before and this one; see Explain.
+	Edits []catalog.LogEntry `json:"edits,omitempty"`
 }
 
 // Change is an item that differs between two generations.

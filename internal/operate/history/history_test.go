@@ -2,6 +2,7 @@ package history_test
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 )
 
 func TestList(t *testing.T) {
@@ -212,4 +214,57 @@ func knows(from, to *index.Index, query string) bool {
 		return !found
 	})
 	return found
+}
+
+// Every edit is said of the generation that it came with, and a rollback of its own.
+func TestExplain(t *testing.T) {
+	w := newWorld(t)
+	put := func(percent float64, why string) {
+		t.Helper()
+		it := catalog.Item{App: "app", Track: "prod", Version: "2", Rollout: &catalog.Rollout{Percent: percent}}
+		im := &release.Importer{Objects: w.memory.Objects, Catalog: w.memory.Catalog, By: catalog.Author{Claim: "eve", Message: why}}
+		_, err := im.Import(t.Context(), []release.Release{{Item: it, Open: func() (io.ReadSeekCloser, error) {
+			return builder.NopCloser{ReadSeeker: strings.NewReader("release 2")}, nil
+		}}}, false)
+		must(t, err)
+	}
+	w.publish("1") // 2 edits
+	put(10, "try it")
+	must(t, w.build())
+	put(50, "no complaints")
+	put(20, "too fast")
+	must(t, w.build())
+	_, err := w.pipeline().Rollback(t.Context(), history.Request{By: catalog.Author{Claim: "bob", Message: "bad"}})
+	must(t, err)
+	_, err = w.pipeline().Unpin(t.Context(), catalog.Author{Claim: "bob"})
+	must(t, err)
+	put(30, "better")
+	must(t, w.build())
+	said := func(n int) string {
+		t.Helper()
+		all, err := history.List(t.Context(), w.memory.Objects, n)
+		must(t, err)
+		must(t, history.Explain(t.Context(), w.memory.Objects, w.memory.Catalog, all))
+		var b strings.Builder
+		for _, g := range all {
+			fmt.Fprintf(&b, "%d:", g.Number)
+			for _, e := range g.Edits {
+				fmt.Fprintf(&b, " %d", e.Number)
+			}
+			b.WriteString("\n")
+		}
+		return b.String()
+	}
+	// 6 is the rollback, 7 the unpin, 8 what came after.
+	const all = "5: 7 8\n4: 6\n3: 4 5\n2: 3\n1: 1 2\n"
+	lines := strings.SplitAfter(all, "\n")
+	for n := 1; n <= 5; n++ {
+		if got, want := said(n), strings.Join(lines[:n], ""); got != want {
+			t.Errorf("the last %d generations: %q, want %q", n, got, want)
+		}
+	}
+	edits, err := history.Edits(t.Context(), w.memory.Catalog, 5, 3)
+	if err != nil || len(edits) != 2 || edits[0].Number != 4 {
+		t.Errorf("between: %+v, %v", edits, err)
+	}
 }

@@ -114,7 +114,7 @@ func (p *Pipeline) write(ctx context.Context, edit catalog.Edit) error {
 }
 
 // Head returns where the catalog's log ends.
-func (p *Pipeline) Head(ctx context.Context) (catalog.Head, error) { return p.Writer.Head(ctx) }
+func (p *Pipeline) Head(ctx context.Context) (catalog.Head, error) { return p.Catalog.Head(ctx) }
 
 // Log passes the entries of the catalog's log on; see builder.CatalogWriter.
 func (p *Pipeline) Log(ctx context.Context, after uint64, yield func(catalog.LogEntry) error) error {

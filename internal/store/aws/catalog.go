@@ -119,8 +119,10 @@ func (c *Catalog) apply(ctx context.Context, edit catalog.Edit) error {
 		return err
 	}
 	current := make(map[catalog.Key]attributes)
-	if err := c.scan(ctx, func(av attributes) { current[decodeItem(av).Key()] = av }); err != nil {
-		return err
+	if len(edit.Changes) > 0 {
+		if err := c.scan(ctx, func(av attributes) { current[decodeItem(av).Key()] = av }); err != nil {
+			return err
+		}
 	}
 	writes := toWrites(edit.Changes)
 	batches := pack(writes)

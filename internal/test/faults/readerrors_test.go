@@ -88,6 +88,13 @@ func (d *disk) List(ctx context.Context, prefix string, yield func(builder.Objec
 	return err
 }
 
+func (d *disk) Head(ctx context.Context) (catalog.Head, error) {
+	if d.fails("head") {
+		return catalog.Head{}, errRead("catalog")
+	}
+	return d.catalog.Head(ctx)
+}
+
 func (d *disk) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 	if d.fails("snapshot") {
 		return nil, errRead("catalog")

@@ -81,7 +81,7 @@ type importCmd struct {
 	Replace    bool   `help:"Also remove every item that the import does not contain."`
 	Files      int    `help:"Unpack at most this many files, folders and links of an archive." default:"10000"`
 	Bytes      size   `help:"Unpack at most this much of an archive." default:"32GiB"`
-	Split      bool   `help:"On AWS, write what one transaction cannot hold (about 100 items) in several: no longer all or nothing." group:"aws"`
+	Split      bool   `help:"On AWS, write more than 98 items in several transactions: no longer all or nothing." group:"aws"`
 }
 
 func (*importCmd) Help() string {

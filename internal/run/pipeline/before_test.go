@@ -56,7 +56,7 @@ func TestC19AFolderFromBefore(t *testing.T) {
 
 	res, err := p.Rollback(t.Context(), history.Request{Generation: 1})
 	must(t, err)
-	_, err = p.Unpin(t.Context())
+	_, err = p.Unpin(t.Context(), catalog.Author{})
 	must(t, err)
 	must(t, p.Build(t.Context(), builder.PlanOptions{}, nil)) // does the jobs that there are
 	if n := copies(t, d); n > 0 || len(res.Missing) > 0 || res.Lacking > 0 {

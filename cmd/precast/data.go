@@ -188,7 +188,7 @@ func (f dataFlag) driversOnAWS(ctx context.Context, cfg aws.Config) (pipeline.Dr
 		return pipeline.Drivers{}, err
 	}
 	// Of the ledger this is all that matters here: one whose table is lost is for the command to find.
-	_, err = drivers.Writer.Head(ctx)
+	_, err = drivers.Catalog.Head(ctx)
 	if err, later := errors.AsType[catalog.VersionError](err); later {
 		return pipeline.Drivers{}, fmt.Errorf("open %s: %w", f.CatalogURL, err)
 	}

@@ -42,7 +42,7 @@ func (c *seedCmd) Run(ctx context.Context, std streams) error {
 }
 
 func importer(d *data, std streams, quiet bool) *release.Importer {
-	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now, Temp: d.temp()}
+	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now, By: authorFlags{}.author(), Temp: d.temp()}
 	if !quiet {
 		im.Report = func(it catalog.Item, stored bool) {
 			state := "binary was there"

@@ -10,6 +10,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/bundle"
+	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/operate/fsck"
 	"github.com/precast-ota/precast/internal/operate/history"

@@ -65,18 +65,31 @@ func (a *acceptance) entries(items []catalog.Item, verify bool) (entries []index
 		if a.rejected[it.Key()] {
 			continue
 		}
-		for _, step := range it.Steps() {
-			entry, err := indexItem(step)
-			if err != nil {
-				return nil, nil, err
-			}
-			entries = append(entries, entry)
-			if verify || !published[contentOf(entry)] {
+		releases, err := IndexItems(it)
+		if err != nil {
+			return nil, nil, err
+		}
+		entries = append(entries, releases...)
+		for i, step := range it.Steps() {
+			if verify || !published[contentOf(releases[i])] {
 				unknown = append(unknown, step.Bare())
 			}
 		}
 	}
 	return entries, unknown, nil
+}
+
+// IndexItems returns the releases of an item as an index has them.
+func IndexItems(it catalog.Item) ([]index.Item, error) {
+	var releases []index.Item
+	for _, step := range it.Steps() {
+		release, err := indexItem(step)
+		if err != nil {
+			return nil, err
+		}
+		releases = append(releases, release)
+	}
+	return releases, nil
 }
 
 // published returns the items of the base.

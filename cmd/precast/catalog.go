@@ -16,6 +16,7 @@ import (
 type catalogCmd struct {
 	Put     putCmd     `cmd:"" help:"Add an item, or release a new version of it."`
 	Rollout rolloutCmd `cmd:"" help:"Extend, finish or cancel the rollout of a release."`
+	Promote promoteCmd `cmd:"" help:"Give the devices of one track the releases of another one."`
 	Rm      rmCmd      `cmd:"" help:"Remove an item."`
 	List    listCmd    `cmd:"" help:"List the items."`
 	Log     logCmd     `cmd:"" help:"Show who changed what, when and why."`
@@ -26,12 +27,15 @@ type catalogCmd struct {
 type putCmd struct {
 	dataFlag
 	jsonFlag
-	authorFlags
+	editFlags
+	guardFlags
 	App     string   `arg:"" help:"Name of the app. os_ARCH is the operating system for the CPU architecture ARCH."`
-	File    string   `arg:"" help:"The binary to install on devices." type:"path"`
+	File    string   `arg:"" help:"The binary to install on devices. - reads it from standard input." type:"path"`
 	Track   string   `help:"Track (release channel): prod, beta, or any other name." default:"prod"`
 	Version string   `help:"Version of this release, such as 1.0.1." required:""`
-	Attr    []string `help:"Only devices with one of these attributes get it. May be repeated." placeholder:"NAME"`
+	Attr    []string `help:"Only devices with one of these attributes get it. May be repeated. Default: keep the attributes of the current release." placeholder:"NAME"`
+	NoAttr  []string `help:"Remove this attribute of the current release, and keep the others. May be repeated." placeholder:"NAME"`
+	NoAttrs bool     `help:"Remove all attributes of the item."`
 	CPUArch string   `help:"CPU architecture, shown to people only." name:"cpu-arch"`
 	Ident   string   `help:"Your own reference, such as a build number."`
 	Rollout *percent `help:"Release to this percentage of the devices. The others keep the release that it replaces." placeholder:"PERCENT"`
@@ -44,11 +48,15 @@ func (*putCmd) Help() string {
 	return `Stores FILE and writes an item for it. The item replaces the one with the same app and track.
 It does not matter whether precast serve is running on the data folder.
 
+` + guardHelp + `
+
 Examples:
   precast catalog put scoreboard ./scoreboard --track prod --version 1.0.1 --attr gamer
   precast catalog put os_armv8 ./firmware.img --version 1.2.0
   precast catalog put os_armv8 ./firmware.img --version 1.3.0 --rollout 5   # then: precast catalog rollout
-  precast catalog put os_armv8 ./firmware.img --version 2.0.0 --floor 1.3.0 # nobody skips 1.3.0`
+  precast catalog put os_armv8 ./firmware.img --version 2.0.0 --floor 1.3.0 # nobody skips 1.3.0
+  precast catalog put os_armv8 ./firmware.img --version 2.0.0 --dry-run
+  gunzip -c firmware.img.gz | precast catalog put os_armv8 - --version 2.0.0 --wait`
 }
 
 // percent is a part of the fleet.
@@ -64,36 +72,82 @@ func (p *percent) UnmarshalText(text []byte) error {
 }
 
 func (c *putCmd) Run(ctx context.Context, std streams) error {
+	r, err := c.release()
+	if err != nil {
+		return err
+	}
 	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	it := catalog.Item{App: c.App, Track: c.Track, Version: c.Version, Ident: c.Ident, CPUArch: c.CPUArch,
-		DeviceAttr: release.Attributes(c.Attr...), Floors: release.Floors(c.Floor...)}
-	if c.Rollout != nil {
-		it.Rollout = &catalog.Rollout{Percent: float64(*c.Rollout), Salt: c.Salt}
-	} else if c.Salt != "" {
-		return errors.New("--salt goes with --rollout")
+	if c.File == "-" {
+		spooled, err := spool(ctx, std.in, c.dataFlag)
+		if err != nil {
+			return err
+		}
+		defer spooled.Close()
+		r.Open = spooled.open
 	}
+	res, err := c.importer(d, std, c.jsonFlag, c.guardFlags).Import(ctx, []release.Release{r}, false)
+	if err != nil {
+		return answered(err)
+	}
+	return c.finish(ctx, std, d, c.jsonFlag, res, func(note string) error {
+		it := res.Items[0]
+		if c.JSON {
+			return printJSON(std.out, it)
+		}
+		fmt.Fprintf(std.out, "%s %s is in the catalog: md5 %s, sha256 %s, %s.%s\n", it.Key(), it.Version, it.MD5, it.SHA256, count(it.Size, "byte"), note)
+		if attrs := it.Attrs(); len(attrs) > 0 {
+			before := ""
+			if len(c.Attr) == 0 {
+				before = ", as before; --no-attr removes one"
+			}
+			fmt.Fprintf(std.out, "It is for devices with %s%s.\n", strings.Join(attrs, " or "), before)
+		}
+		for _, line := range recipients(it) {
+			fmt.Fprintln(std.out, line)
+		}
+		return nil
+	})
+}
+
+// release is the release that the flags describe.
+func (c *putCmd) release() (release.Release, error) {
+	r := release.Release{
+		Item: catalog.Item{App: c.App, Track: c.Track, Version: c.Version, Ident: c.Ident, CPUArch: c.CPUArch,
+			DeviceAttr: release.Attributes(c.Attr...), Floors: release.Floors(c.Floor...)},
+		Open:    func() (io.ReadSeekCloser, error) { return openBinary(c.File) },
+		Without: c.NoAttr,
+	}
+	rollout, err := rolloutOf(c.Rollout, c.Salt)
+	r.Rollout = rollout
+	errs := []error{err, c.check()}
 	if c.NoFloor {
 		if len(c.Floor) > 0 {
-			return errors.New("give --floor or --no-floor, not both")
+			errs = append(errs, errors.New("give --floor or --no-floor, not both"))
 		}
-		it.Floors = release.NoFloors()
+		r.Floors = release.NoFloors()
 	}
-	it, err = c.importer(d, std, c.JSON).Put(ctx, release.Release{Item: it, Open: func() (io.ReadSeekCloser, error) { return openBinary(c.File) }})
-	if err != nil {
-		return err
+	if len(c.Attr) > 0 && (c.NoAttrs || len(c.NoAttr) > 0) || c.NoAttrs && len(c.NoAttr) > 0 {
+		errs = append(errs, errors.New("give --attr, --no-attr or --no-attrs, only one of them"))
 	}
-	if c.JSON {
-		return printJSON(std.out, it)
+	if c.NoAttrs {
+		r.DeviceAttr = release.NoAttributes()
 	}
-	fmt.Fprintf(std.out, "%s %s is in the catalog: md5 %s, sha256 %s, %s. %s\n", it.Key(), it.Version, it.MD5, it.SHA256, count(it.Size, "byte"), d.note())
-	for _, line := range recipients(it) {
-		fmt.Fprintln(std.out, line)
+	return r, errors.Join(errs...)
+}
+
+// rolloutOf is the rollout that flags describe, nil for none.
+func rolloutOf(p *percent, salt string) (*catalog.Rollout, error) {
+	switch {
+	case p != nil:
+		return &catalog.Rollout{Percent: float64(*p), Salt: salt}, nil
+	case salt != "":
+		return nil, errors.New("--salt goes with --rollout")
 	}
-	return nil
+	return nil, nil
 }
 
 // recipients says, one line each, which devices get a release and what they have to install first.
@@ -136,7 +190,8 @@ func versions(items []catalog.Item) []string {
 type rolloutCmd struct {
 	dataFlag
 	jsonFlag
-	authorFlags
+	editFlags
+	guardFlags
 	App     string   `arg:"" help:"Name of the app."`
 	Percent *percent `arg:"" optional:"" help:"Percentage of the devices that get the new release. 100 finishes the rollout."`
 	Track   string   `help:"Track." default:"prod"`
@@ -146,7 +201,8 @@ type rolloutCmd struct {
 func (*rolloutCmd) Help() string {
 	return `Changes how many devices get the new release. Each device sends a slot, a number from 0 to 9999 that it chose
 once, at random. When the percentage grows, devices that already get the release still get it. Devices that send
-no slot get it at 100. Without PERCENT the command shows the current percentage.
+no slot get it at 100. Without PERCENT the command shows the current percentage. A smaller percentage is refused
+unless --allow-shrink is given, because devices would go back to the previous release. --cancel asks for nothing.
 
 Examples:
   precast catalog put os_armv8 ./firmware.img --version 1.3.0 --rollout 1
@@ -159,43 +215,111 @@ func (c *rolloutCmd) Run(ctx context.Context, std streams) error {
 	if c.Cancel && c.Percent != nil {
 		return errors.New("give PERCENT or --cancel, not both")
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	key := catalog.Key{App: c.App, Track: c.Track}
-	im := c.importer(d, std, true)
-	it, err := im.Item(ctx, key)
-	if err != nil {
-		return answered(err)
-	}
-	note := " " + d.note()
+	im := c.importer(d, std, jsonFlag{true}, c.guardFlags)
+	var res release.Result
 	switch {
 	case c.Cancel:
-		it, err = im.CancelRollout(ctx, it)
+		res, err = im.CancelRollout(ctx, key)
 	case c.Percent != nil:
-		it, err = im.SetRollout(ctx, it, float64(*c.Percent))
+		res, err = im.SetRollout(ctx, key, float64(*c.Percent))
 	default:
-		note, err = "", release.CheckRollout(it)
+		it, err := im.Item(ctx, key)
+		if err == nil {
+			err = release.CheckRollout(it)
+		}
+		if err != nil {
+			return answered(err)
+		}
+		return c.print(std, it, "")
 	}
 	if err != nil {
 		return answered(err)
 	}
-	if c.JSON {
+	return c.finish(ctx, std, d, c.jsonFlag, res, func(note string) error { return c.print(std, res.Items[0], note) })
+}
+
+func (c *rolloutCmd) print(std streams, it catalog.Item, note string) error {
+	switch {
+	case c.JSON:
 		return printJSON(std.out, it)
+	case it.Partial():
+		fmt.Fprintf(std.out, "%s: %s%s\n", it.Key(), recipients(it)[0], note)
+	default:
+		fmt.Fprintf(std.out, "%s: all devices get %s.%s\n", it.Key(), it.Version, note)
 	}
-	if it.Partial() {
-		fmt.Fprintf(std.out, "%s: %s%s\n", key, recipients(it)[0], note)
-		return nil
-	}
-	fmt.Fprintf(std.out, "%s: all devices get %s.%s\n", key, it.Version, note)
 	return nil
+}
+
+type promoteCmd struct {
+	dataFlag
+	jsonFlag
+	editFlags
+	guardFlags
+	App     string   `arg:"" optional:"" help:"Name of the app."`
+	All     bool     `help:"Promote every app of the track. Items that are the same already are left out."`
+	From    string   `help:"Track that has the releases." required:"" placeholder:"TRACK"`
+	To      string   `help:"Track to give them to." required:"" placeholder:"TRACK"`
+	Rollout *percent `help:"Release to this percentage of the devices first. The others keep the release that it replaces." placeholder:"PERCENT"`
+	Salt    string   `help:"Selects the devices of a rollout, as in precast catalog put."`
+}
+
+func (*promoteCmd) Help() string {
+	return `Gives the devices of one track what another track has: the same files, with the attributes of the item, and with
+its floors if it has any. Where the same combinations of files were built before, only the index is written.
+
+Examples:
+  precast catalog promote scoreboard --from beta --to prod
+  precast catalog promote --all --from beta --to prod --rollout 5 --salt spring
+  precast catalog promote --all --from beta --to prod --dry-run`
+}
+
+func (c *promoteCmd) Run(ctx context.Context, std streams) error {
+	if c.All == (c.App != "") {
+		return errors.New("give the name of an app, or --all")
+	}
+	rollout, err := rolloutOf(c.Rollout, c.Salt)
+	if err := errors.Join(err, c.check()); err != nil {
+		return err
+	}
+	d, err := c.existing(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	res, err := c.importer(d, std, jsonFlag{true}, c.guardFlags).Promote(ctx, release.Promotion{App: c.App, From: c.From, To: c.To, Rollout: rollout})
+	if err != nil {
+		return answered(err)
+	}
+	return c.finish(ctx, std, d, c.jsonFlag, res, func(note string) error {
+		if c.JSON {
+			return printJSON(std.out, append([]catalog.Item{}, res.Items...))
+		}
+		for _, it := range res.Items {
+			fmt.Fprintf(std.out, "%s %s is in the catalog.%s\n", it.Key(), it.Version, note)
+			for _, line := range recipients(it) {
+				fmt.Fprintln(std.out, line)
+			}
+		}
+		if len(res.Items) == 0 {
+			fmt.Fprintf(std.out, "%s has what %s has already.\n", c.To, c.From)
+		}
+		return nil
+	})
 }
 
 type rmCmd struct {
 	dataFlag
-	authorFlags
+	jsonFlag
+	editFlags
 	App   string `arg:"" help:"Name of the app."`
 	Track string `help:"Track." default:"prod"`
 }
@@ -208,18 +332,25 @@ Examples:
 }
 
 func (c *rmCmd) Run(ctx context.Context, std streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	d, err := c.existing(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	key := catalog.Key{App: c.App, Track: c.Track}
-	it, err := c.importer(d, std, true).Remove(ctx, key)
+	it, res, err := c.importer(d, std, jsonFlag{true}, guardFlags{}).Remove(ctx, catalog.Key{App: c.App, Track: c.Track})
 	if err != nil {
 		return answered(err)
 	}
-	fmt.Fprintf(std.out, "%s %s is out of the catalog. %s\n", key, it.Version, d.note())
-	return nil
+	return c.finish(ctx, std, d, c.jsonFlag, res, func(note string) error {
+		if c.JSON {
+			return printJSON(std.out, it)
+		}
+		fmt.Fprintf(std.out, "%s %s is out of the catalog.%s\n", it.Key(), it.Version, note)
+		return nil
+	})
 }
 
 type listCmd struct {

@@ -27,9 +27,11 @@ import (
 type catalogAccess interface {
 	// Snapshot returns every item as it was at one moment.
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
-	// Apply makes all the changes or none.
+	// Apply makes all the changes or none. It fails with a release.Refusal if the guards refuse the edit.
 	Apply(ctx context.Context, edit catalog.Edit) error
 	catalogLog
+	// Preview works out what an edit changes for devices, and what it would be refused for.
+	Preview(ctx context.Context, edit catalog.Edit) (release.Difference, error)
 }
 
 // catalogLog reads the log of a catalog; see builder.CatalogWriter.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/settings"
 	"github.com/precast-ota/precast/internal/test/story"
@@ -79,7 +80,9 @@ func (d *demo) seed(ctx context.Context) error {
 		return err
 	}
 	defer data.Close()
-	res, err := importer(data, streams{}, true).Import(ctx, seed.Releases(d.size, d.number), false)
+	im := importer(data, streams{}, true)
+	im.Allow = []string{release.AllowContent, release.AllowOlder} // from the beginning, in a folder that was kept
+	res, err := im.Import(ctx, seed.Releases(d.size, d.number), false)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/settings"
 	"github.com/precast-ota/precast/seed"
 	"github.com/precast-ota/precast/terraform/deploy"
@@ -174,7 +175,9 @@ func (c *deployCmd) bringUp(ctx context.Context, a account, out deploy.Outputs, 
 	sums := make(map[string]string)
 	if c.Seed {
 		fmt.Fprintln(std.err, "Adding the sample to the catalog:")
-		if _, err := importer(d, std, false).Import(ctx, seed.Releases(int64(c.SeedSize), 1), false); err != nil {
+		im := importer(d, std, false)
+		im.Allow = []string{release.AllowContent} // as precast seed does
+		if _, err := im.Import(ctx, seed.Releases(int64(c.SeedSize), 1), false); err != nil {
 			return 0, err
 		}
 		for _, it := range seed.SampleItems() {

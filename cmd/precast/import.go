@@ -14,7 +14,8 @@ import (
 type seedCmd struct {
 	dataFlag
 	jsonFlag
-	authorFlags
+	editFlags
+	guardFlags
 	Size size   `help:"Size of each generated binary." default:"10MiB"`
 	Seed uint64 `help:"Seed for the sample's generated binaries." aliases:"rng" default:"1" placeholder:"N"`
 }
@@ -29,20 +30,24 @@ Examples:
 }
 
 func (c *seedCmd) Run(ctx context.Context, std streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	res, err := c.importer(d, std, c.JSON).Import(ctx, seed.Releases(int64(c.Size), c.Seed), false)
+	c.AllowContent = true // another seed makes other binaries of the same versions
+	res, err := c.importer(d, std, c.jsonFlag, c.guardFlags).Import(ctx, seed.Releases(int64(c.Size), c.Seed), false)
 	if err != nil {
-		return err
+		return answered(err)
 	}
-	return report(c.jsonFlag, std, d, res)
+	return c.finish(ctx, std, d, c.jsonFlag, res, func(note string) error { return report(c.jsonFlag, std, d, res, note) })
 }
 
 func importer(d *data, std streams, quiet bool) *release.Importer {
-	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now, By: authorFlags{}.author(), Temp: d.temp()}
+	im := &release.Importer{Objects: d.objects, Catalog: d.catalog(), Now: time.Now, By: authorFlags{}.author(), Temp: d.temp(), Preview: d.catalog().Preview}
 	if !quiet {
 		im.Report = func(it catalog.Item, stored bool) {
 			state := "binary was there"
@@ -56,7 +61,7 @@ func importer(d *data, std streams, quiet bool) *release.Importer {
 }
 
 // report says what an import did.
-func report(j jsonFlag, std streams, d *data, res release.Result) error {
+func report(j jsonFlag, std streams, d *data, res release.Result, note string) error {
 	if j.JSON {
 		out := struct {
 			Items   []catalog.Item `json:"items"`
@@ -68,15 +73,16 @@ func report(j jsonFlag, std streams, d *data, res release.Result) error {
 	if len(res.Removed) > 0 {
 		fmt.Fprintf(std.out, ", %d removed", len(res.Removed))
 	}
-	fmt.Fprintf(std.out, ". %s\n", d.note())
+	fmt.Fprintf(std.out, ".%s\n", note)
 	return nil
 }
 
 type importCmd struct {
 	dataFlag
 	jsonFlag
-	authorFlags
-	From       string `arg:"" optional:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one." type:"path"`
+	editFlags
+	guardFlags
+	From       string `arg:"" optional:"" help:"A catalog file (.json), a folder with a catalog.json, or an archive with one. - reads a catalog file from standard input." type:"path"`
 	FromSample string `help:"Import items of the AWS sample instead: a JSON file of them, or their table. Their binaries are fetched, checked and stored." placeholder:"FILE|dynamodb://TABLE"`
 	Replace    bool   `help:"Also remove every item that the import does not contain."`
 	Files      int    `help:"Unpack at most this many files, folders and links of an archive." default:"10000"`
@@ -88,35 +94,41 @@ func (*importCmd) Help() string {
 	return `A catalog file is a JSON array of items, as written by precast catalog export. An item can name a "file",
 relative to the catalog file; its size and digests are then computed. An item with a "rollout" first goes to a
 part of the devices, and the others keep the release that it replaces. "floors" lists earlier versions that
-devices must install first. An archive is a zip, or a tar, plain or compressed with gzip, zstd or xz. If
-one item is invalid, nothing is imported.
+devices must install first. Without "floors" or "deviceAttr", an item keeps those that it has; [] and {} remove
+them. An archive is a zip, or a tar, plain or compressed with gzip, zstd or xz. If one item is invalid, nothing
+is imported.
+
+` + guardHelp + `
 
 Examples:
   precast catalog import release-42.tar.zst
-  precast catalog import ./release --replace
+  precast catalog import ./release --replace --dry-run
   precast catalog import catalog.json --json
   precast catalog import --from-sample dynamodb://ota-table`
 }
 
 func (c *importCmd) Run(ctx context.Context, std streams) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	c.split = c.Split
 	d, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	im := c.importer(d, std, c.JSON)
+	im := c.importer(d, std, c.jsonFlag, c.guardFlags)
 	im.Limits = release.Limits{Files: c.Files, Bytes: int64(c.Bytes)}
-	releases, done, err := c.load(ctx, d, im)
+	releases, done, err := c.load(ctx, std, d, im)
 	if err != nil {
 		return err
 	}
 	defer done()
 	res, err := im.Import(ctx, releases, c.Replace)
 	if err != nil {
-		return err
+		return answered(err)
 	}
-	return report(c.jsonFlag, std, d, res)
+	return c.finish(ctx, std, d, c.jsonFlag, res, func(note string) error { return report(c.jsonFlag, std, d, res, note) })
 }
 
 type exportCmd struct {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/internal/format/catalog"
-	"github.com/precast-ota/precast/internal/operate/release"
 )
 
 // authorFlags say who makes a change, and why.
@@ -26,13 +25,6 @@ func (f authorFlags) author() catalog.Author {
 		by.Claim = u.Username
 	}
 	return by
-}
-
-// importer makes the importer of a command with these flags.
-func (f authorFlags) importer(d *data, std streams, quiet bool) *release.Importer {
-	im := importer(d, std, quiet)
-	im.By = f.author()
-	return im
 }
 
 type logCmd struct {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/operate/history"
-	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 	"github.com/precast-ota/precast/internal/run/settings"
 )
@@ -21,8 +20,7 @@ func errorLog(std streams) *slog.Logger {
 
 // answered makes a refusal the answer no.
 func answered(err error) error {
-	_, refused := errors.AsType[release.Refusal](err)
-	if refused || errors.Is(err, history.ErrRefused) || errors.Is(err, history.ErrRace) {
+	if errors.Is(err, history.ErrRefused) || errors.Is(err, history.ErrRace) {
 		return no("%w", err)
 	}
 	return err

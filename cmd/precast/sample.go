@@ -18,10 +18,13 @@ import (
 )
 
 // load reads what is to be imported.
-func (c *importCmd) load(ctx context.Context, d *data, im *release.Importer) ([]release.Release, func(), error) {
+func (c *importCmd) load(ctx context.Context, std streams, d *data, im *release.Importer) ([]release.Release, func(), error) {
 	switch {
 	case c.FromSample == "" && c.From == "":
 		return nil, nil, errors.New("say what to import: a file or folder, or --from-sample")
+	case c.FromSample == "" && c.From == "-":
+		releases, err := readCatalog(std.in)
+		return releases, func() {}, err
 	case c.FromSample == "":
 		return im.Load(ctx, c.From)
 	case c.From != "":

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -86,12 +87,24 @@ func sameFile(a, b Item) bool {
 	return a.Version == b.Version && a.SHA256 == b.SHA256 && a.MD5 == b.MD5 && a.Size == b.Size
 }
 
+// Complete returns the item with all of its attributes and floors said, so that it inherits none.
+func (it Item) Complete() Item {
+	if it.DeviceAttr == nil {
+		it.DeviceAttr = map[string]bool{}
+	}
+	if it.Floors == nil {
+		it.Floors = []Item{}
+	}
+	return it
+}
+
 // Succeed completes an item that is to replace another one of its app and track, nil if there is none: what
 // has been left out of it, the other one's releases tell.
 //
 //   - A rollout without a previous release is over the release that is replaced, which may be in a rollout itself.
 //   - A floor with nothing but a version is that release of the other item, after the floors of that release.
 //   - Without floors, the other item's floors stay, unless Floors is empty and not nil.
+//   - Without attributes, the other item's attributes stay, unless DeviceAttr is empty and not nil.
 //   - A release that is replaced after a floor has passed that floor.
 func Succeed(it Item, old *Item) (Item, error) {
 	it = it.Clone()
@@ -104,6 +117,10 @@ func Succeed(it Item, old *Item) (Item, error) {
 	if it.Floors == nil {
 		it.Floors = old.Clone().Floors
 	}
+	if it.DeviceAttr == nil {
+		it.DeviceAttr = maps.Clone(old.DeviceAttr)
+	}
+	it.keepPassed(*old)
 	if sameFile(it, *old) { // only its conditions change
 		if it.Partial() && it.Previous == nil && old.Previous != nil {
 			previous := old.Previous.Clone()
@@ -175,6 +192,23 @@ func (it *Item) pass(old Item) {
 				floor.Passed = slices.Clone(floor.Passed[n-MaxPassed:])
 			}
 			break
+		}
+	}
+}
+
+// keepPassed keeps, for floors that stay, which releases have passed them.
+func (it *Item) keepPassed(old Item) {
+	for i := range it.Floors {
+		floor := &it.Floors[i]
+		for _, was := range old.Floors {
+			if was.SHA256 != floor.SHA256 {
+				continue
+			}
+			for _, p := range slices.Backward(was.Passed) {
+				if !slices.ContainsFunc(floor.Passed, func(f Item) bool { return f.SHA256 == p.SHA256 }) && len(floor.Passed) < MaxPassed {
+					floor.Passed = slices.Insert(floor.Passed, 0, p.Clone())
+				}
+			}
 		}
 	}
 }

@@ -44,63 +44,97 @@ type Importer struct {
 	Now     func() time.Time                   // for the items' Changed; nil: it stays zero
 	Clock   builder.Clock                      // for waiting
 	By      catalog.Author                     // of every edit
+
+	// Preview works out what an edit changes for devices, as Guard does; nil: nobody asks. What it refuses is refused
+	// before anything is written.
+	Preview func(ctx context.Context, edit catalog.Edit) (Difference, error)
+	Allow   []string // of every edit
+	DryRun  bool     // writes nothing: neither the catalog nor binaries
 }
 
 // Release is an item and, unless its URL says where it is already, its binary.
 type Release struct {
 	catalog.Item
 	Open func() (io.ReadSeekCloser, error) // nil: the item is complete as it is
+	// Without are attributes to take away from those that the item inherits.
+	Without []string
 }
 
-// Result is what an import did.
+// Result is what a change did, or would do.
 type Result struct {
-	Items   []catalog.Item // brought in, complete
-	Removed []catalog.Key
+	Items      []catalog.Item // brought in, complete
+	Removed    []catalog.Key
+	Difference Difference // for devices; empty without Preview
 }
 
 // Import brings releases in. With replace, the catalog afterwards holds nothing else. If anything is
 // wrong with any of them, or with the catalog that they would make, nothing is changed in the
 // catalog.
 func (im *Importer) Import(ctx context.Context, releases []Release, replace bool) (Result, error) {
-	for try := 1; ; try++ {
-		res, err := im.attempt(ctx, releases, replace)
-		if errors.Is(err, builder.ErrPrecondition) && try < tries {
-			continue
-		}
-		if err != nil {
-			return res, fmt.Errorf("import: %w", err)
-		}
-		return res, nil
+	described, err := describeAll(ctx, releases)
+	if err != nil {
+		return Result{}, fmt.Errorf("import: %w", err)
 	}
+	res, err := im.change(ctx, func(before []catalog.Item) (prepared, error) { return prepare(before, described, replace) })
+	if err != nil {
+		return res, fmt.Errorf("import: %w", err)
+	}
+	return res, nil
 }
 
 // tries is how often a change is worked out anew because somebody else has changed the catalog meanwhile.
 const tries = 10
 
-func (im *Importer) attempt(ctx context.Context, releases []Release, replace bool) (Result, error) {
+// change makes a change that work works out from the items of the catalog. It is worked out from what is read here, so
+// that it can be done again if that has changed by the time when it is made.
+func (im *Importer) change(ctx context.Context, work func(before []catalog.Item) (prepared, error)) (Result, error) {
+	for try := 1; ; try++ {
+		res, err := im.attempt(ctx, work)
+		if try == tries || !errors.Is(err, builder.ErrPrecondition) {
+			return res, err
+		}
+	}
+}
+
+func (im *Importer) attempt(ctx context.Context, work func(before []catalog.Item) (prepared, error)) (Result, error) {
 	head, before, err := im.read(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	p, err := im.prepare(ctx, before, releases, replace)
-	if err != nil {
+	p, err := work(before)
+	if err != nil || len(p.changes) == 0 {
+		return p.res, err
+	}
+	if err := validate(before, p.changes); err != nil {
 		return Result{}, err
 	}
+	edit := catalog.Edit{Changes: p.changes, By: im.By, Allow: slices.Concat(im.Allow, p.allow)}.On(head, before)
+	if im.Preview != nil {
+		if p.res.Difference, err = im.Preview(ctx, edit); err != nil {
+			return Result{}, err
+		}
+		if err := p.res.Difference.Refusal(); err != nil && !im.DryRun {
+			return p.res, err
+		}
+	}
+	if im.DryRun {
+		return p.res, nil
+	}
 	// Binaries first: the catalog never names one that is not there.
-	for i, it := range p.res.Items {
-		stored, err := im.store(ctx, it, releases[i].Open, p.sums[i])
+	for _, d := range p.binaries {
+		stored, err := im.store(ctx, d)
 		if err != nil {
 			return Result{}, err
 		}
 		if im.Report != nil {
-			im.Report(it, stored)
+			im.Report(d.Item, stored)
 		}
 	}
 	im.stamp(before, p.changes)
-	if err := im.Catalog.Apply(ctx, catalog.Edit{Changes: p.changes, By: im.By}.On(head, before)); err != nil {
+	if err := im.Catalog.Apply(ctx, edit); err != nil {
 		return Result{}, err
 	}
-	if err := im.settle(ctx, p, releases); err != nil {
+	if err := im.settle(ctx, p.binaries); err != nil {
 		return p.res, fmt.Errorf("the catalog is changed, and its binaries may have been removed; import once more: %w", err)
 	}
 	return p.res, nil
@@ -122,10 +156,10 @@ const sweepWait = 3 * time.Minute
 
 // settle puts back what was there, and needed by nobody, until the catalog named it: a sweep that had
 // begun before may have removed it. One that begins now sees the catalog.
-func (im *Importer) settle(ctx context.Context, p prepared, releases []Release) error {
+func (im *Importer) settle(ctx context.Context, binaries []described) error {
 	awaited := false
-	for i, it := range p.res.Items {
-		if releases[i].Open == nil {
+	for _, d := range binaries {
+		if d.Open == nil {
 			continue
 		}
 		if !awaited {
@@ -134,13 +168,13 @@ func (im *Importer) settle(ctx context.Context, p prepared, releases []Release) 
 			}
 			awaited = true
 		}
-		key := layout.BinaryKey(it.SHA256, it.App, it.Version)
+		key := layout.BinaryKey(d.SHA256, d.App, d.Version)
 		if _, err := im.Objects.Stat(ctx, key); err == nil {
 			continue
 		} else if !errors.Is(err, builder.ErrNotExist) {
 			return fmt.Errorf("find %s: %w", key, err)
 		}
-		if _, err := im.store(ctx, it, releases[i].Open, p.sums[i]); err != nil {
+		if _, err := im.store(ctx, d); err != nil {
 			return err
 		}
 	}
@@ -167,56 +201,85 @@ func (im *Importer) stamp(before []catalog.Item, changes []catalog.Change) {
 
 // Changes returns what Import would write into a catalog that holds before, storing nothing.
 func (im *Importer) Changes(ctx context.Context, before []catalog.Item, releases []Release, replace bool) ([]catalog.Change, error) {
-	p, err := im.prepare(ctx, before, releases, replace)
-	return p.changes, err
-}
-
-// prepared is an import that has been checked and not begun.
-type prepared struct {
-	res     Result
-	sums    []uint64 // CRC-64/NVME of each item's binary, if it has one
-	changes []catalog.Change
-}
-
-func (im *Importer) prepare(ctx context.Context, before []catalog.Item, releases []Release, replace bool) (prepared, error) {
-	var p prepared
-	old := make(map[catalog.Key]*catalog.Item, len(before))
-	for i := range before {
-		old[before[i].Key()] = &before[i]
+	described, err := describeAll(ctx, releases)
+	if err != nil {
+		return nil, err
 	}
+	p, err := prepare(before, described, replace)
+	if err != nil {
+		return nil, err
+	}
+	return p.changes, validate(before, p.changes)
+}
+
+// prepared is a change that has been worked out and not begun.
+type prepared struct {
+	res      Result
+	binaries []described // of the items brought in
+	changes  []catalog.Change
+	allow    []string // what the change allows beside the importer's Allow
+}
+
+// bring adds an item that succeeds the one of its key.
+func (p *prepared) bring(d described, old *catalog.Item) error {
+	it, err := catalog.Succeed(d.Item, old)
+	if err != nil {
+		return err
+	}
+	for _, name := range d.Without {
+		if !it.DeviceAttr[name] {
+			return refuse("%s has no attribute %s to take away", it.Key(), name)
+		}
+		delete(it.DeviceAttr, name)
+	}
+	if len(it.Floors) == 0 {
+		it.Floors = nil
+	}
+	if len(it.DeviceAttr) == 0 {
+		it.DeviceAttr = nil
+	}
+	d.Item = it
+	p.res.Items = append(p.res.Items, it)
+	p.binaries = append(p.binaries, d)
+	p.changes = append(p.changes, catalog.Put(it))
+	return nil
+}
+
+// remove adds the removal of an item.
+func (p *prepared) remove(key catalog.Key) {
+	p.res.Removed = append(p.res.Removed, key)
+	p.changes = append(p.changes, catalog.Remove(key))
+}
+
+func byKey(items []catalog.Item) map[catalog.Key]*catalog.Item {
+	all := make(map[catalog.Key]*catalog.Item, len(items))
+	for i := range items {
+		all[items[i].Key()] = &items[i]
+	}
+	return all
+}
+
+func prepare(before []catalog.Item, releases []described, replace bool) (prepared, error) {
+	var p prepared
+	var errs []error
+	old := byKey(before)
 	seen := make(map[catalog.Key]bool)
 	for _, r := range releases {
 		if seen[r.Key()] {
-			return prepared{}, fmt.Errorf("item %s: is there twice", r.Key())
+			errs = append(errs, fmt.Errorf("item %s: is there twice", r.Key()))
+			continue
 		}
 		seen[r.Key()] = true
-		it, sum := r.Item, uint64(0)
-		if r.Open != nil {
-			var err error
-			if it, sum, err = describe(ctx, it, r.Open); err != nil {
-				return prepared{}, err
-			}
-		}
-		var err error
-		if it, err = catalog.Succeed(it, old[r.Key()]); err != nil {
-			return prepared{}, err
-		}
-		p.res.Items = append(p.res.Items, it)
-		p.sums = append(p.sums, sum)
-		p.changes = append(p.changes, catalog.Put(it))
+		errs = append(errs, p.bring(r, old[r.Key()]))
 	}
 	if replace {
 		for _, it := range before {
 			if !seen[it.Key()] {
-				p.res.Removed = append(p.res.Removed, it.Key())
-				p.changes = append(p.changes, catalog.Remove(it.Key()))
+				p.remove(it.Key())
 			}
 		}
 	}
-	if err := validate(before, p.changes); err != nil {
-		return prepared{}, err
-	}
-	return p, nil
+	return p, errors.Join(errs...)
 }
 
 // validate refuses changes that would make problems. Problems that the catalog had before, and that
@@ -231,6 +294,32 @@ func validate(before []catalog.Item, changes []catalog.Change) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// described is a release with what follows from its binary.
+type described struct {
+	Release
+	sum uint64 // CRC-64/NVME of its binary, if it has one
+}
+
+// describeAll reads the binaries of releases. It tells all that is wrong with them.
+func describeAll(ctx context.Context, releases []Release) ([]described, error) {
+	all := make([]described, len(releases))
+	var errs []error
+	for i, r := range releases {
+		all[i].Release = r
+		if r.Open == nil {
+			continue
+		}
+		var err error
+		if all[i].Item, all[i].sum, err = describe(ctx, r.Item, r.Open); err != nil {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return all, errors.Join(errs...)
 }
 
 // describe computes what follows from an item's binary, and holds against it what the item says.
@@ -266,22 +355,22 @@ func describe(ctx context.Context, it catalog.Item, open func() (io.ReadSeekClos
 // store writes an item's binary unless it is there; it tells whether it wrote. The store verifies
 // the checksum: a file that has changed since it was described must not be kept under the digest
 // that it had, for good.
-func (im *Importer) store(ctx context.Context, it catalog.Item, open func() (io.ReadSeekCloser, error), sum uint64) (bool, error) {
-	if open == nil {
+func (im *Importer) store(ctx context.Context, d described) (bool, error) {
+	if d.Open == nil {
 		return false, nil
 	}
-	f, err := open()
+	f, err := d.Open()
 	if err != nil {
-		return false, fmt.Errorf("item %s: %w", it.Key(), err)
+		return false, fmt.Errorf("item %s: %w", d.Key(), err)
 	}
 	defer f.Close()
-	_, err = im.Objects.Put(ctx, layout.BinaryKey(it.SHA256, it.App, it.Version),
-		builder.Body{Reader: f, Size: it.Size, CRC64NVME: sum, Checked: true}, builder.PutOptions{IfAbsent: true})
+	_, err = im.Objects.Put(ctx, layout.BinaryKey(d.SHA256, d.App, d.Version),
+		builder.Body{Reader: f, Size: d.Size, CRC64NVME: d.sum, Checked: true}, builder.PutOptions{IfAbsent: true})
 	if errors.Is(err, builder.ErrPrecondition) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("item %s: store its binary: %w", it.Key(), err)
+		return false, fmt.Errorf("item %s: store its binary: %w", d.Key(), err)
 	}
 	return true, nil
 }

@@ -6,16 +6,20 @@ import (
 	"slices"
 
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/operate/history"
 )
 
-// Refusal is an error where nothing went wrong: the catalog does not allow what was asked for.
+// Refusal is an error where nothing went wrong: the catalog does not allow what was asked for, or a guard.
 type Refusal string
 
 func (r Refusal) Error() string { return string(r) }
 
+// Is tells that it is a refusal like those of the history.
+func (r Refusal) Is(target error) bool { return target == history.ErrRefused }
+
 func refuse(format string, args ...any) error { return Refusal(fmt.Sprintf(format, args...)) }
 
-// Attributes are the attributes of the devices that get an item.
+// Attributes are the attributes of the devices that get an item. None: the item keeps those that it has.
 func Attributes(names ...string) map[string]bool {
 	var all map[string]bool
 	for _, name := range names {
@@ -26,6 +30,9 @@ func Attributes(names ...string) map[string]bool {
 	}
 	return all
 }
+
+// NoAttributes takes an item's attributes away.
+func NoAttributes() map[string]bool { return map[string]bool{} }
 
 // Floors name earlier releases of an item that devices must install first, the oldest first. None: the item keeps the
 // floors that it has.
@@ -40,12 +47,16 @@ func Floors(versions ...string) []catalog.Item {
 // NoFloors takes an item's floors away.
 func NoFloors() []catalog.Item { return []catalog.Item{} }
 
-// Item returns an item of the catalog, to be changed.
+// Item returns an item of the catalog.
 func (im *Importer) Item(ctx context.Context, key catalog.Key) (catalog.Item, error) {
 	items, err := im.Catalog.Snapshot(ctx)
 	if err != nil {
 		return catalog.Item{}, err
 	}
+	return itemOf(items, key)
+}
+
+func itemOf(items []catalog.Item, key catalog.Key) (catalog.Item, error) {
 	i := slices.IndexFunc(items, func(it catalog.Item) bool { return it.Key() == key })
 	if i < 0 {
 		return catalog.Item{}, refuse("%s is not in the catalog; precast catalog list shows what is", key)
@@ -53,22 +64,16 @@ func (im *Importer) Item(ctx context.Context, key catalog.Key) (catalog.Item, er
 	return items[i].Clone(), nil
 }
 
-// Put brings one release in and returns its item, complete.
-func (im *Importer) Put(ctx context.Context, r Release) (catalog.Item, error) {
-	res, err := im.Import(ctx, []Release{r}, false)
-	if err != nil {
-		return catalog.Item{}, err
-	}
-	return res.Items[0], nil
-}
-
-// Remove takes an item out of the catalog and returns it.
-func (im *Importer) Remove(ctx context.Context, key catalog.Key) (catalog.Item, error) {
-	it, err := im.Item(ctx, key)
-	if err != nil {
-		return it, err
-	}
-	return it, im.Catalog.Apply(ctx, catalog.Edit{Changes: []catalog.Change{catalog.Remove(key)}, By: im.By})
+// Remove takes an item out of the catalog. It asks for nothing: that is what it is for.
+func (im *Importer) Remove(ctx context.Context, key catalog.Key) (it catalog.Item, res Result, err error) {
+	res, err = im.change(ctx, func(before []catalog.Item) (p prepared, err error) {
+		if it, err = itemOf(before, key); err == nil {
+			p.remove(key)
+		}
+		p.allow = allowAll()
+		return p, err
+	})
+	return it, res, err
 }
 
 // CheckRollout refuses an item whose current release is not being rolled out.
@@ -80,30 +85,45 @@ func CheckRollout(it catalog.Item) error {
 }
 
 // SetRollout gives an item's current release to so many percent of the devices; 100 ends the rollout.
-func (im *Importer) SetRollout(ctx context.Context, it catalog.Item, percent float64) (catalog.Item, error) {
-	if err := CheckRollout(it); err != nil {
-		return it, err
-	}
-	if percent == 100 {
-		it.Rollout, it.Previous = nil, nil
-	} else {
-		it.Rollout = &catalog.Rollout{Percent: percent, Salt: it.Rollout.Salt}
-	}
-	return im.Put(ctx, Release{Item: it})
+func (im *Importer) SetRollout(ctx context.Context, key catalog.Key, percent float64) (Result, error) {
+	return im.rollout(ctx, key, nil, func(it catalog.Item) (catalog.Item, error) {
+		if percent == 100 {
+			it.Rollout, it.Previous = nil, nil
+		} else {
+			it.Rollout = &catalog.Rollout{Percent: percent, Salt: it.Rollout.Salt}
+		}
+		return it, nil
+	})
 }
 
-// CancelRollout takes an item's current release back: the one that it is rolled out over is the current one again.
-func (im *Importer) CancelRollout(ctx context.Context, it catalog.Item) (catalog.Item, error) {
-	if err := CheckRollout(it); err != nil {
-		return it, err
-	}
-	if it.Previous == nil {
-		return it, refuse("%s %s is rolled out over nothing; precast catalog rm takes it away", it.Key(), it.Version)
-	}
-	previous := *it.Previous
-	previous.App, previous.Track = it.App, it.Track
-	if previous.Floors == nil {
-		previous.Floors = NoFloors() // not those of the release that is taken back
-	}
-	return im.Put(ctx, Release{Item: previous})
+// CancelRollout takes an item's current release back: the one that it is rolled out over is the current one again. It
+// asks for nothing: that is what it is for.
+func (im *Importer) CancelRollout(ctx context.Context, key catalog.Key) (Result, error) {
+	return im.rollout(ctx, key, allowAll(), func(it catalog.Item) (catalog.Item, error) {
+		if it.Previous == nil {
+			return it, refuse("%s %s is rolled out over nothing; precast catalog rm takes it away", it.Key(), it.Version)
+		}
+		previous := it.Previous.Clone()
+		previous.App, previous.Track = it.App, it.Track
+		return previous.Complete(), nil // not with floors and attributes of the release that is taken back
+	})
+}
+
+// rollout changes an item that is being rolled out. The result has the item alone.
+func (im *Importer) rollout(ctx context.Context, key catalog.Key, allow []string, f func(catalog.Item) (catalog.Item, error)) (Result, error) {
+	return im.change(ctx, func(before []catalog.Item) (prepared, error) {
+		p := prepared{allow: allow}
+		old, err := itemOf(before, key)
+		if err != nil {
+			return p, err
+		}
+		if err := CheckRollout(old); err != nil {
+			return p, err
+		}
+		it, err := f(old.Clone())
+		if err != nil {
+			return p, err
+		}
+		return p, p.bring(described{Release: Release{Item: it}}, &old)
+	})
 }

@@ -16,7 +16,7 @@ func TestRolloutRules(t *testing.T) {
 		t.Helper()
 		r := releaseOf(key.App, key.Track, version, version)
 		r.Rollout = rollout
-		if _, err := im.Put(t.Context(), r); err != nil {
+		if _, err := im.Import(t.Context(), []release.Release{r}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -37,47 +37,55 @@ func TestRolloutRules(t *testing.T) {
 			t.Errorf("%s at %v %% over %q, want %s at %v %% over %q", it.Version, gotPercent, gotPrevious, version, percent, previous)
 		}
 	}
-	refused := func(_ catalog.Item, err error) {
+	refused := func(err error) {
 		t.Helper()
 		if _, ok := errors.AsType[release.Refusal](err); !ok {
 			t.Errorf("error %v, want a refusal", err)
 		}
 	}
-	current := func() catalog.Item {
-		t.Helper()
-		it, err := im.Item(t.Context(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return it
+	item := func() error {
+		_, err := im.Item(t.Context(), key)
+		return err
 	}
-	refused(im.Item(t.Context(), key))
-	refused(im.Remove(t.Context(), key))
+	remove := func() error {
+		_, _, err := im.Remove(t.Context(), key)
+		return err
+	}
+	cancel := func() error {
+		_, err := im.CancelRollout(t.Context(), key)
+		return err
+	}
+	set := func(percent float64) error {
+		_, err := im.SetRollout(t.Context(), key, percent)
+		return err
+	}
+	refused(item())
+	refused(remove())
 	put("1", &catalog.Rollout{Percent: 5})
-	refused(im.CancelRollout(t.Context(), current())) // over nothing
+	refused(cancel()) // over nothing
 	is("1", 5, "")
-	if _, err := im.SetRollout(t.Context(), current(), 100); err != nil {
+	if err := set(100); err != nil {
 		t.Fatal(err)
 	}
 	is("1", 100, "")
-	refused(im.SetRollout(t.Context(), current(), 10))
-	refused(im.CancelRollout(t.Context(), current()))
+	refused(set(10))
+	refused(cancel())
 	put("2", &catalog.Rollout{Percent: 5, Salt: "spring"})
 	is("2", 5, "1")
-	if it, err := im.SetRollout(t.Context(), current(), 60); err != nil || it.Rollout.Salt != "spring" {
-		t.Fatal(it, err)
+	if res, err := im.SetRollout(t.Context(), key, 60); err != nil || res.Items[0].Rollout.Salt != "spring" {
+		t.Fatal(res, err)
 	}
 	is("2", 60, "1")
-	if _, err := im.SetRollout(t.Context(), current(), 101); err == nil {
+	if err := set(101); err == nil {
 		t.Error("101 % is accepted")
 	}
 	is("2", 60, "1")
-	if _, err := im.CancelRollout(t.Context(), current()); err != nil {
+	if err := cancel(); err != nil {
 		t.Fatal(err)
 	}
 	is("1", 100, "")
-	if _, err := im.Remove(t.Context(), key); err != nil {
+	if err := remove(); err != nil {
 		t.Fatal(err)
 	}
-	refused(im.Item(t.Context(), key))
+	refused(item())
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
@@ -71,6 +72,13 @@ func (c *Client) Log(ctx context.Context, after uint64, yield func(catalog.LogEn
 		}
 		after = e.Number
 	}
+}
+
+// Preview has the server work out what an edit changes for devices; see pipeline.Preview.
+func (c *Client) Preview(ctx context.Context, edit catalog.Edit) (release.Difference, error) {
+	var d release.Difference
+	err := c.call(ctx, http.MethodPost, "/v1/preview", edit, &d)
+	return d, err
 }
 
 // Status returns the server's status.
@@ -138,7 +146,10 @@ func (c *Client) Build(ctx context.Context, opt builder.PlanOptions, observe fun
 	}
 }
 
-// refusal is the server's text of an error where nothing went wrong, and the answer is no.
+// maxSaid bounds the text of an error.
+const maxSaid = 64 << 10
+
+// refusal is the server's text of an error that is known here.
 type refusal struct {
 	text string
 	of   error
@@ -179,15 +190,15 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		return nil, fmt.Errorf("ask the server (pid %d): %w", c.endpoint.PID, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxSaid))
 		resp.Body.Close()
 		said := strings.TrimSpace(string(text))
 		switch resp.StatusCode {
 		case statusRefused:
-			return nil, refusal{said, history.ErrRefused}
+			return nil, release.Refusal(said)
 		case statusRace:
 			return nil, refusal{said, history.ErrRace}
-		case http.StatusConflict:
+		case statusMoved:
 			return nil, refusal{said, builder.ErrPrecondition}
 		}
 		return nil, fmt.Errorf("ask the server (pid %d): %s: %s", c.endpoint.PID, resp.Status, said)

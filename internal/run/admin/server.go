@@ -19,8 +19,9 @@ const maxRequest = 256 << 20
 
 // Statuses of errors where nothing went wrong, and the answer is no.
 const (
-	statusRefused = http.StatusUnprocessableEntity // history.ErrRefused
+	statusRefused = http.StatusUnprocessableEntity // history.ErrRefused, and so release.Refusal
 	statusRace    = http.StatusPreconditionFailed  // history.ErrRace
+	statusMoved   = http.StatusConflict            // builder.ErrPrecondition
 )
 
 // line is one line of the answer to a build: an event, or last of all the outcome.
@@ -41,6 +42,7 @@ func Handler(p *pipeline.Pipeline, token string) http.Handler {
 	mux.HandleFunc("GET /v1/log", func(w http.ResponseWriter, r *http.Request) { writeLog(w, r, p) })
 	mux.Handle("GET /v1/status", tells(p.Status))
 	mux.Handle("POST /v1/redrive", tells(p.Redrive))
+	mux.Handle("POST /v1/preview", does(p.Preview))
 	mux.Handle("POST /v1/unpin", does(func(ctx context.Context, by catalog.Author) (history.Pinned, error) {
 		by.Actor = Actor(ctx)
 		return p.Unpin(ctx, by)
@@ -164,7 +166,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 		case errors.Is(err, history.ErrRace):
 			status = statusRace
 		case errors.Is(err, builder.ErrPrecondition):
-			status = http.StatusConflict
+			status = statusMoved
 		}
 		http.Error(w, err.Error(), status)
 		return

@@ -17,6 +17,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/settings"
 )
 
@@ -100,8 +101,21 @@ func (p *Pipeline) Snapshot(ctx context.Context) ([]catalog.Item, error) {
 	return p.Catalog.Snapshot(ctx)
 }
 
-// Apply changes the catalog.
+// Preview works out what an edit changes for devices, and what it would be refused for.
+func (p *Pipeline) Preview(ctx context.Context, edit catalog.Edit) (release.Difference, error) {
+	return release.Guard(ctx, p.Objects, p.Catalog, edit)
+}
+
+// Apply changes the catalog, unless the guards refuse the edit: with a release.Refusal. Every edit of a person passes
+// here, whether this process was asked or a server.
 func (p *Pipeline) Apply(ctx context.Context, edit catalog.Edit) error {
+	d, err := p.Preview(ctx, edit)
+	if err == nil {
+		err = d.Refusal()
+	}
+	if err != nil {
+		return err
+	}
 	return p.write(ctx, edit)
 }
 

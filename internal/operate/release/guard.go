@@ -1,0 +1,309 @@
+package release
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-version"
+
+	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
+	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/operate/history"
+)
+
+// What an edit is refused for unless its Allow names it. They are the flags of the commands, without the dashes.
+const (
+	AllowWithdraw = "allow-withdraw" // devices would be left without a package that they have
+	AllowShrink   = "allow-shrink"   // a rollout would reach fewer devices: some go back
+	AllowOlder    = "allow-older"    // devices would go to a release that was replaced before
+	AllowContent  = "allow-content"  // a version that was published would have other content
+	AllowRemoval  = "allow-removal"  // more than three items, and more than a tenth, would be removed
+	AllowEmpty    = "allow-empty"    // a file has no bytes
+)
+
+// allowAll is what a command allows whose name says what it does.
+func allowAll() []string {
+	return []string{AllowWithdraw, AllowShrink, AllowOlder, AllowContent, AllowRemoval, AllowEmpty}
+}
+
+// Refused is one reason not to make an edit.
+type Refused struct {
+	Allow  string `json:"allow"` // what the edit has to allow: a flag without its dashes
+	Reason string `json:"reason"`
+}
+
+func (r Refused) String() string { return r.Reason + "; --" + r.Allow + " does it all the same" }
+
+// Difference is what an edit changes for devices, against what is published.
+type Difference struct {
+	Items    []ItemDifference `json:"items"` // by app and track
+	Warnings []string         `json:"warnings"`
+	Refused  []Refused        `json:"refused"` // what the edit does not allow
+}
+
+// mostReasons is how many reasons a refusal names.
+const mostReasons = 20
+
+// Refusal is nil if nothing is refused.
+func (d Difference) Refusal() error {
+	if len(d.Refused) == 0 {
+		return nil
+	}
+	var reasons []string
+	for i, r := range d.Refused {
+		if i == mostReasons {
+			reasons = append(reasons, fmt.Sprintf("and %d more reasons; --dry-run names all", len(d.Refused)-i))
+			break
+		}
+		reasons = append(reasons, r.String())
+	}
+	return Refusal(strings.Join(reasons, "\n"))
+}
+
+// What a removal has to exceed, both of them, to need AllowRemoval.
+const (
+	fewItems   = 3
+	fewOfItems = 10 // one of so many
+)
+
+// Guard works out what an edit changes for the devices that have what is published, and what it is refused for. It
+// looks only at the items that the edit touches. As long as nothing is published, only the catalog is looked at.
+func Guard(ctx context.Context, objects builder.Objects, cat Snapshotter, edit catalog.Edit) (Difference, error) {
+	g := guard{edit: edit}
+	if err := g.readCatalog(ctx, cat); err != nil {
+		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
+	}
+	if err := g.readPublished(ctx, objects); err != nil {
+		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
+	}
+	g.checkTable()
+	for _, c := range g.items {
+		g.checkItem(c)
+	}
+	d := Difference{Items: []ItemDifference{}, Warnings: append([]string{}, g.warnings...), Refused: []Refused{}}
+	for _, c := range g.items {
+		if len(c.difference.Gets)+len(c.difference.Lost)+len(c.difference.Gained) > 0 {
+			d.Items = append(d.Items, c.difference)
+		}
+	}
+	for _, r := range g.refused {
+		if !slices.Contains(edit.Allow, r.Allow) {
+			d.Refused = append(d.Refused, r)
+		}
+	}
+	return d, nil
+}
+
+// Snapshotter reads a catalog; see builder.Catalog.
+type Snapshotter interface {
+	Snapshot(ctx context.Context) ([]catalog.Item, error)
+}
+
+// guard is an edit that is being looked at.
+type guard struct {
+	edit      catalog.Edit
+	published *index.Index // nil: nothing is
+	items     []*comparison
+	warnings  []string
+	refused   []Refused
+}
+
+func (g *guard) refuse(allow, format string, args ...any) {
+	g.refused = append(g.refused, Refused{allow, fmt.Sprintf(format, args...)})
+}
+
+// readCatalog looks at what follows from the catalog alone. It is read only for edits that can be refused for it.
+func (g *guard) readCatalog(ctx context.Context, cat Snapshotter) error {
+	empty := func(it catalog.Item) bool { return it.Size == 0 }
+	suspect := slices.ContainsFunc(g.edit.Changes, func(c catalog.Change) bool {
+		return c.Item == nil || slices.ContainsFunc(c.Item.Steps(), func(s catalog.Step) bool { return empty(s.Item) })
+	})
+	if !suspect {
+		return nil
+	}
+	items, err := cat.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	was := make(map[catalog.Key]catalog.Item, len(items))
+	for _, it := range items {
+		was[it.Key()] = it
+	}
+	removed := 0
+	for _, c := range g.edit.Changes {
+		old, ok := was[c.Key]
+		if c.Item == nil {
+			if ok {
+				removed++
+			}
+			continue
+		}
+		for _, s := range c.Item.Steps() {
+			known := slices.ContainsFunc(old.Steps(), func(o catalog.Step) bool { return empty(o.Item) && o.Version == s.Version })
+			if empty(s.Item) && !known {
+				g.refuse(AllowEmpty, "%s %s: its file is empty", c.Key, s.Version)
+			}
+		}
+	}
+	if removed > fewItems && removed*fewOfItems > len(items) {
+		g.refuse(AllowRemoval, "%d of the %d items of the catalog would be removed", removed, len(items))
+	}
+	return nil
+}
+
+// readPublished brings together what is published of the items that the edit touches, and what the edit makes of them.
+func (g *guard) readPublished(ctx context.Context, objects builder.Objects) error {
+	var err error
+	if g.published, _, err = builder.ReadIndex(ctx, objects); err != nil {
+		return err
+	}
+	before := make(map[catalog.Key][]index.Item)
+	if g.published != nil {
+		for key, releases := range history.ByKey(g.published) {
+			before[folded(key)] = releases
+		}
+	}
+	// To devices, upper and lower case are the same.
+	touched := make(map[catalog.Key]*comparison)
+	for _, c := range g.edit.Changes {
+		key := folded(c.Key)
+		if touched[key] == nil {
+			touched[key] = &comparison{difference: ItemDifference{Key: c.Key}, from: before[key], pinned: g.published != nil && g.published.Pin != ""}
+		}
+		if c.Item == nil {
+			continue
+		}
+		to, err := builder.IndexItems(*c.Item)
+		if err != nil {
+			return err
+		}
+		touched[key].difference.Key, touched[key].to = c.Key, to
+	}
+	g.items = slices.SortedFunc(maps.Values(touched), func(a, b *comparison) int {
+		return cmp.Or(cmp.Compare(a.difference.Key.App, b.difference.Key.App), cmp.Compare(a.difference.Key.Track, b.difference.Key.Track))
+	})
+	g.items = slices.DeleteFunc(g.items, func(c *comparison) bool { return c.same() })
+	if g.published == nil {
+		return nil
+	}
+	return readPast(ctx, objects, g.published, g.items)
+}
+
+func folded(k catalog.Key) catalog.Key {
+	return catalog.Key{App: index.Fold(k.App), Track: index.Fold(k.Track)}
+}
+
+// checkTable looks at what items have in common: the edge's table of rollouts may have no room for one more, and then
+// nobody is in one of those that it has; and a device that matches too many packages gets none.
+func (g *guard) checkTable() {
+	touched := make(map[catalog.Key]bool, len(g.items))
+	var next index.Index
+	for _, c := range g.items {
+		touched[folded(c.difference.Key)] = true
+		next.Items = append(next.Items, c.to...)
+	}
+	if g.published != nil {
+		for i := range g.published.Items {
+			it := &g.published.Items[i]
+			if !touched[folded(catalog.Key{App: it.App, Track: it.Track})] {
+				next.Items = append(next.Items, *it)
+			}
+		}
+	}
+	ix := index.New(next)
+	for _, p := range edge.TableOf(ix).LeftOut {
+		it := &ix.Items[p]
+		key := catalog.Key{App: it.App, Track: it.Track}
+		if !touched[folded(key)] {
+			g.refuse(AllowShrink, "%s: nobody would be in the rollout of %s any more: the table of rollouts has no room for it beside this change; end another rollout first", key, it.Version)
+			continue
+		}
+		for _, c := range g.items {
+			for i := range c.to {
+				if r := &c.to[i]; r.App == it.App && r.Track == it.Track && r.Salt == it.Salt {
+					r.Share = 0
+				}
+			}
+		}
+	}
+	if g.published != nil {
+		g.checkMatches(ix)
+	}
+}
+
+// checkMatches refuses what gives devices with one attribute more packages than a device may get.
+func (g *guard) checkMatches(next *index.Index) {
+	matches := func(ix *index.Index, attr edge.Param) int {
+		heads := make(map[int32]bool)
+		for _, p := range ix.WithAttr(attr.Name) {
+			if index.Fold(ix.Items[p].Track) == attr.Track {
+				heads[ix.Head(p)] = true
+			}
+		}
+		return len(heads)
+	}
+	looked := make(map[edge.Param]bool)
+	for _, c := range g.items {
+		for _, attr := range attributes(c.to) {
+			p := edge.Param{Name: attr, Track: index.Fold(c.difference.Key.Track)}
+			if looked[p] {
+				continue
+			}
+			looked[p] = true
+			if n, was := matches(next, p), matches(g.published, p); n >= edge.MaxSet && was < edge.MaxSet && was > 0 {
+				g.refuse(AllowWithdraw, "devices with %s at %s would get nothing: they would match %d packages, and a device gets less than %d beside its operating system", attr, p.Track, n, edge.MaxSet)
+			}
+		}
+	}
+}
+
+// checkItem looks at one item.
+func (g *guard) checkItem(c *comparison) {
+	key := c.difference.Key
+	c.compare()
+	if g.published == nil {
+		return
+	}
+	for _, l := range c.losses {
+		hint := ""
+		if len(c.to) > 0 && c.to[0].Salt != "" {
+			hint = ": a rollout needs a release that comes before it, and this one replaces none"
+		}
+		g.refuse(AllowWithdraw, "%s: %s have %s and would get nothing instead%s", key, l.devices, l.from, hint)
+	}
+	if len(c.difference.Lost) > 0 {
+		g.refuse(AllowWithdraw, "%s: devices with %s have %s and would get nothing instead", key, strings.Join(c.difference.Lost, ", "), c.from[0].Version)
+	}
+	for _, b := range c.backs {
+		what := "which was replaced before"
+		if b.allow == AllowShrink {
+			what = "as the rollout would reach fewer devices; precast catalog rollout --cancel takes a release back from all of them"
+		}
+		g.refuse(b.allow, "%s: %s have %s and would go back to %s, %s", key, b.devices, b.from, b.to, what)
+	}
+	for _, version := range c.otherContent() {
+		g.refuse(AllowContent, "%s: version %s was published with other content; give the new content a new version", key, version)
+	}
+	if lower(c) {
+		g.warnings = append(g.warnings, fmt.Sprintf("%s: version %s is lower than %s, which is published", key, c.to[0].Version, c.from[0].Version))
+	}
+}
+
+// lower tells whether the new version is lower than the one that is published, where both are numbers with dots.
+func lower(c *comparison) bool {
+	if len(c.from) == 0 || len(c.to) == 0 {
+		return false
+	}
+	old, err := version.NewVersion(c.from[0].Version)
+	if err != nil {
+		return false
+	}
+	next, err := version.NewVersion(c.to[0].Version)
+	return err == nil && next.LessThan(old)
+}

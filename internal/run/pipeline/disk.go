@@ -44,10 +44,10 @@ func (p *Pipeline) room(bytes int64) error {
 	if err != nil {
 		return err
 	}
-	if least := p.cfg.MinFree.Of(total); free-bytes < least {
+	if least := p.cfg.MinFree.Of(total); least > 0 && free-bytes < least {
 		more := ""
 		if bytes > 0 && free >= least {
-			more = fmt.Sprintf(", and %s more are to be written", humanize.IBytes(uint64(bytes)))
+			more = fmt.Sprintf(", %s more are to be written", humanize.IBytes(uint64(bytes)))
 		}
 		return fmt.Errorf("%w: the disk has %s free%s, and builds leave %s free (--min-free)", builder.ErrPaused, humanize.IBytes(uint64(free)), more, humanize.IBytes(uint64(least)))
 	}

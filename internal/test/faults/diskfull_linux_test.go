@@ -38,7 +38,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	inNamespace(t, program)
-	counted(t, "4 commands")
+	counted(t, "6 commands")
 }
 
 // inNamespace runs this very test once more where it may mount; inside is what it finds in envInside.
@@ -114,6 +114,18 @@ func (v *volume) wantFull(program string, args ...string) {
 	v.t.Logf("precast %s: %s", args[0], said)
 }
 
+// wantPaused runs a build that does not begin, and a status that says why (C20).
+func (v *volume) wantPaused(program, data string) {
+	v.t.Helper()
+	for _, command := range []string{"build", "status"} {
+		out, err := exec.Command(program, command, "--data", data).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(out), "builds are paused: the disk has ") || !strings.Contains(string(out), "and builds leave 154 KiB free (--min-free)") {
+			v.t.Fatalf("precast %s on a disk that is nearly full: %v\n%s", command, err, out)
+		}
+	}
+}
+
 func wantDone(t *testing.T, program string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.Command(program, args...)
@@ -159,7 +171,8 @@ func diskFull(t *testing.T, program string) {
 	wantDone(t, program, put("b", random(t, 2, 100<<10), "1")...)
 	v.leave(100 << 10)
 	v.wantFull(program, put("b", random(t, 3, 200<<10), "2")...)
-	v.wantFull(program, "build", "--data", data)
+	v.wantPaused(program, data)
+	v.wantFull(program, "build", "--data", data, "--min-free", "0")
 	must(t, os.Remove(filepath.Join(v.dir, "filler")))
 	wantDone(t, program, "build", "--data", data)
 
@@ -173,7 +186,7 @@ func serveFull(t *testing.T, v *volume, program, data string, put func(app, file
 	w := newWorld(t, pipeline.Drivers{})
 	w.base.Objects = objects
 	w.state(program, data)
-	server := exec.Command(program, "serve", "--data", data, "--addr", "127.0.0.1:0", "--window", "20ms", "--log-level", "warn")
+	server := exec.Command(program, "serve", "--data", data, "--addr", "127.0.0.1:0", "--window", "20ms", "--log-level", "warn", "--min-free", "0")
 	server.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // its spool files are elsewhere
 	server.Stderr = w.log
 	out, err := server.StdoutPipe()

@@ -39,6 +39,9 @@ func (*serveCmd) Help() string {
 catalog meanwhile. Other commands can use the same data folder while it runs. On SIGINT or SIGTERM it
 finishes the answers that it is sending, then exits. Unfinished jobs are resumed at the next start.
 
+Bundles are composed of compressed binaries while they are sent; with --copies they are written as files, too. What
+nothing needs any more is removed by itself. Builds pause while less of the disk is free than --min-free says.
+
 With the five URLs of a pipeline on AWS it replaces the Lambda functions: it reads the stream of the
 catalog table, works on the queue and serves from the bucket. Several servers can run at the same time.
 

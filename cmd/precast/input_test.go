@@ -97,13 +97,13 @@ func TestS4HungRead(t *testing.T) {
 	hung, over := make(chan struct{}), make(chan struct{})
 	defer close(over)
 	go func() { <-hung; cancel() }()
-	err := await(ctx, time.Millisecond, func() error { close(hung); <-over; return nil })
+	err := endOrHang(ctx, time.Millisecond, func() error { close(hung); <-over; return nil })
 	if !errors.Is(err, errHangs) {
 		t.Errorf("error %v", err)
 	}
 	// What ends in time says how it ended.
 	want := errors.New("ended")
-	if err := await(ctx, time.Hour, func() error { <-ctx.Done(); return want }); !errors.Is(err, want) {
+	if err := endOrHang(ctx, time.Hour, func() error { <-ctx.Done(); return want }); !errors.Is(err, want) {
 		t.Errorf("error %v", err)
 	}
 }

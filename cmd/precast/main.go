@@ -124,7 +124,7 @@ func run(ctx context.Context, args []string, std streams) int {
 	}
 	std.quiet = cmds.Quiet
 	var answer noError
-	switch err := await(ctx, graceOf(parsed.Selected().Target), func() error { return parsed.Run(std) }); {
+	switch err := endOrHang(ctx, graceOf(parsed.Selected().Target), func() error { return parsed.Run(std) }); {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &answer):
@@ -167,9 +167,9 @@ func graceOf(command reflect.Value) time.Duration {
 
 var errHangs = errors.New("something that cannot be interrupted is not waited for: a read from a disk that does not answer, perhaps")
 
-// await returns what run returns, or errHangs once ctx has been done for so long as grace: a read from a mount whose
+// endOrHang returns what run returns, or errHangs once ctx has been done for so long as grace: a read from a mount whose
 // server is away never returns, and must not keep the process from ending.
-func await(ctx context.Context, grace time.Duration, run func() error) error {
+func endOrHang(ctx context.Context, grace time.Duration, run func() error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- run() }()
 	select {

@@ -21,27 +21,58 @@ type Entry struct {
 // misspelt one would otherwise silently change who gets what.
 func Decode(r io.Reader) ([]Entry, error) {
 	dec := json.NewDecoder(r)
-	var raw []json.RawMessage
-	if err := dec.Decode(&raw); err != nil {
+	begin, err := dec.Token()
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read catalog: want a JSON array of items: %w", err)
-	}
-	if raw == nil { // null decodes without an error; an import of nothing could remove everything
+	case begin == nil: // an import of nothing could remove everything
 		return nil, errors.New("read catalog: want a JSON array of items: it is null")
+	case begin != json.Delim('['):
+		return nil, fmt.Errorf("read catalog: want a JSON array of items: it begins with %v", begin)
+	}
+	entries := []Entry{}
+	for dec.More() {
+		var data json.RawMessage
+		if err := dec.Decode(&data); err != nil {
+			return nil, fmt.Errorf("read catalog: want a JSON array of items: %w", err)
+		}
+		if len(entries) == maxEntries {
+			return nil, fmt.Errorf("read catalog: there are more than %d items", maxEntries)
+		}
+		entry, err := decodeEntry(data)
+		if err != nil {
+			var key Key
+			if len(data) <= maxEntry {
+				_ = json.Unmarshal(data, &key) // only for the message
+			}
+			return nil, fmt.Errorf("read catalog: item %d (%s): %w", len(entries)+1, key, err)
+		}
+		entries = append(entries, entry)
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("read catalog: want a JSON array of items: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("read catalog: something follows the array of items")
 	}
-	entries := make([]Entry, len(raw))
-	for i, data := range raw {
-		dec := json.NewDecoder(bytes.NewReader(data))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&entries[i]); err != nil {
-			var key Key
-			_ = json.Unmarshal(data, &key) // only for the message
-			return nil, fmt.Errorf("read catalog: item %d (%s): %w", i+1, key, err)
-		}
-	}
 	return entries, nil
+}
+
+// What a catalog file may hold: a small file, out of an archive, could unpack to hundreds of megabytes of items without
+// content, which take many times as much memory.
+const (
+	maxEntries = 1 << 18
+	maxEntry   = 4 << 20 // bytes
+)
+
+func decodeEntry(data json.RawMessage) (entry Entry, err error) {
+	if len(data) > maxEntry {
+		return entry, fmt.Errorf("it has %d bytes, more than %d", len(data), maxEntry)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	err = dec.Decode(&entry)
+	return entry, err
 }
 
 // Encode writes items as a catalog file, sorted, one item a line.

@@ -66,8 +66,8 @@ func TestDecodeErrors(t *testing.T) {
 	for data, want := range map[string]string{
 		``:     "read catalog: want a JSON array of items: EOF",
 		`null`: "read catalog: want a JSON array of items: it is null",
-		`{}`:   "read catalog: want a JSON array of items: json: cannot unmarshal object into",
-		`[`:    "read catalog: want a JSON array of items: unexpected EOF",
+		`{}`:   "read catalog: want a JSON array of items: it begins with {",
+		`[`:    "read catalog: want a JSON array of items: EOF",
 		`[] x`: "read catalog: something follows the array of items",
 		`[][]`: "read catalog: something follows the array of items",
 		`[]]`:  "read catalog: something follows the array of items",
@@ -160,4 +160,16 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s is encoded again as %s, error %v", once.Bytes(), twice.Bytes(), err)
 		}
 	})
+}
+
+// A catalog that compresses to nothing takes no memory to speak of either.
+func TestS7EmptyItems(t *testing.T) {
+	for data, want := range map[string]string{
+		"[" + strings.Repeat("{},", 1<<18) + "{}]":                             "read catalog: there are more than 262144 items",
+		`[{"app":"a","env":"b","ident":"` + strings.Repeat("x", 4<<20) + `"}]`: "read catalog: item 1 (/): it has 4194336 bytes, more than 4194304",
+	} {
+		if _, err := catalog.Decode(strings.NewReader(data)); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
 }

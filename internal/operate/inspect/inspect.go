@@ -43,6 +43,9 @@ type File struct {
 // maxManifest bounds the manifest that is read into memory, bytes.
 const maxManifest = 16 << 20
 
+// maxFiles bounds the files that are listed: far more than devices get.
+const maxFiles = 10_000
+
 // ErrNotBundle: the input is no tar.gz with a manifest in it.
 var ErrNotBundle = errors.New("not a bundle")
 
@@ -138,13 +141,17 @@ func (rep *Report) entries(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for in := tar.NewReader(z); ; {
+	in := tar.NewReader(z)
+	for n := 0; ; n++ {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if n == maxFiles {
+			return fmt.Errorf("it holds more than %d files", maxFiles)
 		}
 		if err := rep.entry(h, in); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)

@@ -349,3 +349,21 @@ func FuzzBundle(f *testing.F) {
 		}
 	})
 }
+
+// A million files without content compress to next to nothing: they are not all listed.
+func TestS7EmptyFiles(t *testing.T) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for i := range 10_001 {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: strconv.Itoa(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inspect.Bundle(t.Context(), bytes.NewReader(b.Bytes())); !errors.Is(err, inspect.ErrNotBundle) || !strings.Contains(err.Error(), "it holds more than 10000 files") {
+		t.Errorf("error %v", err)
+	}
+}

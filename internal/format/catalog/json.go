@@ -42,7 +42,7 @@ func Decode(r io.Reader) ([]Entry, error) {
 		entry, err := decodeEntry(data)
 		if err != nil {
 			var key Key
-			if len(data) <= maxEntry {
+			if len(data) <= maxItem {
 				_ = json.Unmarshal(data, &key) // only for the message
 			}
 			return nil, fmt.Errorf("read catalog: item %d (%s): %w", len(entries)+1, key, err)
@@ -62,12 +62,12 @@ func Decode(r io.Reader) ([]Entry, error) {
 // content, which take many times as much memory.
 const (
 	maxEntries = 1 << 18
-	maxEntry   = 4 << 20 // bytes
+	maxItem    = 4 << 20 // bytes
 )
 
 func decodeEntry(data json.RawMessage) (entry Entry, err error) {
-	if len(data) > maxEntry {
-		return entry, fmt.Errorf("it has %d bytes, more than %d", len(data), maxEntry)
+	if len(data) > maxItem {
+		return entry, fmt.Errorf("it has %d bytes, more than %d", len(data), maxItem)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()

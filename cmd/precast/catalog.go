@@ -22,6 +22,7 @@ type catalogCmd struct {
 	Log     logCmd     `cmd:"" help:"Show who changed what, when and why."`
 	Import  importCmd  `cmd:"" help:"Import many items at once from a catalog file, a folder or an archive."`
 	Export  exportCmd  `cmd:"" help:"Write all items to a catalog file."`
+	Recover recoverCmd `cmd:"" help:"Make a lost catalog again from what is published."`
 }
 
 type putCmd struct {

@@ -100,7 +100,12 @@ func (d *data) catalog() catalogAccess { return d.pipeline(builder.Options{}) }
 
 // open opens what the flags name. Where a server has the data folder, the pipeline is the server's.
 func (f dataFlag) open(ctx context.Context) (*data, error) {
-	drivers, closeAll, err := f.take(ctx)
+	return f.openFolder(ctx, local.Options{NewCatalog: f.NewCatalog})
+}
+
+// openFolder is open with options for a data folder.
+func (f dataFlag) openFolder(ctx context.Context, opt local.Options) (*data, error) {
+	drivers, closeAll, err := f.takeFolder(ctx, opt)
 	if err == nil {
 		return f.inProcess(drivers, closeAll), nil
 	}
@@ -115,12 +120,17 @@ func (f dataFlag) open(ctx context.Context) (*data, error) {
 	return &data{host: runningServer{admin.NewClient(served.by)}, name: f.Data, objects: objects, sources: pipeline.LocalSources(objects), close: noClose}, nil
 }
 
-// existing is open for commands that only look: a mistyped name makes no folder.
+// existing is open for commands that only look: a mistyped name makes no folder, and no database.
 func (f dataFlag) existing(ctx context.Context) (*data, error) {
+	const hint = "(precast seed or precast catalog put would make it)"
 	if _, err := os.Stat(f.Data); err != nil && !f.remote() {
-		return nil, fmt.Errorf("open data folder: %w (precast seed or precast catalog put would make it)", err)
+		return nil, fmt.Errorf("open data folder: %w %s", err, hint)
 	}
-	return f.open(ctx)
+	d, err := f.openFolder(ctx, local.Options{Existing: true, NewCatalog: f.NewCatalog})
+	if errors.Is(err, local.ErrNoCatalog) {
+		return nil, fmt.Errorf("%w %s", err, hint)
+	}
+	return d, err
 }
 
 // openWith opens a pipeline on AWS.
@@ -135,6 +145,11 @@ func (f dataFlag) openWith(ctx context.Context, cfg aws.Config) (*data, error) {
 // take opens what the flags name for a pipeline in this process. It fails with a *servedError if a server has the data
 // folder.
 func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, error) {
+	return f.takeFolder(ctx, local.Options{NewCatalog: f.NewCatalog})
+}
+
+// takeFolder is take with options for a data folder.
+func (f dataFlag) takeFolder(ctx context.Context, opt local.Options) (pipeline.Drivers, func() error, error) {
 	if f.remote() {
 		if _, err := f.resources(); err != nil {
 			return pipeline.Drivers{}, nil, err
@@ -149,9 +164,12 @@ func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, err
 		drivers, err := f.driversOnAWS(ctx, cfg)
 		return drivers, noClose, err
 	}
-	store, err := local.Open(f.Data, local.Options{})
+	store, err := local.Open(f.Data, opt)
 	if err == nil {
 		return pipeline.Local(store), store.Close, nil
+	}
+	if errors.Is(err, local.ErrLostCatalog) {
+		return pipeline.Drivers{}, nil, f.lost(ctx, err)
 	}
 	if !errors.Is(err, local.ErrLocked) {
 		return pipeline.Drivers{}, nil, err
@@ -164,6 +182,18 @@ func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, err
 		return pipeline.Drivers{}, nil, fmt.Errorf("%w: %w", err, findErr)
 	}
 	return pipeline.Drivers{}, nil, &servedError{err, endpoint}
+}
+
+// lost says what can be done where something is published, and the catalog is gone.
+func (f dataFlag) lost(ctx context.Context, err error) error {
+	published := "something"
+	if objects, openErr := local.OpenObjects(f.Data); openErr == nil {
+		if ix, _, readErr := builder.ReadIndex(ctx, objects); readErr == nil && ix != nil {
+			published = fmt.Sprintf("generation %d", ix.Generation)
+		}
+	}
+	return no("%w: precast.db is missing, or empty, though %s is published. precast restore brings a backup back; "+
+		"precast catalog recover makes the catalog again from what is published; --new-catalog begins with an empty one", err, published)
 }
 
 // servedError: a server has the data folder.

@@ -26,6 +26,8 @@ type dataFlag struct {
 	Queue       string `help:"Job queue: sqs://HOST/ACCOUNT/NAME, or its https URL." env:"PRECAST_QUEUE" placeholder:"URL" group:"aws"`
 	DeadLetters string `help:"The job queue's dead letters: sqs://HOST/ACCOUNT/NAME, or the https URL." env:"PRECAST_DEAD_LETTERS" placeholder:"URL" group:"aws"`
 
+	NewCatalog bool `help:"Begin with an empty catalog in a folder where something is published."`
+
 	split bool          // see importCmd
 	disk  settings.Disk // of a pipeline in this process that builds
 }

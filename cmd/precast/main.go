@@ -46,6 +46,8 @@ type commands struct {
 	Unpin     unpinCmd     `cmd:"" help:"Remove the pin, then build and publish the catalog."`
 	Fsck      fsckCmd      `cmd:"" help:"Verify that everything published is there and intact, and repair it."`
 	GC        gcCmd        `cmd:"" name:"gc" help:"Remove stored objects that are no longer needed."`
+	Backup    backupCmd    `cmd:"" help:"Copy everything that cannot be built again, or check such a copy."`
+	Restore   restoreCmd   `cmd:"" help:"Bring an installation back from a backup."`
 	Inspect   inspectCmd   `cmd:"" help:"List the files of a bundle and verify them against its manifest."`
 	Keys      keysCmd      `cmd:"" help:"Create, rotate, revoke and publish the keys that devices trust."`
 	Verify    verifyCmd    `cmd:"" help:"Verify the signatures of a bundle or a server as a device does."`

@@ -3,6 +3,7 @@
 package awsdrivers
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -27,6 +28,10 @@ type Drivers struct {
 	builder.Ports
 	Writer      builder.CatalogWriter
 	DeadLetters builder.DeadLetters
+	// Numbers are those of the ledger.
+	Numbers interface {
+		Advance(ctx context.Context, n uint64) error
+	}
 }
 
 // Open returns the drivers of resources.
@@ -56,7 +61,7 @@ func Open(c *awsstore.Clients, r Resources) (Drivers, error) {
 		if err != nil {
 			return d, err
 		}
-		d.Ledger = ledger
+		d.Ledger, d.Numbers = ledger, ledger
 	}
 	if r.QueueURL != "" {
 		queue, err := awsstore.NewQueue(c.SQS, r.QueueURL, awsstore.QueueOptions{DeadLetterURL: r.DeadLettersURL})

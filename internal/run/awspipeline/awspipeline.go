@@ -14,7 +14,7 @@ import (
 // Open returns the drivers of resources. Poll gives them a trigger, where no Lambda function reads the stream.
 func Open(c *awsstore.Clients, r awsdrivers.Resources) (pipeline.Drivers, error) {
 	d, err := awsdrivers.Open(c, r)
-	return pipeline.Drivers{Ports: d.Ports, Writer: d.Writer, DeadLetters: d.DeadLetters, Remote: true}, err
+	return pipeline.Drivers{Ports: d.Ports, Writer: d.Writer, DeadLetters: d.DeadLetters, Numbers: d.Numbers, Remote: true}, err
 }
 
 // Poll gives drivers a trigger that reads the stream of the catalog's table.

@@ -25,6 +25,7 @@ func Local(store *local.Store) Drivers {
 		Writer:      store.Catalog(),
 		DeadLetters: store.Queue(),
 		Disk:        store.Objects(),
+		Numbers:     store.Ledger(),
 		NewTrigger: func(window time.Duration, log *slog.Logger) (Trigger, error) {
 			return &trigger.Watcher{
 				Log: changeLog{store.Catalog()}, Ledger: store.Ledger(), Queue: store.Queue(), Window: window, Logger: log,

@@ -17,6 +17,7 @@ import (
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/operate/backup"
 	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/settings"
 )
@@ -26,6 +27,7 @@ type Drivers struct {
 	builder.Ports
 	Writer      builder.CatalogWriter
 	DeadLetters builder.DeadLetters
+	Numbers     backup.Numbers // those of the ledger
 	// Actor says who this process is to those who run it, as they prove; empty if that is not known. Nil: nothing
 	// proves it.
 	Actor func(ctx context.Context) string

@@ -138,6 +138,11 @@ func TestDeadLetters(t *testing.T) {
 		storetest.QueueOptions{MaxReceives: testReceives})
 }
 
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	storetest.Numbers(t, func(t *testing.T) storetest.LedgerStore { return openLedger(t) })
+}
+
 func TestLedger(t *testing.T) {
 	t.Parallel()
 	storetest.Ledger(t, func(t *testing.T) builder.Ledger { return openLedger(t) })

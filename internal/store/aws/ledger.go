@@ -83,6 +83,22 @@ func (l *Ledger) Next(ctx context.Context) (uint64, error) {
 	return uint64(n), nil
 }
 
+// Advance makes every number that Next returns from now on greater than n.
+func (l *Ledger) Advance(ctx context.Context, n uint64) error {
+	_, err := l.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &l.table, Key: ledgerKey(counterID),
+		UpdateExpression:         ptr("SET #n = :n"),
+		ConditionExpression:      ptr("attribute_not_exists(#n) OR #n < :n"),
+		ExpressionAttributeNames: map[string]string{"#n": attrNumber},
+		// A new table begins with the time, as in Next.
+		ExpressionAttributeValues: attributes{":n": number(max(int64(n), l.now().Unix()))},
+	})
+	if _, beyond := errors.AsType[*types.ConditionalCheckFailedException](err); err != nil && !beyond {
+		return fmt.Errorf("advance numbers to %d: %w", n, err)
+	}
+	return nil
+}
+
 // Open implements builder.Ledger. Opening an entry again prolongs its life.
 func (l *Ledger) Open(ctx context.Context, id string, parts int) error {
 	if parts < 1 || parts > maxLedgerParts {

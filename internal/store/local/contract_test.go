@@ -57,6 +57,11 @@ func TestQueueInRealTime(t *testing.T) {
 	storetest.Queue(t, func(t *testing.T) builder.Queue { return openTemp(t, Options{}).Queue() }, opt)
 }
 
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	storetest.Numbers(t, func(t *testing.T) storetest.LedgerStore { return openTemp(t, Options{}).Ledger() })
+}
+
 func TestLedger(t *testing.T) {
 	t.Parallel()
 	storetest.Ledger(t, func(t *testing.T) builder.Ledger { return openTemp(t, Options{}).Ledger() })

@@ -46,6 +46,18 @@ func (l *Ledger) Next(ctx context.Context) (uint64, error) {
 	return n, nil
 }
 
+// Advance makes every number that Next returns from now on greater than n.
+func (l *Ledger) Advance(ctx context.Context, n uint64) error {
+	err := update(ctx, l.db, func(tx *bbolt.Tx) error {
+		entries := tx.Bucket(bucketEntries)
+		return entries.SetSequence(max(n, entries.Sequence()))
+	})
+	if err != nil {
+		return fmt.Errorf("advance numbers to %d: %w", n, err)
+	}
+	return nil
+}
+
 // Open implements builder.Ledger.
 func (l *Ledger) Open(ctx context.Context, id string, parts int) error {
 	if parts < 1 || parts > maxParts {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,6 +14,8 @@ import (
 	bberrors "go.etcd.io/bbolt/errors"
 
 	"github.com/precast-ota/precast/internal/files"
+	"github.com/precast-ota/precast/internal/format/index"
+	"github.com/precast-ota/precast/internal/format/layout"
 )
 
 // ErrLocked: another process (or another Store) has the data folder.
@@ -26,12 +29,24 @@ const (
 	defaultMaxReceives = 5
 )
 
+// Errors of folders without a catalog.
+var (
+	ErrNoCatalog = errors.New("there is no catalog")
+	// ErrLostCatalog: something is published, and there is no database, or one in which there has never been an item.
+	ErrLostCatalog = errors.New("the catalog is lost")
+)
+
 // Options configure a Store; the zero value is usable.
 type Options struct {
 	// Now tells the time; nil means time.Now. Long polls wait on real timers whatever it tells.
 	Now func() time.Time
 	// MaxReceives is how often a message is received before it becomes a dead letter; 0 means 5.
 	MaxReceives int
+	// Existing makes Open fail with ErrNoCatalog where there is no database, instead of creating one.
+	Existing bool
+	// NewCatalog lets the catalog be new and empty although something is published: without it, Open fails with
+	// ErrLostCatalog, as the first change would take everything else from the devices.
+	NewCatalog bool
 }
 
 // Store is an open data folder.
@@ -67,6 +82,9 @@ func open(dir string, opt Options) (*Store, error) {
 	if opt.MaxReceives == 0 {
 		opt.MaxReceives = defaultMaxReceives
 	}
+	if err := opt.checkDatabase(dir); err != nil {
+		return nil, err
+	}
 	objects, err := openObjects(dir)
 	if err != nil {
 		return nil, err
@@ -92,6 +110,9 @@ func (s *Store) start(dir string, opt Options) error {
 	if err := s.db.Update(takeUp); err != nil {
 		return err
 	}
+	if err := s.checkCatalog(dir, opt); err != nil {
+		return err
+	}
 	// The database file's name must survive a crash as well as its content.
 	if err := syncDir(dir); err != nil {
 		return err
@@ -107,6 +128,46 @@ func (s *Store) start(dir string, opt Options) error {
 	}
 	s.queue = queue
 	return nil
+}
+
+// checkDatabase refuses to create a database where that is not wanted.
+func (opt Options) checkDatabase(dir string) error {
+	info, err := os.Stat(filepath.Join(dir, dbName))
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("open %s: %w", dbName, err)
+	case err == nil && info.Size() > 0:
+		return nil
+	case !opt.NewCatalog && isPublished(dir):
+		return ErrLostCatalog
+	case opt.Existing:
+		return ErrNoCatalog
+	}
+	return nil
+}
+
+// checkCatalog refuses a catalog that has never had an item, where something is published.
+func (s *Store) checkCatalog(dir string, opt Options) error {
+	if opt.NewCatalog || !isPublished(dir) {
+		return nil
+	}
+	return s.db.View(func(tx *bbolt.Tx) error {
+		if k, _ := tx.Bucket(bucketItems).Cursor().First(); k == nil && tx.Bucket(bucketChanges).Sequence() == 0 {
+			return ErrLostCatalog
+		}
+		return nil
+	})
+}
+
+// isPublished tells whether devices of a folder get anything, or got it before the index was lost.
+func isPublished(dir string) bool {
+	data, err := os.ReadFile(filepath.Join(dir, "objects", layout.IndexKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Stat(filepath.Join(dir, "objects", filepath.FromSlash(layout.HistoryPrefix)))
+		return err == nil
+	}
+	ix, err := index.Parse(data)
+	return err != nil || ix.Len() > 0
 }
 
 // Objects returns the objects of the folder; they stay usable after Close.

@@ -232,3 +232,38 @@ func (l ledgers) fanIn(t *testing.T) {
 		l.want(t, id, 0, 0)
 	}
 }
+
+// LedgerStore is a ledger whose numbers can be made to begin later.
+type LedgerStore interface {
+	builder.Ledger
+	// Advance makes every number that Next returns from now on greater than n.
+	Advance(ctx context.Context, n uint64) error
+}
+
+// Numbers checks a LedgerStore. Each call of open returns an empty one.
+func Numbers(t *testing.T, open func(t *testing.T) LedgerStore) {
+	const far = 1 << 40 // later than any time in seconds
+	advance := func(l LedgerStore, n uint64) {
+		t.Helper()
+		if err := l.Advance(t.Context(), n); err != nil {
+			t.Fatalf("Advance(%d): %v", n, err)
+		}
+	}
+	next := func(l LedgerStore, after uint64) uint64 {
+		t.Helper()
+		n, err := l.Next(t.Context())
+		if err != nil || n <= after {
+			t.Fatalf("Next = %d, %v after %d", n, err, after)
+		}
+		return n
+	}
+	l := open(t)
+	advance(l, 41)
+	last := next(l, 41)
+	advance(l, far)
+	last = next(l, max(last, far))
+	for _, back := range []uint64{0, 41, far} { // it never goes back
+		advance(l, back)
+		last = next(l, last)
+	}
+}

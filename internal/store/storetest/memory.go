@@ -27,7 +27,7 @@ type Memory struct {
 	}
 	Catalog CatalogStore
 	Queue   DeadQueue
-	Ledger  builder.Ledger
+	Ledger  LedgerStore
 }
 
 // NewMemory makes drivers that take the time from now, and dead letters of what was received so often.
@@ -303,6 +303,13 @@ type memLedger struct {
 }
 
 func newMemLedger() *memLedger { return &memLedger{entries: make(map[string][]bool)} }
+
+func (m *memLedger) Advance(_ context.Context, n uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = max(m.last, n)
+	return nil
+}
 
 func (m *memLedger) Next(ctx context.Context) (uint64, error) {
 	m.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/minio/crc64nvme"
@@ -121,6 +122,9 @@ func (im *Importer) attempt(ctx context.Context, work func(before []catalog.Item
 		return p.res, nil
 	}
 	// Binaries first: the catalog never names one that is not there.
+	if err := im.findBinaries(ctx, before, p); err != nil {
+		return Result{}, err
+	}
 	for _, d := range p.binaries {
 		stored, err := im.store(ctx, d)
 		if err != nil {
@@ -138,6 +142,54 @@ func (im *Importer) attempt(ctx context.Context, work func(before []catalog.Item
 		return p.res, fmt.Errorf("the catalog is changed, and its binaries may have been removed; import once more: %w", err)
 	}
 	return p.res, nil
+}
+
+// adopter takes up a binary that somebody has copied into the store by hand, if its content is what its key says.
+type adopter interface {
+	Adopt(ctx context.Context, key string) error
+}
+
+// findBinaries refuses items that say that their binary is in the store, where it is not. Those that the catalog has
+// already are another matter: precast fsck finds them.
+func (im *Importer) findBinaries(ctx context.Context, before []catalog.Item, p prepared) error {
+	known := make(map[string]bool)
+	for _, it := range before {
+		for _, s := range it.Steps() {
+			known[s.URL] = true
+		}
+	}
+	for _, d := range p.binaries {
+		if d.Open != nil { // it is about to be stored
+			known[d.URL] = true
+		}
+	}
+	var errs []error
+	for _, c := range p.changes {
+		if c.Item == nil {
+			continue
+		}
+		for _, s := range c.Item.Steps() {
+			key, stored := strings.CutPrefix(s.URL, catalog.StorePrefix)
+			if !stored || known[s.URL] || key == "" {
+				continue
+			}
+			known[s.URL] = true
+			if err := im.findBinary(ctx, key); errors.Is(err, builder.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("item %s %s: its binary is not in the store (%s): give its file, or restore a backup (precast restore)", c.Key, s.Version, key))
+			} else if err != nil {
+				errs = append(errs, fmt.Errorf("item %s %s: find its binary: %w", c.Key, s.Version, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (im *Importer) findBinary(ctx context.Context, key string) error {
+	_, err := im.Objects.Stat(ctx, key)
+	if a, ok := im.Objects.(adopter); ok && errors.Is(err, builder.ErrNotExist) {
+		err = a.Adopt(ctx, key)
+	}
+	return err
 }
 
 // read returns the items of the catalog, and where its log ended before they were read: what is worked out from them is

@@ -239,21 +239,13 @@ func (c *comparison) compare() {
 		if (last != nil || next != nil) && (last == nil || next == nil || fileOf(last) != fileOf(next)) {
 			gets.add(move{from: versionOf(last), to: versionOf(next)}, class)
 		}
-		steps := had.steps(named, class.slot)
-		for i, held := range steps {
-			next := to.gives(named, class.slot, held)
-			if next == nil {
-				continue
-			}
-			if allow := c.back(before, steps, i, next); allow != "" {
-				backs.add(move{allow, held.Version, next.Version, Devices{}}, class)
-			}
-		}
+		c.waysBack(had, to, before, class, named, backs)
 		for _, attr := range attrs {
 			one := edge.Selection{Attrs: []edge.Param{{Name: attr, Track: track}}}
-			before, after := from.gives(one, class.slot, last), to.gives(one, class.slot, last)
-			lost[attr] = lost[attr] || before != nil && after == nil && next != nil
-			gained[attr] = gained[attr] || before == nil && after != nil && last != nil
+			hadIt, hasIt := from.gives(one, class.slot, last) != nil, to.gives(one, class.slot, last) != nil
+			// By its name the item is there before and after: it is the attribute that takes it away, or gives it.
+			lost[attr] = lost[attr] || hadIt && !hasIt && next != nil
+			gained[attr] = gained[attr] || !hadIt && hasIt && last != nil
 		}
 	}
 	for _, m := range gets.sorted() {
@@ -262,6 +254,20 @@ func (c *comparison) compare() {
 	c.difference.Gets = append([]Gets{}, c.difference.Gets...)
 	c.difference.Lost, c.difference.Gained = those(lost), those(gained)
 	c.losses, c.backs = losses.sorted(), backs.sorted()
+}
+
+// waysBack adds what takes the devices of a class back, at whichever of the releases that they go through they are.
+func (c *comparison) waysBack(had, to side, before []index.Item, class class, named edge.Selection, backs moves) {
+	steps := had.steps(named, class.slot)
+	for i, held := range steps {
+		next := to.gives(named, class.slot, held)
+		if next == nil {
+			continue
+		}
+		if allow := c.back(before, steps, i, next); allow != "" {
+			backs.add(move{allow, held.Version, next.Version, Devices{}}, class)
+		}
+	}
 }
 
 // back returns what an edit has to allow for a device that holds one of the steps and gets another release next; empty
@@ -351,50 +357,5 @@ func (m moves) sorted() []move {
 		}
 		return slices.Compare([]string{a.from, a.to, a.allow}, []string{b.from, b.to, b.allow})
 	})
-	return all
-}
-
-// class are the slots that are in the same rollouts.
-type class struct {
-	slot  int // one of them, or edge.NoSlot
-	slots int // how many
-}
-
-// classes divides the slots by the rollouts of an item, before and after.
-func classes(items ...[]index.Item) []class {
-	var shares []edge.Share
-	for _, releases := range items {
-		for i := range releases {
-			if s := (edge.Share{Salt: releases[i].Salt, Places: releases[i].Share}); s.Salt != "" && !slices.Contains(shares, s) {
-				shares = append(shares, s)
-			}
-		}
-	}
-	all := []class{{slot: edge.NoSlot}}
-	if len(shares) == 0 {
-		return append(all, class{0, index.Slots})
-	}
-	// A place is a linear function of the slot: it is known from two of them.
-	type line struct{ place, step int }
-	lines := make([]line, len(shares))
-	for i, s := range shares {
-		lines[i].place = edge.Place(s.Salt, 0)
-		lines[i].step = edge.Place(s.Salt, 1) - lines[i].place + index.Slots
-	}
-	at := make(map[uint64]int)
-	for slot := range index.Slots {
-		var in uint64
-		for i := range lines {
-			if lines[i].place < int(shares[i].Places) {
-				in |= 1 << i
-			}
-			lines[i].place = (lines[i].place + lines[i].step) % index.Slots
-		}
-		if _, ok := at[in]; !ok {
-			at[in] = len(all)
-			all = append(all, class{slot: slot})
-		}
-		all[at[in]].slots++
-	}
 	return all
 }

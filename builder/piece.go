@@ -51,9 +51,6 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 		}
 		return b.reject(ctx, j, err)
 	}
-	if err := b.readmit(ctx, j); err != nil {
-		return err
-	}
 	left, err := b.done(ctx, j)
 	if err != nil || left > 0 {
 		return err
@@ -78,17 +75,6 @@ func (b *Builder) reject(ctx context.Context, j job, cause error) error {
 	}
 	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), BytesBody(note), PutOptions{}); err != nil {
 		return fmt.Errorf("write rejection of %s: %w", it.Key(), err)
-	}
-	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{PlanOptions: PlanOptions{AcceptRemovals: j.AcceptRemovals}, Since: j.since()})
-	return err
-}
-
-// readmit asks for another plan if an item that is stored now was rejected before: a plan that was made since may have
-// gone by the old note.
-func (b *Builder) readmit(ctx context.Context, j job) error {
-	_, rejected, err := b.find(ctx, layout.RejectKey(rejectDigest(*j.Item)))
-	if err != nil || !rejected {
-		return err
 	}
 	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{PlanOptions: PlanOptions{AcceptRemovals: j.AcceptRemovals}, Since: j.since()})
 	return err

@@ -49,7 +49,7 @@ type acceptance struct {
 // reject records the first reason for which an item cannot be published.
 func (a *acceptance) reject(it catalog.Item, reason string) {
 	if !a.rejected[it.Key()] {
-		a.Rejected = append(a.Rejected, Rejection{it.Key(), it.Version, reason})
+		a.Rejected = append(a.Rejected, Rejection{Key: it.Key(), Version: it.Version, Reason: reason})
 	}
 	a.rejected[it.Key()] = true
 }
@@ -108,6 +108,12 @@ func (a *acceptance) record(unknown []catalog.Item, states []itemState) {
 		switch {
 		case states[i].rejected != "":
 			a.reject(it, states[i].rejected)
+			if note := states[i].note; !note.Retry.IsZero() {
+				a.postponed = append(a.postponed, postponed{it, note})
+				if last := &a.Rejected[len(a.Rejected)-1]; last.Key == note.Key && last.Version == note.Version {
+					*last = note
+				}
+			}
 		case states[i].stored:
 			// It has to be looked at again once the plan is announced: see start.
 			a.Found = append(a.Found, it)
@@ -190,8 +196,9 @@ func digestsOf(it catalog.Item) (md5 [16]byte, sha256 [32]byte, err error) {
 
 // itemState is what the object store knows of an item's binary.
 type itemState struct {
-	stored   bool   // checked, its piece and itself stored
-	rejected string // why it cannot be
+	stored   bool      // checked, its piece and itself stored
+	rejected string    // why it cannot be
+	note     Rejection // that says so, if one does
 }
 
 func (b *Builder) lookUp(ctx context.Context, items []catalog.Item, opt PlanOptions) ([]itemState, error) {
@@ -263,7 +270,7 @@ func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (
 	if err := json.Unmarshal(note, &r); err != nil {
 		return itemState{}, fmt.Errorf("read the rejection of %s: %w", it.Key(), err)
 	}
-	return itemState{rejected: r.Reason}, nil
+	return itemState{rejected: r.Reason, note: r}, nil
 }
 
 // RejectKey is the key of the note that an item was rejected, if it was.

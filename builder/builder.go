@@ -50,6 +50,9 @@ type Options struct {
 	// Attempts is how often a binary that cannot be read is tried before its item is rejected;
 	// it must not be more than the queue's receives before a dead letter. Default 5.
 	Attempts int
+	// Patience is how long a plan waits for a binary that comes from outside of its own store. What takes longer is
+	// left out of the plan and follows when it is there. Default 20 s.
+	Patience time.Duration
 	// SweepWait is how long a plan's job waits for a sweep to end before it is handed back; less than 0: not
 	// at all. The default, 15 s, and the queue's receives outlast a sweep's lease several times.
 	SweepWait time.Duration
@@ -69,6 +72,8 @@ type Builder struct {
 
 	mu      sync.Mutex
 	planned uint64 // newest plan of this process whose jobs are all in the queue
+	// reading are the binaries that this process reads beside plans, by the keys of their notes.
+	reading map[string]bool
 
 	paused atomic.Pointer[int64] // what the last job wanted to write, if there was no room for it
 
@@ -90,6 +95,9 @@ func New(ports Ports, opt Options) *Builder {
 	if opt.Attempts <= 0 {
 		opt.Attempts = 5
 	}
+	if opt.Patience <= 0 {
+		opt.Patience = 20 * time.Second
+	}
 	if opt.SweepWait == 0 {
 		opt.SweepWait = 15 * time.Second
 	}
@@ -103,6 +111,7 @@ func New(ports Ports, opt Options) *Builder {
 		Ports:    ports,
 		opt:      opt,
 		composer: NewComposer(ports.Objects),
+		reading:  make(map[string]bool),
 		targets:  newCache[uint64, *target](4),
 		history:  newCache[uint64, *index.Index](2 * index.MaxRetain),
 	}

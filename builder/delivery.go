@@ -55,8 +55,13 @@ const settleTimeout = 10 * time.Second
 // Do does one job until ctx is done, or its deadline is near. It tells whether the message is to be deleted,
 // and whether the job failed for a reason that the next one will meet, too.
 func (p *DeliveryPolicy) Do(ctx context.Context, m Message) (finished, outage bool) {
+	return p.do(ctx, m, func() bool { return true })
+}
+
+// do is Do for a worker that may do other jobs while this one waits for a slow source.
+func (p *DeliveryPolicy) do(ctx context.Context, m Message, detach func() bool) (finished, outage bool) {
 	log := p.Builder.opt.Log.With("job", m.ID, "receives", m.Receives)
-	stopped, err := p.work(ctx, m)
+	stopped, err := p.work(ctx, m, detach)
 
 	settled := time.Now().Add(settleTimeout)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(settled) {
@@ -79,7 +84,7 @@ func (p *DeliveryPolicy) Do(ctx context.Context, m Message) (finished, outage bo
 }
 
 // work does the job, which stays invisible meanwhile. It tells whether the time was up.
-func (p *DeliveryPolicy) work(ctx context.Context, m Message) (stopped bool, err error) {
+func (p *DeliveryPolicy) work(ctx context.Context, m Message, detach func() bool) (stopped bool, err error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-p.Margin))
@@ -95,7 +100,7 @@ func (p *DeliveryPolicy) work(ctx context.Context, m Message) (stopped bool, err
 	if p.Visibility > 0 {
 		extender.Go(func() { p.extend(extending, m) })
 	}
-	err = p.Builder.Handle(ctx, m)
+	err = p.Builder.handle(ctx, m, detach)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		p.Builder.opt.Log.WarnContext(ctx, "job stopped before the deadline", "job", m.ID, "receives", m.Receives)
 	}

@@ -37,6 +37,8 @@ type job struct {
 	Part     int    `json:"part,omitempty"`
 
 	Item *catalog.Item `json:"item,omitempty"` // the piece's
+	// Tries counts how often the piece's binary has been tried; Entry is empty then, as no plan waits for it.
+	Tries int `json:"tries,omitempty"`
 
 	// Bundle jobs: the generation that the plan was compared with, and what it lacks. Mend jobs: the
 	// generation.
@@ -71,6 +73,7 @@ type Request struct {
 // was made.
 type origin struct {
 	verify         bool
+	retry          bool
 	acceptRemovals bool
 	since          time.Time
 	log            uint64
@@ -83,10 +86,10 @@ func (j job) since() time.Time {
 	return time.UnixMilli(j.Since)
 }
 
-func (j job) origin() origin { return origin{j.Verify, j.AcceptRemovals, j.since(), j.Log} }
+func (j job) origin() origin { return origin{j.Verify, j.Retry, j.AcceptRemovals, j.since(), j.Log} }
 
 func (o origin) onto(j *job) {
-	j.Verify, j.AcceptRemovals, j.Log = o.verify, o.acceptRemovals, o.log
+	j.Verify, j.Retry, j.AcceptRemovals, j.Log = o.verify, o.retry, o.acceptRemovals, o.log
 	if !o.since.IsZero() {
 		j.Since = o.since.UnixMilli()
 	}
@@ -124,6 +127,11 @@ func send(ctx context.Context, queue Queue, jobs ...job) error {
 // Handle does one job. When it returns nil the message may be deleted; otherwise it is to be
 // delivered again. Handling a job twice, or two at once, does no harm.
 func (b *Builder) Handle(ctx context.Context, m Message) error {
+	return b.handle(ctx, m, func() bool { return true })
+}
+
+// handle is Handle for a worker that may do other jobs while this one waits for a slow source: detach says whether it does.
+func (b *Builder) handle(ctx context.Context, m Message, detach func() bool) error {
 	var j job
 	if err := json.Unmarshal(m.Body, &j); err != nil {
 		return fmt.Errorf("decode job %s: %w", m.ID, err)
@@ -133,7 +141,7 @@ func (b *Builder) Handle(ctx context.Context, m Message) error {
 	case jobPlan:
 		err = b.handlePlan(ctx, j)
 	case jobPiece:
-		err = b.handlePiece(ctx, j, m.Receives)
+		err = b.handlePiece(ctx, j, m.Receives, detach)
 	case jobMend:
 		err = b.handleMend(ctx, j)
 	case jobBundles:

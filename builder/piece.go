@@ -5,7 +5,6 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,28 +27,38 @@ type mismatch string
 
 func (e mismatch) Error() string { return string(e) }
 
-func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
+func (b *Builder) handlePiece(ctx context.Context, j job, receives int, detach func() bool) error {
 	if j.Item == nil {
 		return errors.New("the job names no item")
 	}
-	superseded, err := b.isSuperseded(ctx, j.Sequence)
-	if superseded || err != nil {
+	beside := j.Entry == "" // no plan waits for it
+	if beside {
+		stop, ok := b.startReading(*j.Item)
+		if !ok {
+			return nil
+		}
+		defer stop()
+	} else if superseded, err := b.isSuperseded(ctx, j.Sequence); superseded || err != nil {
 		return err
 	}
 	if err := b.room(ctx, j.Item.Size); err != nil {
 		return err
 	}
-	if err := b.storePiece(ctx, *j.Item); err != nil {
-		var wrong mismatch
-		switch {
-		case errors.As(err, &wrong):
-		case ctx.Err() == nil && receives >= b.opt.Attempts && !b.outage(ctx, err):
-			// What cannot be read after all attempts must not hold up every other change.
-			b.opt.Log.ErrorContext(ctx, "binary cannot be read", "item", j.Item.Key().String(), "attempts", receives, "error", err)
-		default:
+	aside, err := b.fetch(ctx, j, detach)
+	beside = beside || aside
+	if err != nil {
+		return b.failed(ctx, j, err, beside || receives >= b.opt.Attempts)
+	}
+	if !beside && j.Retry {
+		// Another item may have been rejected meanwhile: the plan that was made then has left this one out, too.
+		if _, beside, err = b.find(ctx, RejectKey(*j.Item)); err != nil {
 			return err
 		}
-		return b.reject(ctx, j, err)
+	}
+	if beside {
+		if err := b.replan(ctx, j); err != nil || aside || j.Entry == "" {
+			return err
+		}
 	}
 	left, err := b.done(ctx, j)
 	if err != nil || left > 0 {
@@ -66,17 +75,32 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int) error {
 	return b.stageBundles(ctx, target, now, j.origin())
 }
 
-// reject writes down why an item cannot be published, and asks for a plan without it.
-func (b *Builder) reject(ctx context.Context, j job, cause error) error {
-	it := *j.Item
-	note, err := json.Marshal(Rejection{it.Key(), it.Version, cause.Error()})
-	if err != nil {
-		return fmt.Errorf("encode rejection of %s: %w", it.Key(), err)
+// failed decides what becomes of a piece job that has failed: last says that it is not to be delivered again.
+func (b *Builder) failed(ctx context.Context, j job, err error, last bool) error {
+	var wrong mismatch
+	switch {
+	case errors.As(err, &wrong):
+		return b.reject(ctx, j, Rejection{Key: j.Item.Key(), Version: j.Item.Version, Reason: err.Error()})
+	case ctx.Err() == nil && last && !b.outage(ctx, err):
+		// What cannot be read after all attempts must not hold up every other change.
+		b.opt.Log.ErrorContext(ctx, "binary cannot be read", "item", j.Item.Key().String(), "attempts", max(j.Tries, 1), "error", err)
+		return b.postpone(ctx, j, err)
 	}
-	if _, err := b.Objects.Put(ctx, layout.RejectKey(rejectDigest(it)), BytesBody(note), PutOptions{}); err != nil {
-		return fmt.Errorf("write rejection of %s: %w", it.Key(), err)
+	return err
+}
+
+// reject writes down why an item cannot be published, and asks for a plan without it, unless the plans are without it
+// already.
+func (b *Builder) reject(ctx context.Context, j job, note Rejection) error {
+	if err := b.writeNote(ctx, *j.Item, note); err != nil || j.Entry == "" {
+		return err
 	}
-	_, err = RequestPlan(ctx, b.Ledger, b.Queue, Request{PlanOptions: PlanOptions{AcceptRemovals: j.AcceptRemovals}, Since: j.since()})
+	return b.replan(ctx, j)
+}
+
+// replan asks for another plan in the place of the one that a job was for.
+func (b *Builder) replan(ctx context.Context, j job) error {
+	_, err := RequestPlan(ctx, b.Ledger, b.Queue, Request{PlanOptions: PlanOptions{AcceptRemovals: j.AcceptRemovals}, Since: j.since()})
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
@@ -26,7 +27,8 @@ type Plan struct {
 	Rollouts []Rollout
 	Floors   []Floor
 
-	etag string // of the base
+	etag      string // of the base
+	postponed []postponed
 }
 
 // A Rejection is an item that cannot be published, and why. The release of it that is published, if
@@ -35,6 +37,9 @@ type Rejection struct {
 	Key     catalog.Key `json:"key"`
 	Version string      `json:"version"`
 	Reason  string      `json:"reason"`
+	// Retry is when it is tried again by itself; zero: when the item changes, or somebody asks for it.
+	Retry time.Time `json:"retry,omitzero"`
+	Tries int       `json:"tries,omitempty"` // so far, if it is
 }
 
 // Changed tells whether the plan's target differs from what is published.

@@ -45,6 +45,9 @@ func (b *Builder) handlePlan(ctx context.Context, j job) error {
 		return err
 	}
 	p.Target.Sequence = sequence
+	if err := b.retryDue(ctx, p, j.origin()); err != nil {
+		return err
+	}
 	log := b.opt.Log.With("sequence", sequence)
 	for _, r := range p.Rejected {
 		log.WarnContext(ctx, "item rejected", "item", r.Key.String(), "version", r.Version, "reason", r.Reason)

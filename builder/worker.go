@@ -2,6 +2,8 @@ package builder
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -14,7 +16,13 @@ type Worker struct {
 	Wait time.Duration
 	// Concurrency is how many jobs are done at a time.
 	Concurrency int
+
+	slow     atomic.Int32   // jobs that wait for slow sources, beside those that Concurrency bounds
+	detached sync.WaitGroup // all jobs
 }
+
+// maxSlow bounds how many jobs wait for slow sources: further ones give theirs up for a while.
+const maxSlow = 8
 
 // Run works until ctx is done; jobs in hand are then handed back. It returns nil: what goes wrong with
 // a job is logged, and the job is tried again.
@@ -34,7 +42,9 @@ func (w *Worker) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	return g.Wait()
+	err := g.Wait()
+	w.detached.Wait()
+	return err
 }
 
 // maxOutages bounds how long a worker rests from an outage: it resumes 8 s after the end at the latest.
@@ -51,11 +61,36 @@ func (w *Worker) once(ctx context.Context) (outage bool) {
 		return false
 	}
 	for _, m := range messages {
-		finished, failed := w.Do(ctx, m)
-		outage = outage || failed
+		outage = w.doOne(ctx, m) || outage
+	}
+	return outage
+}
+
+// doOne does a job. It returns before the job is done if that waits for a slow source: then the worker is free for
+// others.
+func (w *Worker) doOne(ctx context.Context, m Message) (outage bool) {
+	done, aside := make(chan bool, 1), make(chan struct{})
+	w.detached.Go(func() {
+		slow := false
+		finished, failed := w.do(ctx, m, func() bool {
+			if slow = w.slow.Add(1) <= maxSlow; !slow {
+				w.slow.Add(-1)
+				return false
+			}
+			close(aside)
+			return true
+		})
+		if slow {
+			w.slow.Add(-1)
+		}
 		if finished {
 			w.delete(ctx, m)
 		}
+		done <- failed
+	})
+	select {
+	case outage = <-done:
+	case <-aside:
 	}
 	return outage
 }

@@ -81,7 +81,11 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		fmt.Fprintf(std.out, "jobs: %d waiting, %d in flight, %d dead\n", st.Waiting, st.InFlight, st.Dead)
 		printDisk(std.out, st.Disk)
 		for _, r := range st.Rejected {
-			fmt.Fprintf(std.out, "left out: item %s %s: %s\n", r.Key, r.Version, r.Reason)
+			again := ""
+			if !r.Retry.IsZero() {
+				again = "; it is tried again at " + r.Retry.UTC().Format(time.RFC3339)
+			}
+			fmt.Fprintf(std.out, "left out: item %s %s: %s%s\n", r.Key, r.Version, r.Reason, again)
 		}
 		for _, l := range st.DeadLetters {
 			fmt.Fprintf(std.out, "dead letter %s, tried %s: %s\n", l.ID, count(l.Receives, "time"), l.Job)

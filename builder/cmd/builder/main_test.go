@@ -33,8 +33,8 @@ func TestEnvironment(t *testing.T) {
 	for name, c := range map[string]struct{ value, want string }{
 		"PRECAST_RETAIN":      {"17", "PRECAST_RETAIN: 17 is more than 16"},
 		"RETAIN":              {"17", "RETAIN: 17 is more than 16"},
-		"PRECAST_MAX_BUNDLES": {"-1", "PRECAST_MAX_BUNDLES: -1 is less than 0"},
-		"MAX_BUNDLES":         {"-1", "MAX_BUNDLES: -1 is less than 0"},
+		"PRECAST_MAX_BUNDLES": {"-1", "PRECAST_MAX_BUNDLES: \"-1\" cannot be read"},
+		"MAX_BUNDLES":         {"-1", "MAX_BUNDLES: \"-1\" cannot be read"},
 		"PRECAST_BASE_URL":    {"cdn.test", "PRECAST_BASE_URL: \"cdn.test\" does not begin"},
 	} {
 		vars := maps.Clone(environments["today's"])

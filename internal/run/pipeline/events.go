@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/precast-ota/precast/builder"
 )
@@ -21,9 +22,10 @@ type Event struct {
 type events struct {
 	next builder.Observer
 
-	mu   sync.Mutex
-	subs map[int]func(Event)
-	last int
+	mu    sync.Mutex
+	subs  map[int]func(Event)
+	last  int
+	retry time.Time // when the first of the items that the last plan left out is tried again; zero: none is
 }
 
 // subscribe adds a subscriber, which is called by one goroutine at a time until the function
@@ -54,7 +56,22 @@ func (e *events) tell(ev Event) {
 
 func (e *events) Planned(ctx context.Context, r builder.Report) {
 	e.next.Planned(ctx, r)
+	e.mu.Lock()
+	e.retry = time.Time{}
+	for _, left := range r.Rejected {
+		if !left.Retry.IsZero() && (e.retry.IsZero() || left.Retry.Before(e.retry)) {
+			e.retry = left.Retry
+		}
+	}
+	e.mu.Unlock()
 	e.tell(Event{Planned: &r})
+}
+
+// retryDue tells whether an item that the last plan left out is to be tried again by now.
+func (e *events) retryDue(now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.retry.IsZero() && !now.Before(e.retry)
 }
 
 func (e *events) Stored(ctx context.Context, s builder.Stored) {

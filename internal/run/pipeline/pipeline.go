@@ -158,15 +158,24 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// schedule asks for plans by the clock.
+// retryLook is how often schedule looks whether a source is to be tried again.
+const retryLook = 5 * time.Second
+
+// schedule asks for plans by the clock, and when a source is to be tried again.
 func (p *Pipeline) schedule(ctx context.Context) {
 	tick := time.NewTicker(p.cfg.Every)
 	defer tick.Stop()
+	look := time.NewTicker(min(retryLook, p.cfg.Every))
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-look.C:
+			if !p.events.retryDue(p.cfg.Builder.Clock.Now()) {
+				continue
+			}
 		}
 		if _, err := builder.RequestPlan(ctx, p.Ledger, p.Queue, builder.Request{}); err != nil && ctx.Err() == nil {
 			p.cfg.Builder.Log.ErrorContext(ctx, "ask for the scheduled plan", "error", err)

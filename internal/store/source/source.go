@@ -24,6 +24,8 @@ type Sources struct {
 	// catalog could have any file of the builder's machine published.
 	Files bool
 	Other map[string]builder.Sources // by scheme
+	// Limits are those of http, https and the schemes of Other.
+	Limits Limits
 }
 
 var _ builder.Sources = (*Sources)(nil)
@@ -40,13 +42,13 @@ func (s *Sources) Open(ctx context.Context, address string) (io.ReadCloser, erro
 	}
 	switch other, ok := s.Other[u.Scheme]; {
 	case ok:
-		return other.Open(ctx, address)
+		return s.Limits.within(ctx, func(ctx context.Context) (io.ReadCloser, error) { return other.Open(ctx, address) })
 	case u.Scheme == "file" && !s.Files:
 		return nil, fmt.Errorf("open %s: it is a file of one machine: bring it in with precast catalog import or put", address)
 	case u.Scheme == "file":
 		return files.Open(filepath.FromSlash(u.Path))
 	case u.Scheme == "http", u.Scheme == "https":
-		return s.fetch(ctx, address)
+		return s.Limits.within(ctx, func(ctx context.Context) (io.ReadCloser, error) { return s.fetch(ctx, address) })
 	}
 	return nil, fmt.Errorf("open %s: this program cannot read %q addresses", address, u.Scheme)
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
@@ -154,4 +155,47 @@ func TestSchemes(t *testing.T) {
 	if _, err := read(t, s, "http://%zz/"); err == nil || !strings.HasPrefix(err.Error(), "open http://%zz/: ") {
 		t.Errorf("not a URL: %v", err)
 	}
+}
+
+// A source that does not answer, one that stops and one that drips are given up; one that is slow to be read is not.
+func TestS5Limits(t *testing.T) {
+	gone := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/silent":
+			<-r.Context().Done()
+			close(gone)
+		case "/drips":
+			for r.Context().Err() == nil {
+				_, _ = io.WriteString(w, "x")
+				_ = http.NewResponseController(w).Flush()
+			}
+		default:
+			_, _ = io.WriteString(w, strings.Repeat("x", 5000))
+		}
+	}))
+	defer server.Close()
+	open := func(path string, limits source.Limits) (io.ReadCloser, error) {
+		return (&source.Sources{HTTP: server.Client(), Limits: limits}).Open(t.Context(), server.URL+path)
+	}
+	if _, err := open("/silent", source.Limits{Open: 20 * time.Millisecond}); !errors.Is(err, source.ErrSlow) {
+		t.Errorf("one that does not answer: %v", err)
+	}
+	<-gone // its connection does not stay
+	body, err := open("/drips", source.Limits{Window: 20 * time.Millisecond, Least: 1 << 40})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, body); !errors.Is(err, source.ErrSlow) {
+		t.Errorf("one that drips: %v", err)
+	}
+	body.Close()
+	body, err = open("/sound", source.Limits{Window: time.Minute, Least: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, body); n != 5000 || err != nil {
+		t.Errorf("a sound one: %d bytes, %v", n, err)
+	}
+	body.Close()
 }

@@ -37,7 +37,7 @@ demo-edge: edge ## the same story through a stand-in for CloudFront with the rea
 	$(GO) run ./edge/rig/cmd/demo -dist dist
 
 test: ## all tests that need no network (needs Node 20)
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 AWS := ./internal/store/aws/... ./internal/trust/kmskey ./internal/run/streampoll ./builder/cmd
 
@@ -142,7 +142,7 @@ vuln: ## look for known vulnerabilities in what the code calls (needs the databa
 
 ci: lint ## what continuous integration runs
 	$(MAKE) cross
-	$(GO) test -count=1 ./...
+	$(GO) test -count=1 -timeout 20m ./...
 	$(MAKE) test-aws
 	$(MAKE) test-nodes
 	$(GO) test -count=1 -race $(RACE)

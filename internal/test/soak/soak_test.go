@@ -210,7 +210,7 @@ func (s *soak) release(ctx context.Context, r *rand.Rand) {
 			percent := []float64{1, 50, 99, 100}[r.IntN(4)]
 			*it = it.Clone()
 			it.Rollout.Percent = percent
-			if args = []string{"catalog", "rollout", it.App, fmt.Sprint(percent), "--track", it.Track}; percent == 100 {
+			if args = []string{"catalog", "rollout", it.App, fmt.Sprint(percent), "--track", it.Track, "--allow-shrink"}; percent == 100 {
 				it.Rollout, it.Previous = nil, nil
 			}
 		} else if r.IntN(3) > 0 || len(items) <= 5 || strings.HasPrefix(it.App, "os_") { // another version

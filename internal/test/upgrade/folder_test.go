@@ -85,7 +85,7 @@ func TestFolder(t *testing.T) {
 func TestInterruptedBuild(t *testing.T) {
 	each(t, func(t *testing.T, f frozen) {
 		c := f.commands("")
-		c.env = append(c.env, "PRECAST_DATA="+filepath.Join(f.extract("interrupted.tar.gz", ""), "building"))
+		c.env = append(c.env, "PRECAST_DATA="+filepath.Join(f.extract("interrupted.tar.gz", ""), "building"), "PRECAST_COPIES=true") // as then
 		if out, code := try(t, "", c.env, c.program, "status", "--json"); code != 3 || !strings.Contains(out, `"generation": 0`) || strings.Contains(out, `"waiting": 0`) {
 			t.Fatalf("no job waits: exit code %d, %s", code, out)
 		}

@@ -187,7 +187,10 @@ func TestS9KilledImport(t *testing.T) {
 		if err := started.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for len(left()) == 0 {
+		for {
+			if unpacked, err := filepath.Glob(filepath.Join(data, "tmp", "precast-import-*", "*")); err != nil || len(unpacked) > 0 {
+				break
+			}
 			if started.ProcessState != nil {
 				t.Fatal("it has ended")
 			}

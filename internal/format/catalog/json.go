@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 )
@@ -75,6 +76,21 @@ func decodeEntry(data json.RawMessage) (entry Entry, err error) {
 	return entry, err
 }
 
+// written is an item with what is empty as well: an import of an item that does not say its attributes and floors keeps
+// those that there are.
+type written struct {
+	Item
+	DeviceAttr map[string]bool `json:"deviceAttr"`
+	Floors     []Item          `json:"floors"`
+}
+
+func whole(it Item) written {
+	w := written{it, map[string]bool{}, []Item{}}
+	maps.Copy(w.DeviceAttr, it.DeviceAttr)
+	w.Floors = append(w.Floors, it.Floors...)
+	return w
+}
+
 // Encode writes items as a catalog file, sorted, one item a line.
 func Encode(w io.Writer, items []Item) error {
 	var b bytes.Buffer
@@ -84,7 +100,7 @@ func Encode(w io.Writer, items []Item) error {
 			b.WriteString(",")
 		}
 		it.Changed = time.Time{} // it is of this catalog, not of the release
-		line, err := json.Marshal(it)
+		line, err := json.Marshal(whole(it))
 		if err != nil {
 			return fmt.Errorf("write catalog: item %s: %w", it.Key(), err)
 		}

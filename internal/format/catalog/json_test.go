@@ -21,8 +21,8 @@ func TestEncode(t *testing.T) {
 		{App: "os_armv8", Track: "prod", Version: "1.1.0", CPUArch: "armv8"},
 	}
 	const want = `[
-  {"app":"os_armv8","env":"prod","version":"1.1.0","size":0,"cpuArch":"armv8"},
-  {"app":"scoreboard","env":"prod","version":"1.0.0","ident":"R\u0026D \u003c1\u003e","url":"s3://b/k","md5":"a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1","sha256":"b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2","size":5,"deviceAttr":{"gamer":true}}
+  {"app":"os_armv8","env":"prod","version":"1.1.0","size":0,"cpuArch":"armv8","deviceAttr":{},"floors":[]},
+  {"app":"scoreboard","env":"prod","version":"1.0.0","ident":"R\u0026D \u003c1\u003e","url":"s3://b/k","md5":"a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1","sha256":"b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2","size":5,"deviceAttr":{"gamer":true},"floors":[]}
 ]
 `
 	var b bytes.Buffer
@@ -105,6 +105,12 @@ func TestJSONRoundTrip(t *testing.T) {
 		var b bytes.Buffer
 		if err := catalog.Encode(&b, items); err != nil {
 			t.Fatalf("encode: %v", err)
+		}
+		for i := range items { // what is empty is written out: an import takes away what an item had
+			if items[i].DeviceAttr == nil {
+				items[i].DeviceAttr = map[string]bool{}
+			}
+			items[i].Floors = []catalog.Item{}
 		}
 		entries, err := catalog.Decode(bytes.NewReader(b.Bytes()))
 		if err != nil {

@@ -156,7 +156,7 @@ func TestKilledAtEachStep(t *testing.T) {
 		for at, step := range c.steps {
 			dir := t.TempDir()
 			start(t, "crash", dir, fmt.Sprintf("%s %d", c.name, at)).wantKilled(t)
-			s, err := Open(dir, Options{})
+			s, err := Open(dir, Options{NewCatalog: true})
 			if err != nil {
 				t.Fatal(err)
 			}

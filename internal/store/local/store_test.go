@@ -50,7 +50,7 @@ func TestOpenTwice(t *testing.T) {
 
 	c.stdin.Close()
 	c.finish(t)
-	s, err := Open(dir, Options{})
+	s, err := Open(dir, Options{NewCatalog: true}) // something is published
 	if err != nil {
 		t.Fatalf("Open after the other's Close: %v", err)
 	}

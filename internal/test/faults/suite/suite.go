@@ -2,11 +2,14 @@
 // must hold. docs/reliability.md has one row for each: internal/test/faults/cmd/table writes them from a run.
 package suite
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Row is one test.
 type Row struct {
-	// Of is the fault or the attack, in the words of the lists in docs/reliability.md.
+	// Of is the fault or the attack, in the words of the lists in docs/reliability.md, or the case's number.
 	Of string
 	// Driver is what is below the pipeline; empty for attacks, which do not reach that far.
 	Driver  string
@@ -200,4 +203,4 @@ func AttackRows() []Row {
 }
 
 // Rows are all.
-func Rows() []Row { return append(FaultRows(), AttackRows()...) }
+func Rows() []Row { return slices.Concat(FaultRows(), AttackRows(), CaseRows()) }

@@ -81,7 +81,7 @@ func (run Run) Failed(rows []Row) []string {
 	return all
 }
 
-// Table writes the tables of faults and attacks.
+// Table writes the tables of faults, attacks and cases.
 func (run Run) Table() string {
 	var b strings.Builder
 	b.WriteString("### Faults\n\n| fault | driver | test | what it does | what must hold | result | cases |\n| --- | --- | --- | --- | --- | --- | --- |\n")
@@ -91,6 +91,11 @@ func (run Run) Table() string {
 	}
 	b.WriteString("\n### Attacks\n\n| attack | test | what it does | what must hold | result | cases |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range AttackRows() {
+		res := run.of(r)
+		row(&b, r.Of, "`"+r.Name()+"`", r.Does, r.Holds, outcome(res), res.Cases)
+	}
+	b.WriteString("\n### Cases from the field\n\nThe number of a case is in the name of its test, where the test has no other purpose.\n\n| case | test | what it does | what must hold | result | cases |\n| --- | --- | --- | --- | --- | --- |\n")
+	for _, r := range CaseRows() {
 		res := run.of(r)
 		row(&b, r.Of, "`"+r.Name()+"`", r.Does, r.Holds, outcome(res), res.Cases)
 	}

@@ -49,15 +49,24 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int, detach f
 	if err != nil {
 		return b.failed(ctx, j, err, beside || receives >= b.opt.Attempts)
 	}
-	if !beside && j.Retry {
+	return b.fetched(ctx, j, beside)
+}
+
+// fetched continues after a piece is stored. No plan waits for one that was fetched beside it: another plan takes it up.
+func (b *Builder) fetched(ctx context.Context, j job, beside bool) error {
+	if beside {
+		return b.replan(ctx, j)
+	}
+	if j.Retry {
 		// Another item may have been rejected meanwhile: the plan that was made then has left this one out, too.
-		if _, beside, err = b.find(ctx, RejectKey(*j.Item)); err != nil {
+		_, noted, err := b.find(ctx, RejectKey(*j.Item))
+		if err != nil {
 			return err
 		}
-	}
-	if beside {
-		if err := b.replan(ctx, j); err != nil || aside || j.Entry == "" {
-			return err
+		if noted {
+			if err := b.replan(ctx, j); err != nil {
+				return err
+			}
 		}
 	}
 	left, err := b.done(ctx, j)

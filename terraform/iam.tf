@@ -308,14 +308,15 @@ locals {
         Resource = ["${aws_s3_bucket.store.arn}/binaries/*"]
       },
       {
-        # An import waits for a sweep that may be removing binaries.
-        Sid      = "ReadTheFence"
+        # A change is compared with what is published, and with what was. An import waits for a sweep that may be
+        # removing binaries.
+        Sid      = "ReadWhatIsPublished"
         Effect   = "Allow"
         Action   = ["s3:GetObject"]
-        Resource = ["${aws_s3_bucket.store.arn}/sweep"]
+        Resource = [for key in ["index", "index.d/*", "sweep"] : "${aws_s3_bucket.store.arn}/${key}"]
       },
       {
-        # Most of the time there is no fence, and S3 says 403 for what is missing to who may not list
+        # Before the first publish there is no index, and most of the time no fence, and S3 says 403 for what is missing to who may not list
         # (https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html).
         Sid      = "TellMissingFromForbidden"
         Effect   = "Allow"

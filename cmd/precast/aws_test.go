@@ -176,11 +176,15 @@ func TestCommandsOnAWS(t *testing.T) {
 
 // The story that every host plays, with the pipeline on AWS.
 func TestCommandsInEveryHostOnAWS(t *testing.T) {
-	env, _ := onAWS(t)
-	variables := map[string]string{"NEXT": "The pipeline builds it now; precast status tells how far it is."}
-	for _, e := range env[len(os.Environ()):] {
-		name, value, _ := strings.Cut(e, "=")
-		variables[name] = value
+	for _, script := range []string{"story", "guards"} { // each has an installation of its own
+		t.Run(script, func(t *testing.T) {
+			env, _ := onAWS(t)
+			variables := map[string]string{"NEXT": "The pipeline builds it now; precast status tells how far it is."}
+			for _, e := range env[len(os.Environ()):] {
+				name, value, _ := strings.Cut(e, "=")
+				variables[name] = value
+			}
+			runScripts(t, "", "aws", variables, "testdata/hosts/"+script+".txtar")
+		})
 	}
-	runScripts(t, "testdata/hosts", "aws", variables)
 }

@@ -68,10 +68,11 @@ func TestCommandsDoNotAskForTheirHost(t *testing.T) {
 	}
 }
 
-// runScripts runs the scripts of a folder. [process], [served] and [aws] in them are for that host only.
-func runScripts(t *testing.T, dir, host string, env map[string]string) {
+// runScripts runs the scripts of a folder, and files. [process], [served] and [aws] in them are for that host only.
+func runScripts(t *testing.T, dir, host string, env map[string]string, files ...string) {
 	testscript.Run(t, testscript.Params{
-		Dir: dir,
+		Dir:   dir,
+		Files: files,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve": scriptServe,
 			"stop":  scriptStop,

@@ -63,19 +63,18 @@ func TestS13TablesOnAWS(t *testing.T) {
 			var got struct {
 				Item struct{ Version struct{ N string } }
 			}
-			if err := json.Unmarshal(aws.call("GetItem", `{"TableName":"ledger","Key":{"id":{"S":"catalog/catalog"}}}`), &got); err != nil {
+			if err := json.Unmarshal(aws.call("GetItem", `{"TableName":"ledger","Key":{"id":{"S":"log"}}}`), &got); err != nil {
 				t.Fatal(err)
 			}
 			return got.Item.Version.N
 		}
 		c.says(0, "catalog list", "os_armv8", "for 50 % of the devices with a slot (salt spring)", "1.1.0")
 		c.says(3, "status", "pinned: a holiday")
-		before := version()
-		c.says(0, "unpin", "published")
-		c.says(0, "fsck", "it is complete")
-		if v := version(); v != before {
+		if v := version(); v != "" {
 			t.Errorf("without a change the version has become %q", v)
 		}
+		c.says(0, "unpin", "published") // which is in the log, too
+		c.says(0, "fsck", "it is complete")
 		c.says(0, "catalog rollout os_armv8 100")
 		if v := version(); v != strconv.Itoa(catalog.Version) {
 			t.Errorf("the version is %q, want %d", v, catalog.Version)
@@ -87,7 +86,7 @@ func TestS13TablesOnAWS(t *testing.T) {
 		aws.call("PutItem", foreign)
 		c.says(0, "catalog list", "foreign")
 
-		aws.call("PutItem", fmt.Sprintf(`{"TableName":"ledger","Item":{"id":{"S":"catalog/catalog"},"version":{"N":"%d"}}}`, catalog.Version+1))
+		aws.call("UpdateItem", fmt.Sprintf(`{"TableName":"ledger","Key":{"id":{"S":"log"}},"UpdateExpression":"SET #v = :v","ExpressionAttributeNames":{"#v":"version"},"ExpressionAttributeValues":{":v":{"N":"%d"}}}`, catalog.Version+1))
 		scan := aws.call("Scan", `{"TableName":"catalog"}`)
 		refusal := fmt.Sprintf("the catalog is stored in version %d, and this program knows versions up to %d: a newer precast is needed", catalog.Version+1, catalog.Version)
 		for _, line := range []string{"catalog list", "catalog rm foreign", "catalog put x " + filepath.Join(root, "go.mod") + " --version 1", "status", "history", "build",

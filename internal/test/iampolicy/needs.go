@@ -58,6 +58,9 @@ func (p tablePart) id() string {
 // Needs are the actions that a request is made of. Buckets are in the path, as at custom endpoints.
 func Needs(r *http.Request, body []byte, region, account string) ([]Need, error) {
 	service, operation, ok := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	if !ok && r.URL.Path == "/" && strings.HasPrefix(string(body), "Action=GetCallerIdentity&") {
+		return nil, nil // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html: no permissions are required
+	}
 	if !ok {
 		return bucketNeeds(r, body)
 	}

@@ -139,7 +139,7 @@ run "roles" {
   assert {
     condition = jsondecode(output.release_manager_policy).Statement == [
       { Sid = "ChangeTheCatalog", Effect = "Allow", Action = ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Scan"], Resource = ["arn:aws:dynamodb:eu-west-1:123456789012:table/catalog"] },
-      { Sid = "LogChanges", Effect = "Allow", Action = ["dynamodb:GetItem", "dynamodb:PutItem"], Resource = ["arn:aws:dynamodb:eu-west-1:123456789012:table/precast-ledger"], Condition = { "ForAllValues:StringLike" = { "dynamodb:LeadingKeys" = ["log", "log/*"] } } },
+      { Sid = "LogChanges", Effect = "Allow", Action = ["dynamodb:GetItem", "dynamodb:PutItem"], Resource = ["arn:aws:dynamodb:eu-west-1:123456789012:table/ledger"], Condition = { "ForAllValues:StringLike" = { "dynamodb:LeadingKeys" = ["log", "log/*"] } } },
       { Sid = "StoreBinaries", Effect = "Allow", Action = ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], Resource = ["arn:aws:s3:::precast/binaries/*"] },
       { Sid = "ReadWhatIsPublished", Effect = "Allow", Action = ["s3:GetObject"], Resource = ["arn:aws:s3:::precast/index", "arn:aws:s3:::precast/index.d/*", "arn:aws:s3:::precast/sweep"] },
       { Sid = "TellMissingFromForbidden", Effect = "Allow", Action = ["s3:ListBucket"], Resource = ["arn:aws:s3:::precast"] },

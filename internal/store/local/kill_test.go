@@ -28,7 +28,7 @@ func playWorker(dir, arg string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Open(dir, Options{MaxReceives: 1000})
+	s, err := Open(dir, Options{MaxReceives: 1000, NewCatalog: true})
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func TestKilled(t *testing.T) {
 func (a *acked) check(dir string) {
 	t := a.t
 	t.Helper()
-	s, err := Open(dir, Options{MaxReceives: 1000})
+	s, err := Open(dir, Options{MaxReceives: 1000, NewCatalog: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ RACE := ./client ./internal/trust/issuer ./internal/trust/statement ./edge/nodep
 	./internal/run/lambdas ./internal/run/streampoll ./internal/operate/history ./internal/operate/fsck ./internal/operate/gc ./cmd/precast
 
 test-race: ## the concurrent packages under the race detector
-	$(GO) test -race -skip '^TestC19AnHourOfReleases$$' $(RACE)
+	$(GO) test -race -timeout 20m -skip '^TestC19AnHourOfReleases$$' $(RACE)
 
 fuzz: ## run every fuzz target for FUZZ (30s) each, that of the viewer function FUZZ_FUNCTION (4000x)
 	@set -e; for pkg in $$($(GO) list ./...); do \
@@ -145,7 +145,7 @@ ci: lint ## what continuous integration runs
 	$(GO) test -count=1 -timeout 20m ./...
 	$(MAKE) test-aws
 	$(MAKE) test-nodes
-	$(GO) test -count=1 -race -skip '^TestC19AnHourOfReleases$$' $(RACE)
+	$(GO) test -count=1 -race -timeout 20m -skip '^TestC19AnHourOfReleases$$' $(RACE)
 	@mkdir -p $(CACHE)
 	$(GO) test -run "^$$$$" -bench . -benchtime 1x ./... > $(CACHE)/bench.log 2>&1 || { cat $(CACHE)/bench.log; exit 1; }
 	$(MAKE) demo

@@ -39,6 +39,9 @@ func TestS4Pipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	data := filepath.Join(dir, "data")
+	if code, _, stderr := command(t, "seed", "--size", "1KiB", "-d", data); code != exitOK {
+		t.Fatal(stderr)
+	}
 	for name, args := range map[string][]string{
 		"put":          {"catalog", "put", "app", pipe, "--version", "1", "-d", data},
 		"import":       {"catalog", "import", pipe, "-d", data},

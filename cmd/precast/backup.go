@@ -173,6 +173,7 @@ func (c *restoreCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	c.split = true // it can be run again where one transaction cannot hold all
 	drivers, closeAll, err := c.takeFolder(ctx, local.Options{NewCatalog: true})
 	if err != nil {
 		return err
@@ -223,6 +224,7 @@ Examples:
 }
 
 func (c *recoverCmd) Run(ctx context.Context, std streams) error {
+	c.split = true // it can be run again where one transaction cannot hold all
 	drivers, closeAll, err := c.takeFolder(ctx, local.Options{NewCatalog: true})
 	if err != nil {
 		return err

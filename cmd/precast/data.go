@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"os"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
@@ -21,6 +25,7 @@ import (
 	"github.com/precast-ota/precast/internal/run/settings"
 	awsstore "github.com/precast-ota/precast/internal/store/aws"
 	"github.com/precast-ota/precast/internal/store/local"
+	"github.com/precast-ota/precast/internal/store/source"
 )
 
 // catalogAccess reads and changes a catalog.
@@ -100,6 +105,9 @@ func (d *data) catalog() catalogAccess { return d.pipeline(builder.Options{}) }
 
 // open opens what the flags name. Where a server has the data folder, the pipeline is the server's.
 func (f dataFlag) open(ctx context.Context) (*data, error) {
+	if f.Server != "" {
+		return f.openServer()
+	}
 	return f.openFolder(ctx, local.Options{NewCatalog: f.NewCatalog})
 }
 
@@ -117,11 +125,45 @@ func (f dataFlag) openFolder(ctx context.Context, opt local.Options) (*data, err
 	if err != nil {
 		return nil, err
 	}
-	return &data{host: runningServer{admin.NewClient(served.by)}, name: f.Data, objects: objects, sources: pipeline.LocalSources(objects), close: noClose}, nil
+	return &data{host: runningServer{served.by}, name: f.Data, objects: objects, sources: pipeline.LocalSources(objects), close: noClose}, nil
+}
+
+// openServer opens the installation of a server that is reached by its admin address.
+func (f dataFlag) openServer() (*data, error) {
+	if f.remote() {
+		return nil, errors.New("give --server, or the URLs of a pipeline on AWS, not both")
+	}
+	if f.TokenFile == "" {
+		return nil, errors.New("--server needs --token-file (PRECAST_TOKEN_FILE)")
+	}
+	token, err := admin.ReadToken(f.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	var roots *x509.CertPool
+	if f.CAFile != "" {
+		pem, err := os.ReadFile(f.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate in PEM", f.CAFile)
+		}
+	}
+	client, err := admin.NewRemoteClient(f.Server, token, roots)
+	if err != nil {
+		return nil, err
+	}
+	objects := client.Objects()
+	sources := &source.Sources{Objects: objects, HTTP: &http.Client{Timeout: time.Hour}} // files are the server's
+	return &data{host: runningServer{client}, name: f.Server, objects: objects, sources: sources, close: noClose}, nil
 }
 
 // existing is open for commands that only look: a mistyped name makes no folder, and no database.
 func (f dataFlag) existing(ctx context.Context) (*data, error) {
+	if f.Server != "" {
+		return f.openServer()
+	}
 	const hint = "(precast seed or precast catalog put would make it)"
 	if _, err := os.Stat(f.Data); err != nil && !f.remote() {
 		return nil, fmt.Errorf("open data folder: %w %s", err, hint)
@@ -164,24 +206,74 @@ func (f dataFlag) takeFolder(ctx context.Context, opt local.Options) (pipeline.D
 		drivers, err := f.driversOnAWS(ctx, cfg)
 		return drivers, noClose, err
 	}
-	store, err := local.Open(f.Data, opt)
+	start, said := time.Now(), false
+	for {
+		store, readOnly, err := openLocal(f.Data, opt)
+		if err == nil {
+			drivers := pipeline.Local(store)
+			drivers.ReadOnly = readOnly
+			return drivers, store.Close, nil
+		}
+		if errors.Is(err, local.ErrLostCatalog) {
+			return pipeline.Drivers{}, nil, f.lost(ctx, err)
+		}
+		if !errors.Is(err, local.ErrLocked) {
+			return pipeline.Drivers{}, nil, err
+		}
+		served, unreached := servedBy(ctx, f.Data, err)
+		if served != nil {
+			return pipeline.Drivers{}, nil, served
+		}
+		waited := time.Since(start)
+		switch {
+		case ctx.Err() != nil:
+			return pipeline.Drivers{}, nil, ctx.Err()
+		case waited >= f.LockWait:
+			return pipeline.Drivers{}, nil, lockedError(err, f.LockWait, unreached)
+		case waited >= time.Second && !said && f.std.err != nil:
+			said = true
+			fmt.Fprintf(f.std.err, "precast: waiting for another process that uses %s (--lock-wait %s)\n", f.Data, f.LockWait)
+		}
+	}
+}
+
+// openLocal opens a data folder, to read only if this process cannot write to it.
+func openLocal(dir string, opt local.Options) (store *local.Store, readOnly bool, err error) {
+	store, err = local.Open(dir, opt)
+	if err == nil || !local.CannotWrite(err) {
+		return store, false, err
+	}
+	store, readErr := local.OpenReadOnly(dir, opt)
+	if errors.Is(readErr, fs.ErrNotExist) || errors.Is(readErr, fs.ErrPermission) {
+		return nil, false, err // there is nothing to read either
+	}
+	return store, true, readErr
+}
+
+// servedBy finds the server that has a data folder, if it is there and proves itself. Otherwise it tells why not.
+func servedBy(ctx context.Context, dir string, locked error) (*servedError, error) {
+	endpoint, err := admin.Find(dir)
+	if errors.Is(err, admin.ErrNoServer) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	client, err := admin.NewClient(endpoint)
 	if err == nil {
-		return pipeline.Local(store), store.Close, nil
+		err = client.Reach(ctx)
 	}
-	if errors.Is(err, local.ErrLostCatalog) {
-		return pipeline.Drivers{}, nil, f.lost(ctx, err)
+	if err != nil {
+		return nil, err
 	}
-	if !errors.Is(err, local.ErrLocked) {
-		return pipeline.Drivers{}, nil, err
+	return &servedError{locked, client, endpoint}, nil
+}
+
+func lockedError(locked error, waited time.Duration, unreached error) error {
+	if unreached != nil {
+		return fmt.Errorf("%w, still after %s (--lock-wait); it may be a server that is out of reach from here (%w): give --server", locked, waited, unreached)
 	}
-	endpoint, findErr := admin.Find(f.Data)
-	if errors.Is(findErr, admin.ErrNoServer) {
-		return pipeline.Drivers{}, nil, fmt.Errorf("%w: wait for it to end", err)
-	}
-	if findErr != nil {
-		return pipeline.Drivers{}, nil, fmt.Errorf("%w: %w", err, findErr)
-	}
-	return pipeline.Drivers{}, nil, &servedError{err, endpoint}
+	return fmt.Errorf("%w, still after %s (--lock-wait): wait for it to end", locked, waited)
 }
 
 // lost says what can be done where something is published, and the catalog is gone.
@@ -199,11 +291,12 @@ func (f dataFlag) lost(ctx context.Context, err error) error {
 // servedError: a server has the data folder.
 type servedError struct {
 	error
-	by admin.Endpoint
+	by *admin.Client
+	at admin.Endpoint
 }
 
 func (e *servedError) Error() string {
-	return fmt.Sprintf("%v: precast serve, pid %d, at %s", e.error, e.by.PID, e.by.URL)
+	return fmt.Sprintf("%v: precast serve, pid %d, at %s", e.error, e.at.PID, e.at.URL)
 }
 
 func (e *servedError) Unwrap() error { return e.error }
@@ -266,12 +359,12 @@ type runningServer struct{ client *admin.Client }
 func (s runningServer) pipeline(builder.Options) operations { return s.client }
 
 func (s runningServer) note() string {
-	return "The server at " + s.client.Endpoint().URL + " builds it now."
+	return "The server at " + s.client.URL() + " builds it now."
 }
 
 func (s runningServer) cdn(_ context.Context, f publishFlags, std streams) (*cdn.CDN, error) {
 	if f.edge() != (cdn.Resources{}) { // somebody counts on it
-		fmt.Fprintf(std.err, "precast: --distribution and --key-value-store are not used: the server at %s publishes, and tells the CDN that it was started with\n", s.client.Endpoint().URL)
+		fmt.Fprintf(std.err, "precast: --distribution and --key-value-store are not used: the server at %s publishes, and tells the CDN that it was started with\n", s.client.URL())
 	}
 	return nil, nil
 }

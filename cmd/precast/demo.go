@@ -95,9 +95,9 @@ func (d *demo) serve(ctx context.Context) <-chan error {
 	d.say("$ precast serve --data %s --addr 127.0.0.1:0", d.data)
 	ended := make(chan error, 1)
 	ready := make(chan string, 1)
-	cmd := serveCmd{dataFlag: dataFlag{Data: d.data}, buildFlags: buildFlags{settings.Default()}, Addr: "127.0.0.1:0", Window: 50 * time.Millisecond, Workers: 2}
+	cmd := serveCmd{dataFlag: dataFlag{Data: d.data}, buildFlags: buildFlags{settings.Default()}, listenFlags: listenFlags{Addr: "127.0.0.1:0"}, Window: 50 * time.Millisecond, Workers: 2}
 	go func() {
-		ended <- cmd.serve(ctx, d.log(), func(url string) { ready <- url })
+		ended <- cmd.serve(ctx, d.log(), func(_, url string) { ready <- url })
 	}()
 	select {
 	case d.url = <-ready:

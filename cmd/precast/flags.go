@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -26,10 +27,22 @@ type dataFlag struct {
 	Queue       string `help:"Job queue: sqs://HOST/ACCOUNT/NAME, or its https URL." env:"PRECAST_QUEUE" placeholder:"URL" group:"aws"`
 	DeadLetters string `help:"The job queue's dead letters: sqs://HOST/ACCOUNT/NAME, or the https URL." env:"PRECAST_DEAD_LETTERS" placeholder:"URL" group:"aws"`
 
+	Server    string        `help:"Work through the admin address of a running server, on this or another machine: https://HOST:PORT." env:"PRECAST_SERVER" placeholder:"URL" group:"server"`
+	TokenFile string        `help:"With --server: file with the token to show to it." env:"PRECAST_TOKEN_FILE" placeholder:"FILE" group:"server"`
+	CAFile    string        `help:"With --server: PEM file of the authorities to believe. Default: the system's." env:"PRECAST_CA_FILE" name:"ca-file" placeholder:"FILE" group:"server"`
+	LockWait  time.Duration `help:"Wait this long for another command that uses the data folder." env:"PRECAST_LOCK_WAIT" default:"30s"`
+
 	NewCatalog bool `help:"Begin with an empty catalog in a folder where something is published."`
 
 	split bool          // see importCmd
 	disk  settings.Disk // of a pipeline in this process that builds
+	std   streams
+}
+
+// AfterApply keeps what commands talk to, to say that one waits.
+func (f *dataFlag) AfterApply(std streams) error {
+	f.std = std
+	return nil
 }
 
 // remote tells whether the pipeline is on AWS.

@@ -38,6 +38,9 @@ func TestCommandsInEveryHost(t *testing.T) {
 	t.Run("served", func(t *testing.T) {
 		runScripts(t, "testdata/hosts", "served", map[string]string{"NEXT": "The server at http://127.0.0.1:[0-9]+ builds it now."})
 	})
+	t.Run("C22 remote", func(t *testing.T) {
+		runScripts(t, "testdata/hosts", "remote", map[string]string{"NEXT": "The server at http://127.0.0.1:[0-9]+ builds it now."})
+	})
 }
 
 // Only data.go knows which hosts there are.
@@ -68,7 +71,8 @@ func TestCommandsDoNotAskForTheirHost(t *testing.T) {
 	}
 }
 
-// runScripts runs the scripts of a folder, and files. [process], [served] and [aws] in them are for that host only.
+// runScripts runs the scripts of a folder, and files. [process], [served], [remote] and [aws] in them are for that host
+// only; a remote one is served too.
 func runScripts(t *testing.T, dir, host string, env map[string]string, files ...string) {
 	testscript.Run(t, testscript.Params{
 		Dir:   dir,
@@ -79,10 +83,10 @@ func runScripts(t *testing.T, dir, host string, env map[string]string, files ...
 			"fill":  scriptFill,
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "process" && cond != "served" && cond != "aws" {
+			if !slices.Contains([]string{"process", "served", "remote", "aws"}, cond) {
 				return false, fmt.Errorf("unknown condition %q", cond)
 			}
-			return host == cond, nil
+			return host == cond || cond == "served" && host == "remote", nil
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PRECAST_DATA", e.WorkDir+"/data")
@@ -90,6 +94,15 @@ func runScripts(t *testing.T, dir, host string, env map[string]string, files ...
 			e.Setenv("LONG", strings.Repeat("x", 301))
 			for name, value := range env {
 				e.Setenv(name, value)
+			}
+			if host == "remote" {
+				const token = "of-a-test-of-twenty-and-more"
+				for name, text := range map[string]string{"tokens": "# people\ntest admin " + token + " # all\n", "token": token + "\n"} {
+					if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(text), 0o600); err != nil {
+						return err
+					}
+				}
+				e.Setenv("TOKENS", e.WorkDir+"/tokens")
 			}
 			e.Values[serverOf] = new(*serving)
 			return os.Mkdir(e.WorkDir+"/tmp", 0o755)
@@ -101,6 +114,7 @@ func runScripts(t *testing.T, dir, host string, env map[string]string, files ...
 type serving struct {
 	cmd    *exec.Cmd
 	url    string
+	admin  string // URL
 	stderr *strings.Builder
 }
 
@@ -116,7 +130,12 @@ func startServer(path, dir string, env []string, args ...string) (*serving, erro
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadString('\n')
+	if url, ok := strings.CutPrefix(line, "admin "); ok && err == nil {
+		s.admin = strings.TrimSpace(url)
+		line, err = lines.ReadString('\n')
+	}
 	if err != nil {
 		_ = s.cmd.Wait()
 		return nil, fmt.Errorf("the server did not get ready: %w: %s", err, s.stderr)
@@ -150,9 +169,18 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	path, err := exec.LookPath("precast")
 	ts.Check(err)
 	env := append(os.Environ(), "PRECAST_DATA="+ts.Getenv("PRECAST_DATA"), "TMPDIR="+ts.Getenv("TMPDIR"))
+	tokens := ts.Getenv("TOKENS")
+	if tokens != "" {
+		args = append(args, "--admin-addr", "127.0.0.1:0", "--admin-tokens", tokens)
+	}
 	s, err := startServer(path, ts.MkAbs("."), env, args...)
 	ts.Check(err)
 	ts.Setenv("URL", s.url)
+	if tokens != "" { // from now on, commands know nothing but the server
+		ts.Setenv("PRECAST_SERVER", s.admin)
+		ts.Setenv("PRECAST_TOKEN_FILE", ts.MkAbs("token"))
+		ts.Setenv("PRECAST_DATA", ts.MkAbs("elsewhere"))
+	}
 	ts.Defer(func() { // a no more running process refuses the signal
 		_ = s.cmd.Process.Kill()
 		_ = s.cmd.Wait()
@@ -225,7 +253,7 @@ func TestHelpHasExamplesThatParse(t *testing.T) {
 
 func newParser(t *testing.T) *kong.Kong {
 	t.Helper()
-	p, err := kong.New(&commands{}, kong.Name("precast"))
+	p, err := kong.New(&commands{}, kong.Name("precast"), kong.Bind(streams{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +344,7 @@ func TestExitCodes(t *testing.T) {
 func TestSeedHasItsFormerName(t *testing.T) {
 	for _, flag := range []string{"--seed", "--rng"} {
 		var cmds commands
-		p, err := kong.New(&cmds, kong.Name("precast"))
+		p, err := kong.New(&cmds, kong.Name("precast"), kong.Bind(streams{}))
 		if err != nil {
 			t.Fatal(err)
 		}

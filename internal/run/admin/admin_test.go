@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -32,7 +33,11 @@ func TestRefusalsTravel(t *testing.T) {
 		{errors.New("disk full"), nil},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, nil, c.err) }))
-		_, err := NewClient(Endpoint{Address: strings.TrimPrefix(server.URL, "http://")}).Unpin(t.Context(), catalog.Author{})
+		client, err := NewRemoteClient(server.URL, "token", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Unpin(t.Context(), catalog.Author{})
 		server.Close()
 		for _, sentinel := range []error{history.ErrRace, history.ErrRefused, builder.ErrPrecondition} {
 			if errors.Is(err, sentinel) != (sentinel == c.is) {
@@ -47,7 +52,7 @@ func TestRefusalsTravel(t *testing.T) {
 
 // S13: a command and a server of different versions do not work together, whichever is the older one.
 func TestS13VersionsMustAgree(t *testing.T) {
-	handler := Handler(nil, "token")
+	handler := OwnHandler(nil, "token", slog.New(slog.DiscardHandler))
 	for version, want := range map[string]string{
 		"":    fmt.Sprintf("the command stores catalogs in version 1, and the running server in version %d: use the same precast for both", catalog.Version), // as programs before version 2
 		"999": fmt.Sprintf("the command stores catalogs in version 999, and the running server in version %d", catalog.Version),
@@ -61,7 +66,7 @@ func TestS13VersionsMustAgree(t *testing.T) {
 			}
 			w := httptest.NewRecorder()
 			handler.ServeHTTP(w, r)
-			if w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), want) {
+			if w.Code != http.StatusUpgradeRequired || !strings.Contains(w.Body.String(), want) {
 				t.Errorf("%s of version %q: %d %s", request, version, w.Code, w.Body)
 			}
 		}
@@ -85,10 +90,15 @@ func serve(t *testing.T, author func(body []byte) string) *Client {
 			t.Error(err)
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		Handler(p, "secret").ServeHTTP(w, r.WithContext(WithActor(r.Context(), author(body))))
+		tokens := only("secret", Identity{author(body), Admin})
+		Handler(p, func() Tokens { return tokens }, slog.New(slog.DiscardHandler)).ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	return NewClient(Endpoint{Address: strings.TrimPrefix(server.URL, "http://"), Token: "secret"})
+	c, err := NewRemoteClient(server.URL, "secret", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // A catalog keeps its contract when it is reached through a server.

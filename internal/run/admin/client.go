@@ -3,13 +3,18 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
@@ -20,15 +25,71 @@ import (
 
 // Client talks to a running server. It is a builder.Catalog and a builder.CatalogWriter.
 type Client struct {
-	endpoint Endpoint
-	http     http.Client
+	base  string // URL
+	url   string // of the server for devices, or what is known instead
+	name  string // for people
+	token string
+	tls   *tls.Config
+	http  http.Client
 }
 
-// NewClient makes a client of an endpoint.
-func NewClient(e Endpoint) *Client { return &Client{endpoint: e} }
+// NewClient makes a client of the server that announced an endpoint. It proves itself before anything is sent to it.
+func NewClient(e Endpoint) (*Client, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(e.Certificate)) {
+		return nil, fmt.Errorf("reach the server (pid %d): it is of an earlier version, and cannot prove itself: restart it", e.PID)
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: serverName}
+	return newClient("https://"+e.Address, e.URL, fmt.Sprintf("the server (pid %d)", e.PID), e.Token, cfg), nil
+}
 
-// Endpoint is the server's.
-func (c *Client) Endpoint() Endpoint { return c.endpoint }
+// NewRemoteClient makes a client of the admin address of a server: https, or http on the loopback interface, where
+// something else may add TLS. Roots are the authorities to believe; nil: the system's.
+func NewRemoteClient(server, token string, roots *x509.CertPool) (*Client, error) {
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("%q is no URL of a server: use https://HOST:PORT", server)
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
+		return nil, fmt.Errorf("%s: a token is only sent over https, or to this machine", server)
+	}
+	base := u.Scheme + "://" + u.Host
+	return newClient(base, base, "the server at "+base, token, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}), nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func newClient(base, url, name, token string, cfg *tls.Config) *Client {
+	transport := &http.Transport{
+		DialContext:     (&net.Dialer{Timeout: reachTimeout}).DialContext,
+		TLSClientConfig: cfg, TLSHandshakeTimeout: reachTimeout,
+		ExpectContinueTimeout: reachTimeout,
+	}
+	return &Client{base: base, url: url, name: name, token: token, tls: cfg, http: http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // not with the token
+	}}
+}
+
+// reachTimeout is how long a server may take to be reached, and to prove itself.
+const reachTimeout = 10 * time.Second
+
+// Reach tells whether the server is there and proves itself.
+func (c *Client) Reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: c.tls}).DialContext(ctx, "tcp", strings.TrimPrefix(c.base, "https://"))
+	if err != nil {
+		return fmt.Errorf("reach %s: %w", c.name, err)
+	}
+	return conn.Close()
+}
+
+// URL is the server's for devices, or its admin address if it is not known.
+func (c *Client) URL() string { return c.url }
 
 // Snapshot implements builder.Catalog.
 func (c *Client) Snapshot(ctx context.Context) ([]catalog.Item, error) {
@@ -169,7 +230,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("ask the server (pid %d): %s: %w", c.endpoint.PID, path, err)
+		return fmt.Errorf("ask %s: %s: %w", c.name, path, err)
 	}
 	return nil
 }
@@ -179,29 +240,39 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if err := json.NewEncoder(&body).Encode(in); err != nil {
 		return nil, fmt.Errorf("ask the server: %s: %w", path, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+c.endpoint.Address+path, &body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, &body)
 	if err != nil {
 		return nil, fmt.Errorf("ask the server: %s: %w", path, err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.endpoint.Token)
+	return c.do(req)
+}
+
+// do sends a request; an answer other than 200 is an error.
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	req.Header.Set("Authorization", "Bearer "+c.token)
 	req.Header.Set(versionHeader, strconv.Itoa(catalog.Version))
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask the server (pid %d): %w", c.endpoint.PID, err)
+		return nil, fmt.Errorf("ask %s: %w", c.name, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxSaid))
-		resp.Body.Close()
-		said := strings.TrimSpace(string(text))
-		switch resp.StatusCode {
-		case statusRefused:
-			return nil, release.Refusal(said)
-		case statusRace:
-			return nil, refusal{said, history.ErrRace}
-		case statusMoved:
-			return nil, refusal{said, builder.ErrPrecondition}
-		}
-		return nil, fmt.Errorf("ask the server (pid %d): %s: %s", c.endpoint.PID, resp.Status, said)
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
 	}
-	return resp, nil
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxSaid))
+	resp.Body.Close()
+	said := strings.TrimSpace(string(text))
+	if said == "" { // to HEAD
+		said = resp.Status
+	}
+	switch resp.StatusCode {
+	case statusRefused:
+		return nil, release.Refusal(said)
+	case statusRace:
+		return nil, refusal{said, history.ErrRace}
+	case statusMoved:
+		return nil, refusal{said, builder.ErrPrecondition}
+	case statusAbsent:
+		return nil, refusal{said, builder.ErrNotExist}
+	}
+	return nil, fmt.Errorf("ask %s: %s: %s", c.name, resp.Status, said)
 }

@@ -2,11 +2,13 @@ package admin
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
@@ -22,6 +24,7 @@ const (
 	statusRefused = http.StatusUnprocessableEntity // history.ErrRefused, and so release.Refusal
 	statusRace    = http.StatusPreconditionFailed  // history.ErrRace
 	statusMoved   = http.StatusConflict            // builder.ErrPrecondition
+	statusAbsent  = http.StatusGone                // builder.ErrNotExist (404 is a request that the server does not know)
 )
 
 // line is one line of the answer to a build: an event, or last of all the outcome.
@@ -34,67 +37,137 @@ type line struct {
 	Paused  string                 `json:"paused,omitempty"`  // alike: builder.ErrPaused
 }
 
-// Handler serves the admin API of a pipeline.
-func Handler(p *pipeline.Pipeline, token string) http.Handler {
+// api is the admin API of a pipeline.
+type api struct {
+	pipeline *pipeline.Pipeline
+	tokens   func() Tokens
+	log      *slog.Logger
+}
+
+// Handler serves the admin API of a pipeline to whoever has one of the tokens, which are asked for at every request.
+func Handler(p *pipeline.Pipeline, tokens func() Tokens, log *slog.Logger) http.Handler {
+	a := &api{pipeline: p, tokens: tokens, log: log}
 	mux := http.NewServeMux()
-	mux.Handle("GET /v1/catalog", tells(p.Snapshot))
-	mux.Handle("GET /v1/head", tells(p.Head))
-	mux.HandleFunc("GET /v1/log", func(w http.ResponseWriter, r *http.Request) { writeLog(w, r, p) })
-	mux.Handle("GET /v1/status", tells(p.Status))
-	mux.Handle("POST /v1/redrive", tells(p.Redrive))
-	mux.Handle("POST /v1/preview", does(p.Preview))
-	mux.Handle("POST /v1/unpin", does(func(ctx context.Context, by catalog.Author) (history.Pinned, error) {
-		by.Actor = Actor(ctx)
-		return p.Unpin(ctx, by)
-	}))
-	mux.Handle("POST /v1/rollback", does(func(ctx context.Context, r history.Request) (pipeline.RolledBack, error) {
-		r.By.Actor = Actor(ctx)
-		return p.Rollback(ctx, r)
-	}))
-	mux.Handle("POST /v1/pin", does(func(ctx context.Context, by catalog.Author) (history.Pinned, error) {
-		by.Actor = Actor(ctx)
-		return p.Pin(ctx, by)
-	}))
-	mux.Handle("POST /v1/changes", does(func(ctx context.Context, edit catalog.Edit) (struct{}, error) {
-		edit.By.Actor = Actor(ctx)
-		return struct{}{}, p.Apply(ctx, edit)
-	}))
-	mux.HandleFunc("POST /v1/build", func(w http.ResponseWriter, r *http.Request) {
-		var opt builder.PlanOptions
-		if read(w, r, &opt) {
-			build(w, r.Context(), p, opt)
-		}
+	for _, r := range a.routes() {
+		mux.HandleFunc(r.pattern, func(w http.ResponseWriter, req *http.Request) {
+			if !allowed(w, req, r.role) {
+				return
+			}
+			if who := identity(req.Context()); who.Name != "" && r.role > Read {
+				log.InfoContext(req.Context(), "admin request", "actor", who.Name, "method", req.Method, "path", req.URL.Path)
+			}
+			r.handle(w, req)
+		})
+	}
+	return a.known(mux)
+}
+
+// OwnHandler serves the admin API of a pipeline to whoever reads the server's token in the data folder.
+func OwnHandler(p *pipeline.Pipeline, token string, log *slog.Logger) http.Handler {
+	tokens := only(token, Identity{Role: Admin})
+	return Handler(p, func() Tokens { return tokens }, log)
+}
+
+// route is one request of the admin API, and what a token needs for it.
+type route struct {
+	pattern string
+	role    Role
+	handle  http.HandlerFunc
+}
+
+// routes are all of them. docs/operations.md has the same table.
+func (a *api) routes() []route {
+	p := a.pipeline
+	return []route{
+		{"GET /v1/catalog", Read, tells(p.Snapshot)},
+		{"GET /v1/head", Read, tells(p.Head)},
+		{"GET /v1/log", Read, a.writeLog},
+		{"GET /v1/status", Read, tells(p.Status)},
+		{"GET /v1/list", Read, a.listObjects},
+		{"GET /v1/objects/{key...}", Read, a.readObject},
+		{"POST /v1/preview", Read, does(p.Preview)},
+		{"POST /v1/changes", Release, does(a.edit)},
+		{"POST /v1/rollback", Release, does(func(ctx context.Context, r history.Request) (pipeline.RolledBack, error) {
+			r.By.Actor = identity(ctx).Name
+			return p.Rollback(ctx, r)
+		})},
+		{"POST /v1/pin", Release, by(p.Pin)},
+		{"POST /v1/unpin", Release, by(p.Unpin)},
+		{"POST /v1/build", Release, a.build},                 // with verify: admin
+		{"PUT /v1/objects/{key...}", Release, a.writeObject}, // other than binaries: admin
+		{"POST /v1/redrive", Admin, tells(p.Redrive)},
+		{"POST /v1/delete", Admin, does(a.deleteObjects)},
+	}
+}
+
+// by is does for what somebody does to the pin.
+func by(f func(context.Context, catalog.Author) (history.Pinned, error)) http.HandlerFunc {
+	return does(func(ctx context.Context, who catalog.Author) (history.Pinned, error) {
+		who.Actor = identity(ctx).Name
+		return f(ctx, who)
 	})
+}
+
+type identityKey struct{}
+
+// known finds out who asks.
+func (a *api) known(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+token)) != 1 {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		who, known := a.tokens().find(token)
+		if !ok || !known {
 			http.Error(w, "wrong token", http.StatusUnauthorized)
 			return
 		}
 		if v, _ := strconv.ParseUint(r.Header.Get(versionHeader), 10, 64); v != catalog.Version {
-			http.Error(w, mismatch(max(v, 1), catalog.Version).Error(), http.StatusConflict)
+			http.Error(w, mismatch(max(v, 1), catalog.Version).Error(), http.StatusUpgradeRequired)
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
-		mux.ServeHTTP(w, r)
+		if r.Method != http.MethodPut { // an object has a limit of its own
+			r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, who)))
 	})
 }
 
-type actorKey struct{}
-
-// WithActor notes who sends a request, as the token proves that it came with.
-func WithActor(ctx context.Context, name string) context.Context {
-	return context.WithValue(ctx, actorKey{}, name)
+func identity(ctx context.Context) Identity {
+	who, _ := ctx.Value(identityKey{}).(Identity)
+	return who
 }
 
-// Actor returns who sends a request; empty if its token is nobody's own, such as that of the data folder.
-func Actor(ctx context.Context) string {
-	name, _ := ctx.Value(actorKey{}).(string)
-	return name
+// allowed tells whether the token of a request has a role, and answers the request if not.
+func allowed(w http.ResponseWriter, r *http.Request, role Role) bool {
+	who := identity(r.Context())
+	if who.Role >= role {
+		return true
+	}
+	http.Error(w, fmt.Sprintf("the token of %s has the role %s; this needs the role %s", who.Name, who.Role, role), http.StatusForbidden)
+	return false
+}
+
+// edit makes an edit, by the name of the token, and reads it back: a change that is said to be made is in the log.
+func (a *api) edit(ctx context.Context, edit catalog.Edit) (struct{}, error) {
+	edit.By.Actor = identity(ctx).Name
+	before, err := a.pipeline.Head(ctx)
+	if err != nil {
+		return struct{}{}, err
+	}
+	if err := a.pipeline.Apply(ctx, edit); err != nil || len(edit.Changes) == 0 {
+		return struct{}{}, err
+	}
+	after, err := a.pipeline.Head(ctx)
+	if err == nil && after == before {
+		err = errors.New("the catalog's log does not show it")
+	}
+	if err != nil {
+		return struct{}{}, fmt.Errorf("read the change back: %w", err)
+	}
+	return struct{}{}, nil
 }
 
 // writeLog streams the catalog's log, one entry a line. The last line is an entry without a number: an answer that
 // breaks off has none.
-func writeLog(w http.ResponseWriter, r *http.Request, p *pipeline.Pipeline) {
+func (a *api) writeLog(w http.ResponseWriter, r *http.Request) {
 	after, err := strconv.ParseUint(r.FormValue("after"), 10, 64)
 	if err != nil {
 		http.Error(w, "after is not a number", http.StatusBadRequest)
@@ -102,12 +175,19 @@ func writeLog(w http.ResponseWriter, r *http.Request, p *pipeline.Pipeline) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc, begun := json.NewEncoder(w), false
-	err = p.Log(r.Context(), after, func(e catalog.LogEntry) error { begun = true; return enc.Encode(e) })
+	err = a.pipeline.Log(r.Context(), after, func(e catalog.LogEntry) error { begun = true; return enc.Encode(e) })
 	switch {
 	case err == nil:
 		_ = enc.Encode(catalog.LogEntry{})
 	case !begun:
 		answer(w, nil, err)
+	}
+}
+
+func (a *api) build(w http.ResponseWriter, r *http.Request) {
+	var opt builder.PlanOptions
+	if read(w, r, &opt) && (!opt.Verify || allowed(w, r, Admin)) {
+		build(w, r.Context(), a.pipeline, opt)
 	}
 }
 
@@ -167,6 +247,8 @@ func answer(w http.ResponseWriter, v any, err error) {
 			status = statusRace
 		case errors.Is(err, builder.ErrPrecondition):
 			status = statusMoved
+		case errors.Is(err, builder.ErrNotExist):
+			status = statusAbsent
 		}
 		http.Error(w, err.Error(), status)
 		return

@@ -39,6 +39,8 @@ type Drivers struct {
 	// Remote: others work on the queue too, and its depth is an approximation, a minute late at most
 	// (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html).
 	Remote bool
+	// ReadOnly: what is stored can be read, and nothing can be built or changed.
+	ReadOnly bool
 }
 
 // Trigger turns changes of the catalog into plan jobs.

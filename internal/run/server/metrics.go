@@ -146,13 +146,16 @@ func (s *Server) counted(route string, h http.HandlerFunc) http.HandlerFunc {
 		s.metrics.requests.WithLabelValues(route, strconv.Itoa(rec.status)).Inc()
 		s.metrics.seconds.WithLabelValues(route).Observe(took.Seconds())
 		s.log.DebugContext(r.Context(), "answered", "method", r.Method, "path", r.URL.Path, "status", rec.status, "took", took)
+		s.logAccess(r.Context(), route, r.Method, rec, took)
 	}
 }
 
-// recorder remembers the status. Its ReadFrom keeps the way to sendfile open.
+// recorder remembers what was answered. Its ReadFrom keeps the way to sendfile open.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	status            int
+	bytes             int64
+	source, selection string // for the access log
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -160,6 +163,16 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-func (r *recorder) ReadFrom(src io.Reader) (int64, error) { return io.Copy(r.ResponseWriter, src) }
+func (r *recorder) Write(p []byte) (int, error) {
+	n, err := r.ResponseWriter.Write(p)
+	r.bytes += int64(n)
+	return n, err
+}
+
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	n, err := io.Copy(r.ResponseWriter, src)
+	r.bytes += n
+	return n, err
+}
 
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -65,6 +65,7 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request, o object) {
 	}
 	if c.source != "" {
 		s.metrics.answered(c.source)
+		noteSource(w, c.source)
 	}
 	o.setVary(w)
 	o.open = nil // what it holds of the request is not needed while the body is sent

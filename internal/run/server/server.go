@@ -27,6 +27,7 @@ type Server struct {
 
 	statements *issuer.Issuer // nil: nothing is signed here
 	apart      bool           // see MetricsApart
+	access     *slog.Logger   // nil: requests are not logged
 }
 
 // New makes a server of what is published in objects.
@@ -70,7 +71,9 @@ func (s *Server) servePackage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	held := strings.Join(r.Header.Values("If-None-Match"), ",")
-	d := s.published.Table().Decide(r.URL.RawQuery, held)
+	table := s.published.Table()
+	d := table.Decide(r.URL.RawQuery, held)
+	s.noteSelection(w, table.Index, r.URL.RawQuery)
 	if d.Status != edge.StatusOK {
 		answer.Write(w, d.Response())
 		return

@@ -28,6 +28,7 @@ const (
 // Objects keeps objects as plain files. Any number of processes may use one folder at once.
 type Objects struct {
 	data, meta, locks, tmp string // folders
+	readOnly               bool   // nothing is written, and no lock taken
 
 	// Writers of one key exclude each other: within this process by the mutex of the key's stripe,
 	// so that waiting costs no thread, then across processes by a lock file.
@@ -51,21 +52,10 @@ func OpenObjects(dir string) (*Objects, error) {
 }
 
 func openObjects(dir string) (*Objects, error) {
-	if err := supported(); err != nil {
-		return nil, err
-	}
-	dir, err := filepath.Abs(dir)
+	o, dir, err := objectsIn(dir)
 	if err != nil {
 		return nil, err
 	}
-	o := &Objects{
-		data:  filepath.Join(dir, "objects"),
-		meta:  filepath.Join(dir, "meta"),
-		locks: filepath.Join(dir, "locks"),
-		tmp:   filepath.Join(dir, "tmp"),
-		did:   func(string) error { return nil },
-	}
-	o.buffers.New = func() any { return new([bufferSize]byte) }
 	// Objects are public and may be served by another program; the rest is ours.
 	for _, d := range []struct {
 		path string
@@ -82,6 +72,26 @@ func openObjects(dir string) (*Objects, error) {
 		}
 	}
 	return o, nil
+}
+
+// objectsIn names the folders of the objects in dir, and makes dir absolute.
+func objectsIn(dir string) (*Objects, string, error) {
+	if err := supported(); err != nil {
+		return nil, "", err
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	o := &Objects{
+		data:  filepath.Join(dir, "objects"),
+		meta:  filepath.Join(dir, "meta"),
+		locks: filepath.Join(dir, "locks"),
+		tmp:   filepath.Join(dir, "tmp"),
+		did:   func(string) error { return nil },
+	}
+	o.buffers.New = func() any { return new([bufferSize]byte) }
+	return o, dir, nil
 }
 
 // paths are where one object's parts are.
@@ -179,6 +189,9 @@ func (o *Objects) open(ctx context.Context, key string) (*os.File, builder.Objec
 			return opened(f, rec.info(key))
 		}
 	}
+	if o.readOnly {
+		return o.openAsIs(p)
+	}
 	// Either a writer is at work, and we wait for it; or one died, and we finish what it began.
 	unlock, err := o.lock(key)
 	if err != nil {
@@ -266,6 +279,9 @@ func (o *Objects) Delete(ctx context.Context, keys ...string) error {
 func (o *Objects) remove(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if o.readOnly {
+		return ErrReadOnly
 	}
 	p, err := o.paths(key)
 	if err != nil {

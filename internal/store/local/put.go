@@ -24,6 +24,9 @@ func (o *Objects) Put(ctx context.Context, key string, body builder.Body, opt bu
 
 func (o *Objects) put(ctx context.Context, key string, body builder.Body, opt builder.PutOptions) (builder.ObjectInfo, error) {
 	var none builder.ObjectInfo
+	if o.readOnly {
+		return none, ErrReadOnly
+	}
 	p, err := o.paths(key)
 	if err != nil {
 		return none, err

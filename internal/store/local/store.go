@@ -72,15 +72,22 @@ func Open(dir string, opt Options) (*Store, error) {
 	return s, nil
 }
 
-func open(dir string, opt Options) (*Store, error) {
+func (opt *Options) complete() error {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
 	if opt.MaxReceives < 0 {
-		return nil, fmt.Errorf("check options: MaxReceives is %d", opt.MaxReceives)
+		return fmt.Errorf("check options: MaxReceives is %d", opt.MaxReceives)
 	}
 	if opt.MaxReceives == 0 {
 		opt.MaxReceives = defaultMaxReceives
+	}
+	return nil
+}
+
+func open(dir string, opt Options) (*Store, error) {
+	if err := opt.complete(); err != nil {
+		return nil, err
 	}
 	if err := opt.checkDatabase(dir); err != nil {
 		return nil, err
@@ -120,6 +127,11 @@ func (s *Store) start(dir string, opt Options) error {
 	if err := files.Sweep(s.objects.tmp, ""); err != nil {
 		return err
 	}
+	return s.connect(opt)
+}
+
+// connect makes the drivers over the database.
+func (s *Store) connect(opt Options) error {
 	s.catalog = &Catalog{db: s.db, now: opt.Now, changed: newSignal(), closed: s.closed}
 	s.ledger = &Ledger{db: s.db, now: opt.Now}
 	queue, err := newQueue(s.db, opt, s.closed)

@@ -20,5 +20,8 @@ func update(ctx context.Context, db *bbolt.DB, f func(*bbolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if db.IsReadOnly() {
+		return ErrReadOnly
+	}
 	return db.Update(f)
 }

@@ -64,7 +64,7 @@ func below(pkg, root string) bool { return pkg == root || strings.HasPrefix(pkg,
 // The core knows no cloud and no driver: those know the core.
 func TestCoreKnowsNoDriver(t *testing.T) {
 	core := []string{"builder", "client", "edge", "internal/trust/issuer", "internal/trust/keyring", "internal/trust/signing", "internal/trust/statement", "internal/format/bundle", "internal/format/catalog", "internal/format/index", "internal/format/layout", "internal/format/manifest",
-		"internal/operate/history", "internal/operate/fsck", "internal/operate/gc"}
+		"internal/operate/ask", "internal/operate/history", "internal/operate/fsck", "internal/operate/gc"}
 	var patterns []string
 	for _, p := range core {
 		patterns = append(patterns, module+"/"+p)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -221,11 +220,7 @@ func (c *planCmd) Run(ctx context.Context, std streams) error {
 		}
 		items = catalog.Apply(items, changes)
 	}
-	opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
-	if err != nil {
-		return err
-	}
-	p, err := builder.New(builder.Ports{Objects: d.objects}, opt).Plan(ctx, items, builder.PlanOptions{Verify: c.Verify})
+	p, err := c.plan(ctx, d, c.remote(), items, builder.PlanOptions{Verify: c.Verify})
 	if err != nil {
 		return err
 	}

@@ -138,18 +138,18 @@ func (c *deployCmd) agreed(s deploy.Summary, std streams) error {
 	if len(lost) > 0 {
 		want, question = c.Name, "Type the installation's name, "+c.Name+", to apply this: "
 	}
-	return ask(std, question, want)
+	return confirmed(std, question, want)
 }
 
-// ask asks on the terminal, and fails unless the answer is the wanted one.
-func ask(std streams, question, want string) error {
+// confirmed asks on the terminal, and fails unless the answer is the wanted one.
+func confirmed(std streams, question, want string) error {
 	if !std.terminal {
-		return errors.New("ask: there is no terminal to ask on; give --yes")
+		return errors.New("confirm: there is no terminal to ask on; give --yes")
 	}
 	fmt.Fprint(std.err, question)
 	line, err := bufio.NewReader(std.in).ReadString('\n')
 	if err != nil && line == "" {
-		return fmt.Errorf("ask: %w", err)
+		return fmt.Errorf("confirm: %w", err)
 	}
 	if strings.TrimSpace(line) != want {
 		return errors.New("not confirmed; nothing was changed")

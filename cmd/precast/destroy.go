@@ -130,7 +130,7 @@ func (c *destroyCmd) everything(ctx context.Context, a account, i *deploy.Instal
 	fmt.Fprintf(std.err, "This deletes from account %s, %s:\n", a.id, a.cfg.Region)
 	inv.Print(std.err, done.Content, done.Items, bytesText)
 	if !c.Yes {
-		if err := ask(std, "Type the installation's name to delete all of it: ", c.Name); err != nil {
+		if err := confirmed(std, "Type the installation's name to delete all of it: ", c.Name); err != nil {
 			return "", err
 		}
 	}

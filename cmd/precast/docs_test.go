@@ -256,9 +256,10 @@ func TestOperationsIsTrue(t *testing.T) {
 	env := append(os.Environ(), "PRECAST_DATA="+data, "PATH="+filepath.Dir(path)+":"+os.Getenv("PATH"))
 	real := strings.NewReplacer("/mnt/backup/precast --data /var/lib/precast", filepath.Join(work, "precast")+" --data "+filepath.Join(work, "restored"), // the server has the other one
 		"/var/lib/precast", data, "/mnt/backup", work, " 11 ", " 1 ", " --addr :8080", "").Replace
+	url := "http://127.0.0.1:8080"
 	sh := func(command string) string {
 		t.Helper()
-		cmd := exec.Command("sh", "-euc", real(command+" "))
+		cmd := exec.Command("sh", "-euc", strings.ReplaceAll(real(command+" "), "http://127.0.0.1:8080", url))
 		cmd.Dir, cmd.Env = work, env
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -269,7 +270,7 @@ func TestOperationsIsTrue(t *testing.T) {
 	sh("precast seed --size 2KiB && precast build && echo new >scoreboard && echo new >firmware.img && precast catalog put scoreboard scoreboard --version 2.0 --attr gamer && precast build")
 	wants := map[string]string{ // of each command, something that it says
 		"cost": "Lambda", "history": "scoreboard/prod 1.0.0 -> 2.0", "diff": "scoreboard/prod 2.0 -> 1.0.0",
-		"catalog put": "1.4.0 is for 10 %", "catalog rollout": "1.4.0 is for 50 %", "catalog log": "",
+		"ask": "scoreboard", "catalog put": "1.4.0 is for 10 %", "catalog rollout": "1.4.0 is for 50 %", "catalog log": "",
 		"backup": "generation 2, 9 items", "restore": "is restored: generation 2, 9 items",
 		"rollback": "generation 3 is published, with the content of generation 1, in place of 2: one conditional write",
 	}
@@ -290,6 +291,7 @@ func TestOperationsIsTrue(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer s.cmd.Process.Kill()
+				url = s.url
 				continue
 			}
 			want, ok := wants[verb]

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -165,11 +164,7 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 		if err != nil {
 			return nil, err
 		}
-		opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
-		if err != nil {
-			return nil, err
-		}
-		p, err := builder.New(builder.Ports{Objects: d.objects}, opt).Plan(ctx, items, builder.PlanOptions{})
+		p, err := c.plan(ctx, d, c.remote(), items, builder.PlanOptions{})
 		if err != nil {
 			return nil, err
 		}

@@ -39,6 +39,7 @@ type commands struct {
 	Plan      planCmd      `cmd:"" help:"Show what a build would do, without doing it."`
 	Build     buildCmd     `cmd:"" help:"Build and publish the catalog once, then exit."`
 	Status    statusCmd    `cmd:"" help:"Show whether the catalog is published, and which jobs failed."`
+	Ask       askCmd       `cmd:"" help:"Tell what a device gets, and why."`
 	History   historyCmd   `cmd:"" help:"List the generations (published versions of the whole catalog)."`
 	Diff      diffCmd      `cmd:"" help:"Show which devices get other packages in one generation than in another."`
 	Rollback  rollbackCmd  `cmd:"" help:"Go back: publish an earlier generation again, and pin it."`

@@ -25,11 +25,11 @@ type askCmd struct {
 	dataFlag
 	buildFlags
 	jsonFlag
-	Query      string `arg:"" help:"What the device asks: its query, path or whole URL."`
-	Slot       *int   `help:"The slot that the device sends, 0 to 9999." placeholder:"N"`
-	Held       string `help:"What the device holds: digests with commas between them, or @FILE with digests in it: the state of a client, a manifest, or what sha256sum prints." placeholder:"DIGESTS"`
-	Generation uint64 `help:"Answer from this generation of the history, not from what is published." placeholder:"G"`
-	URL        string `help:"Ask this server or CDN, instead of looking into the data folder or bucket: http(s)://HOST." name:"url" placeholder:"URL"`
+	Query      []string `arg:"" help:"What the device asks: its query, path or whole URL, or the parameters one by one." sep:"none"`
+	Slot       *int     `help:"The slot that the device sends, 0 to 9999." placeholder:"N"`
+	Held       string   `help:"What the device holds: digests with commas between them, or @FILE with digests in it: the state of a client, a manifest, or what sha256sum prints." placeholder:"DIGESTS"`
+	Generation uint64   `help:"Answer from this generation of the history, not from what is published." placeholder:"G"`
+	URL        *url.URL `help:"Ask this server or CDN, instead of looking into the data folder or bucket: http(s)://HOST." name:"url" placeholder:"URL"`
 }
 
 func (*askCmd) Help() string {
@@ -38,42 +38,43 @@ the parameters that bring it, and the rollouts and floors that decide about it. 
 nothing and, where nothing matches, the items that are near. Without a slot it tells what devices with one get
 where rollouts matter. It also tells what the answer will be once the changes that wait are published.
 
-With --url it asks a server. That tells what the device gets, but not why, nor what will come. Only then a URL in
-QUERY is still just a query.
+With --url it asks a server. That tells what the device gets, but not why, nor what will come. A URL as QUERY is not
+asked: only its query counts.
 
 Exits with 3 if the device gets no package: 400, 404 or 503.
 
 Examples:
   precast ask 'cpuArch=armv8&attrGamer=prod'
   precast ask 'https://packages.example.com/package?cpuArch=armv8&slot=4711'
-  precast ask 'cpuArch=armv8' --slot 4711 --held @state.json
-  precast ask 'cpuArch=armv8' --generation 11
-  precast ask 'cpuArch=armv8' --url https://packages.example.com
-  precast ask 'cpuArch=armv8' --json | jq '.items[] | {app, version, by}'`
+  precast ask cpuArch=armv8 attrGamer=prod --slot 4711 --held @state.json
+  precast ask cpuArch=armv8 --generation 11
+  precast ask cpuArch=armv8 --url https://packages.example.com
+  precast ask cpuArch=armv8 --json | jq '.items[] | {app, version, by}'`
 }
+
+func (c *askCmd) query() string { return ask.Query(strings.Join(c.Query, "&")) }
 
 // Validate finds what is wrong with the command line.
 func (c *askCmd) Validate() error {
 	if c.Slot != nil {
-		query := ask.Query(c.Query)
-		if _, slot, err := edge.ParseQuery(query); err == nil && slot != edge.NoSlot {
+		if _, slot, err := edge.ParseQuery(c.query()); err == nil && slot != edge.NoSlot {
 			return errors.New("the query has a slot already: leave --slot out")
 		}
 	}
-	if c.URL == "" {
+	u := c.URL
+	switch {
+	case u == nil:
 		return nil
-	}
-	if c.Generation != 0 {
+	case c.Generation != 0:
 		return errors.New("--generation looks into the history: leave --url out")
-	}
-	if u, err := url.Parse(c.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("--url %q is not http(s)://HOST", c.URL)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+		return fmt.Errorf("--url %s is not http(s)://HOST", u.Redacted())
 	}
 	return nil
 }
 
 func (c *askCmd) Run(ctx context.Context, std streams) error {
-	q := ask.Question{Query: ask.Query(c.Query)}
+	q := ask.Question{Query: c.query()}
 	if c.Slot != nil { // the first parameter of a name counts, and there is no other
 		q.Query = "slot=" + strconv.Itoa(*c.Slot) + "&" + q.Query
 	}
@@ -85,7 +86,7 @@ func (c *askCmd) Run(ctx context.Context, std streams) error {
 		fmt.Fprintf(std.err, "precast: --held: a server passes over what is not a digest: %.200s\n", strings.Join(other, ", "))
 	}
 	var rep *ask.Report
-	if c.URL != "" {
+	if c.URL != nil {
 		rep, err = ask.Live(ctx, askClient(), c.URL, q)
 	} else {
 		rep, err = c.look(ctx, std, q)

@@ -17,7 +17,11 @@ func printAsked(w io.Writer, rep *ask.Report) error {
 	if rep.Slot != nil {
 		slot = fmt.Sprintf("with slot %d", *rep.Slot)
 	}
-	fmt.Fprintf(w, "%s, %s", rep.Query, slot)
+	query := rep.Query
+	if query == "" {
+		query = "no query"
+	}
+	fmt.Fprintf(w, "%s, %s", query, slot)
 	if n := len(rep.Held); n > 0 {
 		fmt.Fprintf(w, ", holding %s", count(n, "file"))
 	}
@@ -50,6 +54,9 @@ func printAsked(w io.Writer, rep *ask.Report) error {
 	}
 	if rep.Headers != nil {
 		fmt.Fprintln(w, "A server does not tell why: ask the data folder or the bucket, without --url")
+		return nil
+	}
+	if rep.Status == http.StatusBadRequest { // whatever is published
 		return nil
 	}
 	printOfSlots(w, rep)
@@ -165,7 +172,7 @@ func printWaiting(w io.Writer, rep *ask.Report) {
 	} else {
 		by := ""
 		if wait.HeldBack != "" {
-			by = ", which a pin holds back (" + wait.HeldBack + ")"
+			by = fmt.Sprintf(" (held back by a pin: %s)", strings.TrimPrefix(wait.HeldBack, "held back: "))
 		}
 		said := "the same"
 		if !wait.Same {
@@ -176,7 +183,12 @@ func printWaiting(w io.Writer, rep *ask.Report) {
 			printChanges(w, &rep.Answer, wait.Answer)
 		}
 	}
-	for _, r := range wait.Rejected {
+	const most = 5
+	for i, r := range wait.Rejected {
+		if i == most {
+			fmt.Fprintf(w, "and %s more: see precast status\n", count(len(wait.Rejected)-most, "item"))
+			break
+		}
 		fmt.Fprintf(w, "left out: item %s %s: %s\n", r.Key, r.Version, r.Reason)
 	}
 }

@@ -112,6 +112,8 @@ func TestS10WordsOfOthers(t *testing.T) {
 		"file that is not there":   {"inspect", filepath.Join(dir, escape)},
 		"answer to inspect":        {"inspect", server.URL + "/package?cpuArch=x"},
 		"answer to fsck":           {"fsck", server.URL},
+		"answer to ask":            {"ask", "cpuArch=x", "--url", server.URL},
+		"query of ask":             {"ask", "cpuArch=" + escape, "--url", server.URL},
 		"wrong flag":               {"catalog", "list", "--" + escape},
 	} {
 		t.Run(name, func(t *testing.T) {

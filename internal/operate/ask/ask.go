@@ -5,7 +5,7 @@ package ask
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 	"strings"
 
 	"github.com/precast-ota/precast/builder"
@@ -40,17 +40,15 @@ type Answer struct {
 	MoreNear int     `json:"moreNear,omitempty"`
 
 	decision edge.Decision
+	device   device
+	identity string // of all that a device notices
 }
 
 // Same tells whether a device would notice no difference.
-func (a *Answer) Same(b *Answer) bool {
-	return a.Status == b.Status && a.Error == b.Error && a.Key == b.Key && slices.EqualFunc(a.Items, b.Items, func(x, y Item) bool {
-		return x.App == y.App && x.Version == y.Version && x.SHA256 == y.SHA256 && x.Held == y.Held
-	})
-}
+func (a *Answer) Same(b *Answer) bool { return a.identity == b.identity }
 
 // decide answers a question from an index, without looking at any object: for a device with this slot, or edge.NoSlot for
-// what the query says.
+// what the query says. It does not say why.
 func decide(t edge.Table, q Question, slot int) Answer {
 	selection, own, err := edge.ParseQuery(q.Query)
 	d := t.Decide(q.Query, q.Held)
@@ -58,38 +56,54 @@ func decide(t edge.Table, q Question, slot int) Answer {
 		own = slot
 		d = edge.DecideCohort(t.Index, q.Query, t.Cohort(selection, slot).String(), q.Held)
 	}
-	a := Answer{Status: d.Status, Error: d.Error, Items: []Item{}, Unmet: []Unmet{}, Near: []Near{}, decision: d}
+	held, _ := edge.ParseTags(q.Held) // has been read by Decide
+	a := Answer{Status: d.Status, Error: d.Error, Items: []Item{}, Unmet: []Unmet{}, Near: []Near{}, decision: d, device: device{t, selection, own, held}}
 	if t.Index != nil {
 		a.Generation = t.Index.Generation
 	}
-	if d.Status == edge.StatusBadRequest || d.Status == edge.StatusUnavailable {
-		return a
+	switch {
+	case d.Status == edge.StatusNotModified:
+		a.Kind = "bundle"
+		if d.Selection.Payload == edge.MetadataOnly {
+			a.Kind = "manifest"
+		}
+	case d.Status == edge.StatusOK:
+		a.object(q)
 	}
-	held, _ := edge.ParseTags(q.Held) // has been read by Decide
-	r := reasonsOf(device{t, selection, own, held})
-	a.Items, a.Unmet = r.items(d), r.unmet()
-	a.Near, a.MoreNear = r.near(a.Status == edge.StatusNotFound)
-	if d.Status == edge.StatusNotFound {
-		return a
+	a.identity = fmt.Sprint(a.Status, a.Error, a.Kind, a.Key)
+	for i := range d.Set.Len() {
+		it := d.Set.Item(i)
+		a.identity += fmt.Sprintf(" %q %q %x %t", it.App, it.Version, it.SHA256, d.Mask.Has(i))
 	}
-	kind, key := d.Object()
+	return a
+}
+
+// object fills in what is sent.
+func (a *Answer) object(q Question) {
+	kind, key := a.decision.Object()
 	switch kind {
 	case layout.Manifest:
 		a.Kind = "manifest"
 	case layout.Statement: // its key has its epoch, which the signing server knows
 		a.Kind, a.Source = "statement", "signed"
-		return a
+		return
 	default:
 		a.Kind = "bundle"
-	}
-	if d.Status == edge.StatusNotModified {
-		return a
 	}
 	a.Key, a.ETag = key, layout.ETag(key)
 	if tag, ok := edge.SingleTag(q.Held); ok && tag == a.ETag {
 		a.Status = edge.StatusNotModified // the device has this very answer
 	}
-	return a
+}
+
+// explain fills in the items, and why they are those.
+func (a *Answer) explain() {
+	if a.Status == edge.StatusBadRequest || a.Status == edge.StatusUnavailable {
+		return
+	}
+	r := reasonsOf(a.device)
+	a.Items, a.Unmet = r.items(a.decision), r.unmet()
+	a.Near, a.MoreNear = r.near(a.Status == edge.StatusNotFound)
 }
 
 // locate finds out how an answer is made, and its size.

@@ -23,8 +23,8 @@ const maxBody = 16 << 20
 var headers = []string{"Age", "Cache-Control", "Content-Type", "ETag", "Last-Modified", "Retry-After", "Server", "Via", "X-Cache"}
 
 // Live asks a server or a CDN, as a device does. What that tells is all that is known: not why, nor what will come.
-func Live(ctx context.Context, client *http.Client, base string, q Question) (*Report, error) {
-	rep := &Report{Of: base, Query: q.Query, Held: []string{}, Answer: Answer{Items: []Item{}, Unmet: []Unmet{}, Near: []Near{}}}
+func Live(ctx context.Context, client *http.Client, base *url.URL, q Question) (*Report, error) {
+	rep := &Report{Of: base.Redacted(), Query: q.Query, Held: []string{}, Answer: Answer{Items: []Item{}, Unmet: []Unmet{}, Near: []Near{}}}
 	selection, slot, err := edge.ParseQuery(q.Query)
 	if err == nil {
 		rep.Query = selection.String()
@@ -35,7 +35,8 @@ func Live(ctx context.Context, client *http.Client, base string, q Question) (*R
 	if held, err := edge.ParseTags(q.Held); err == nil {
 		rep.Held = append(rep.Held, held...)
 	}
-	l := live{client, strings.TrimSuffix(strings.TrimSuffix(base, "/"), "/package") + "/package?", q.Held}
+	l := live{client: client, base: *base, held: q.Held}
+	l.base.Path = strings.TrimSuffix(strings.TrimSuffix(l.base.Path, "/"), "/package") + "/package"
 	head, err := l.do(ctx, http.MethodHead, q.Query)
 	if err != nil {
 		return nil, err
@@ -68,15 +69,15 @@ func Live(ctx context.Context, client *http.Client, base string, q Question) (*R
 		return nil, err
 	}
 	if list.status != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %d when asked for the manifest: %s", base, list.status, list.message())
+		return nil, fmt.Errorf("%s answers %d when asked for the manifest: %s", rep.Of, list.status, list.message())
 	}
 	m, err := manifest.Decode(strings.NewReader(list.body))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", base, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", rep.Of, err)
 	}
 	for _, app := range slices.Sorted(maps.Keys(m)) {
 		for _, e := range append(m[app].Alternatives, m[app]) {
-			rep.Items = append(rep.Items, Item{App: app, Version: e.LatestVersion, Size: e.Size, MD5: e.MD5, SHA256: e.SHA256, Held: e.StatusCode == manifest.StatusHeld})
+			rep.Items = append(rep.Items, Item{App: line(app), Version: line(e.LatestVersion), Size: e.Size, MD5: e.MD5, SHA256: e.SHA256, Held: e.StatusCode == manifest.StatusHeld})
 		}
 	}
 	return rep, nil
@@ -85,7 +86,7 @@ func Live(ctx context.Context, client *http.Client, base string, q Question) (*R
 // live asks one server for one device.
 type live struct {
 	client *http.Client
-	prefix string
+	base   url.URL
 	held   string
 }
 
@@ -98,7 +99,9 @@ type heard struct {
 }
 
 func (l live) do(ctx context.Context, method, query string) (heard, error) {
-	req, err := http.NewRequestWithContext(ctx, method, l.prefix+strings.ReplaceAll(query, " ", "%20"), nil)
+	address := l.base
+	address.RawQuery = strings.ReplaceAll(query, " ", "%20")
+	req, err := http.NewRequestWithContext(ctx, method, address.String(), nil)
 	if err != nil {
 		return heard{}, err
 	}
@@ -111,12 +114,12 @@ func (l live) do(ctx context.Context, method, query string) (heard, error) {
 		if failed, ok := errors.AsType[*url.Error](err); ok { // it repeats the query
 			err = failed.Err
 		}
-		return heard{}, fmt.Errorf("ask %s: %w", l.prefix, err)
+		return heard{}, fmt.Errorf("ask %s: %w", l.base.Redacted(), err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return heard{}, fmt.Errorf("read the answer of %s: %w", l.prefix, err)
+		return heard{}, fmt.Errorf("read the answer of %s: %w", l.base.Redacted(), err)
 	}
 	h := heard{resp.StatusCode, make(map[string]string), resp.ContentLength, string(body)}
 	for _, name := range headers {
@@ -131,12 +134,15 @@ func (l live) do(ctx context.Context, method, query string) (heard, error) {
 func (h heard) message() string {
 	var said struct{ Error string }
 	if err := json.Unmarshal([]byte(h.body), &said); err == nil && said.Error != "" {
-		return said.Error
+		return line(said.Error)
 	}
 	const most = 200
-	text := strings.TrimSpace(h.body)
+	text := line(h.body[:min(len(h.body), most)])
 	if text == "" {
 		text = http.StatusText(h.status)
 	}
-	return text[:min(len(text), most)]
+	return text
 }
+
+// line is what a stranger wrote, on one line, so that it is not taken for a line of ours.
+func line(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -53,7 +53,7 @@ type Source struct {
 }
 
 // maxOfSlots bounds how many answers a report has for slots.
-const maxOfSlots = 32
+const maxOfSlots = 12
 
 // Ask answers a question.
 func (s Source) Ask(ctx context.Context, q Question) (*Report, error) {
@@ -82,11 +82,21 @@ func (s Source) Ask(ctx context.Context, q Question) (*Report, error) {
 		s.ofSlots(rep, now, next, selection, q)
 	}
 	composer := builder.NewComposer(s.Objects)
-	if err := rep.locate(ctx, s.Objects, composer); err != nil {
-		return nil, err
+	published, planned := []*Answer{&rep.Answer}, []*Answer{}
+	if rep.Waiting != nil && rep.Waiting.Answer != nil {
+		planned = append(planned, rep.Waiting.Answer)
 	}
 	for i := range rep.Slots {
-		if err := rep.Slots[i].Answer.locate(ctx, s.Objects, composer); err != nil {
+		published = append(published, &rep.Slots[i].Answer)
+		if rep.Slots[i].Waiting != nil {
+			planned = append(planned, rep.Slots[i].Waiting)
+		}
+	}
+	for _, a := range append(planned, published...) {
+		a.explain()
+	}
+	for _, a := range published {
+		if err := a.locate(ctx, s.Objects, composer); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +104,7 @@ func (s Source) Ask(ctx context.Context, q Question) (*Report, error) {
 }
 
 func (s Source) waiting(next edge.Table, q Question, now *Answer) *Waiting {
-	w := &Waiting{Changed: s.Plan.Changed(), HeldBack: s.Plan.HeldBack, Rejected: append([]builder.Rejection{}, s.Plan.Rejected...), Same: true}
+	w := &Waiting{Changed: s.Plan.Changed() && !s.Plan.AllLeftOut(), HeldBack: s.Plan.HeldBack, Rejected: append([]builder.Rejection{}, s.Plan.Rejected...), Same: true}
 	if !w.Changed {
 		return w
 	}

@@ -1,11 +1,13 @@
 package ask_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -159,6 +161,8 @@ func TestAskForetellsTheServer(t *testing.T) {
 			sources := make(map[string]int)
 			rapid.Check(t, func(t *rapid.T) {
 				in := newInstallation(t, params)
+				base, err := url.Parse(in.url)
+				in.must(err)
 				unborn := questions().Draw(t, "before anything is published")
 				in.agree(unborn, &in.ask(unborn).Answer, true)
 				in.change(6)
@@ -177,7 +181,7 @@ func TestAskForetellsTheServer(t *testing.T) {
 					rep := in.ask(q)
 					in.agree(q, &rep.Answer, true)
 					sources[rep.Source]++
-					live, err := ask.Live(t.Context(), http.DefaultClient, in.url, q)
+					live, err := ask.Live(t.Context(), http.DefaultClient, base, q)
 					in.must(err)
 					if live.Status != rep.Status || live.Error != rep.Error || live.Size != rep.Size || live.Kind != rep.Kind && rep.Status == http.StatusOK || live.ETag != rep.ETag || live.Query != rep.Query || !reflect.DeepEqual(live.Held, rep.Held) {
 						t.Fatalf("%+v: a URL tells %+v, the store %+v", q, live, rep)
@@ -210,6 +214,51 @@ func TestAskForetellsTheServer(t *testing.T) {
 			t.Log(sources)
 			if sources["composed"] == 0 || (sources["prebuilt"] == 0) != (name == "no copies") {
 				t.Errorf("answers came from %v", sources)
+			}
+		})
+	}
+}
+
+// A server that is none of ours tells nothing that looks like words of ours, and holds nobody up.
+func TestAskOfAStranger(t *testing.T) {
+	const forged = "x\n200: a bundle\r\nprecast: all is well"
+	quoted, err := json.Marshal(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		status     int
+		body, want string // want: what the error says; empty: there is none
+	}{
+		"an error in JSON":      {http.StatusBadGateway, `{"error": ` + string(quoted) + `}`, ""},
+		"an error in HTML":      {http.StatusForbidden, "<html>" + forged + strings.Repeat("<br>", 10_000), ""},
+		"an error without text": {http.StatusBadGateway, "", ""},
+		"a list":                {http.StatusOK, `{` + string(quoted) + `: {"latestVersion": ` + string(quoted) + `, "size": -1}}`, ""},
+		"no list":               {http.StatusOK, "welcome", "decode manifest"},
+		"too long a list":       {http.StatusOK, `{"` + strings.Repeat("x", 17<<20) + `": {}}`, "decode manifest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.body)
+			}))
+			defer s.Close()
+			base, err := url.Parse(strings.Replace(s.URL, "http://", "http://eve:secret@", 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rep, err := ask.Live(t.Context(), http.DefaultClient, base, ask.Question{Query: "cpuArch=x y"})
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+					t.Fatalf("error %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rep.Status != c.status || (rep.Error == "") != (c.status == http.StatusOK) || len(rep.Error) > 300 || strings.ContainsAny(fmt.Sprint(rep.Error, rep.Items), "\r\n") || strings.Contains(rep.Of, "secret") {
+				t.Fatalf("%+v", rep)
 			}
 		})
 	}

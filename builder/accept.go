@@ -243,17 +243,21 @@ func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (
 	info, err := b.Objects.Stat(ctx, pieceKey(&entry))
 	switch {
 	case err == nil:
-		if reason := disagrees(it, info.Meta); reason != "" {
+		piece, damaged := described(info)
+		if damaged != nil {
+			break // it is made again
+		}
+		if reason := disagrees(it, piece, info.Meta); reason != "" {
 			return itemState{rejected: reason}, nil
 		}
 		_, err := b.Objects.Stat(ctx, layout.BinaryKey(it.SHA256, it.App, it.Version))
 		if err == nil {
 			return itemState{stored: true}, nil
 		}
-		if !errors.Is(err, ErrNotExist) {
+		if !unsound(err) {
 			return itemState{}, err
 		}
-	case !errors.Is(err, ErrNotExist):
+	case !unsound(err):
 		return itemState{}, err
 	}
 	if opt.Retry {

@@ -32,6 +32,8 @@ func TestDeliveryTortureOnAWS(t *testing.T) {
 	deliveryTorture(t, 4, onAWS(t))
 }
 
+func TestS12ADamagedPieceIsMadeAgainOnAWS(t *testing.T) { damagedPieces(t, onAWS(t)) }
+
 // A job that cannot be done becomes a dead letter; when the cause is gone, the redrive finishes the build.
 func TestDeadLetterAndRedriveOnAWS(t *testing.T) {
 	w := onAWS(t)(t, builder.Options{}, func(*pipeline.Drivers) {})

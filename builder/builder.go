@@ -107,14 +107,20 @@ func New(ports Ports, opt Options) *Builder {
 	if opt.Observer == nil {
 		opt.Observer = Silent{}
 	}
-	return &Builder{
-		Ports:    ports,
-		opt:      opt,
-		composer: NewComposer(ports.Objects),
-		reading:  make(map[string]bool),
-		targets:  newCache[uint64, *target](4),
-		history:  newCache[uint64, *index.Index](2 * index.MaxRetain),
+	b := &Builder{
+		Ports:   ports,
+		opt:     opt,
+		reading: make(map[string]bool),
+		targets: newCache[uint64, *target](4),
+		history: newCache[uint64, *index.Index](2 * index.MaxRetain),
 	}
+	b.composer = NewMendingComposer(ports.Objects, b, opt.Clock)
+	return b
+}
+
+// Mend implements Mender.
+func (b *Builder) Mend(ctx context.Context, it *index.Item) error {
+	return PieceMaker{b.Objects, b.opt.SpoolDir, b.opt.Log, b.opt.Observer}.Mend(ctx, it)
 }
 
 // room asks Options.Room for a job, and remembers the job if there is none.

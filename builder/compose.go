@@ -3,11 +3,15 @@ package builder
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/bundle"
@@ -18,14 +22,29 @@ import (
 
 // Composer makes the bundle or manifest of any set of a published index out of stored pieces. It is
 // safe for concurrent use.
+//
+// A piece that is read from its beginning is verified: what is read of a damaged one ends with an error that wraps a
+// Damage. With a Mender, whoever needs that piece next waits until it has been made again.
 type Composer struct {
 	objects Objects
-	pieces  *lru.Cache[string, bundle.Piece] // by key; immutable objects, so never stale
+	pieces  *lru.Cache[string, bundle.Piece] // sound ones, as far as is known, by key
+
+	mender  Mender // nil: damaged pieces stay as they are
+	clock   Clock
+	mending singleflight.Group
+	mu      sync.Mutex
+	damaged map[string]trouble // by key
 }
 
-// NewComposer makes a composer.
-func NewComposer(objects Objects) *Composer {
-	return &Composer{objects: objects, pieces: newCache[string, bundle.Piece](maxPieces)}
+// NewComposer makes a composer that mends nothing.
+func NewComposer(objects Objects) *Composer { return NewMendingComposer(objects, nil, Clock{}) }
+
+// NewMendingComposer makes a composer that has damaged pieces made again.
+func NewMendingComposer(objects Objects, mender Mender, clock Clock) *Composer {
+	return &Composer{
+		objects: objects, pieces: newCache[string, bundle.Piece](maxPieces),
+		mender: mender, clock: clock, damaged: make(map[string]trouble),
+	}
 }
 
 // maxPieces bounds the cache of piece descriptions, about 150 bytes each.
@@ -47,6 +66,16 @@ type Answer struct {
 	// Checked: CRC64NVME is known.
 	CRC64NVME uint64
 	Checked   bool
+
+	composed *Composed // nil: a manifest
+}
+
+// Damage is the damage that reading the answer met; nil: none.
+func (a *Answer) Damage() *Damage {
+	if a.composed == nil {
+		return nil
+	}
+	return a.composed.damage.Load()
 }
 
 // Body is the answer as Objects.Put takes it.
@@ -68,7 +97,31 @@ func (c *Composer) Compose(ctx context.Context, kind layout.Kind, set edge.Set, 
 	if err != nil {
 		return nil, err
 	}
-	return &Answer{composed.Open(ctx), composed.Size(), composed.CRC64NVME(), true}, nil
+	return &Answer{composed.Open(ctx), composed.Size(), composed.CRC64NVME(), true, composed}, nil
+}
+
+// Store composes the bundle or manifest of a set and writes it. Pieces that turn out to be damaged are made again, each
+// once.
+func (c *Composer) Store(ctx context.Context, key string, kind layout.Kind, set edge.Set, held edge.Mask, opt PutOptions) (ObjectInfo, error) {
+	for again := set.Len(); ; again-- {
+		answer, err := c.Compose(ctx, kind, set, held)
+		if err != nil {
+			return ObjectInfo{}, err
+		}
+		info, err := c.objects.Put(ctx, key, answer.Body(), opt)
+		answer.Close()
+		info.Size = answer.Size
+		if err == nil || errors.Is(err, ErrPrecondition) {
+			return info, err
+		}
+		damage := answer.Damage()
+		if damage == nil {
+			return info, fmt.Errorf("write %s: %w", key, err)
+		}
+		if c.mender == nil || again == 0 {
+			return info, fmt.Errorf("write %s: %w", key, damage)
+		}
+	}
 }
 
 // NopCloser is a reader that needs no Close.
@@ -80,8 +133,9 @@ func (NopCloser) Close() error { return nil }
 // Composed is a bundle that exists only as a plan over stored pieces.
 type Composed struct {
 	*bundle.Bundle
-	objects Objects
-	keys    []string // of the pieces, by file
+	composer *Composer
+	pieces   []stored // by file
+	damage   atomic.Pointer[Damage]
 }
 
 // Bundle plans a bundle. It reads the descriptions of the pieces, not the pieces.
@@ -94,7 +148,7 @@ func (c *Composer) Bundle(ctx context.Context, set edge.Set, held edge.Mask) (*C
 	if err != nil {
 		return nil, err
 	}
-	composed := &Composed{objects: c.objects}
+	composed := &Composed{composer: c}
 	var files []bundle.File
 	for i := range set.Len() {
 		if held.Has(i) {
@@ -102,15 +156,12 @@ func (c *Composer) Bundle(ctx context.Context, set edge.Set, held edge.Mask) (*C
 		}
 		it := set.Item(i)
 		key := layout.PieceKey(edge.Hex(it.SHA256[:]), encoder)
-		piece, err := c.piece(ctx, key)
+		piece, err := c.piece(ctx, key, it)
 		if err != nil {
 			return nil, fmt.Errorf("compose bundle of set %s: %w", set.ID(), err)
 		}
-		if piece.Raw != it.Size {
-			return nil, fmt.Errorf("compose bundle of set %s: piece of %s is of a file of %d bytes, not %d", set.ID(), it.App, piece.Raw, it.Size)
-		}
 		files = append(files, bundle.File{Name: layout.FileName(it.App, it.Version), Piece: piece})
-		composed.keys = append(composed.keys, key)
+		composed.pieces = append(composed.pieces, stored{key, it, piece})
 	}
 	composed.Bundle, err = bundle.Compose(data, files)
 	if err != nil {
@@ -122,8 +173,7 @@ func (c *Composer) Bundle(ctx context.Context, set edge.Set, held edge.Mask) (*C
 // Open returns a reader of the bundle's bytes, valid until ctx is done.
 func (c *Composed) Open(ctx context.Context) *bundle.Reader {
 	return c.Bundle.Open(ctx, func(ctx context.Context, i int, off int64) (io.ReadCloser, error) {
-		body, _, err := c.objects.Get(ctx, c.keys[i], off, -1)
-		return body, err
+		return c.composer.open(ctx, c.pieces[i], off, &c.damage)
 	})
 }
 
@@ -152,21 +202,50 @@ func pieceKey(it *index.Item) string {
 	return layout.PieceKey(edge.Hex(it.SHA256[:]), bundle.EncoderID)
 }
 
-func (c *Composer) piece(ctx context.Context, key string) (bundle.Piece, error) {
-	if piece, ok := c.pieces.Get(key); ok {
+// piece describes the piece of an item, which may have to be made again first.
+func (c *Composer) piece(ctx context.Context, key string, it *index.Item) (bundle.Piece, error) {
+	if piece, ok := c.pieces.Get(key); ok && piece.Raw == it.Size {
 		return piece, nil
 	}
+	damage := c.known(key)
+	var piece bundle.Piece
+	var err error
+	if damage == nil {
+		piece, err = c.describe(ctx, key, it)
+	}
+	if damage != nil || c.mender != nil && errors.As(err, &damage) {
+		piece, err = c.mended(ctx, damage)
+	}
+	if err == nil {
+		c.pieces.Add(key, piece)
+	}
+	return piece, err
+}
+
+// describe reads the description of an item's piece. Its error is a Damage unless the store fails.
+func (c *Composer) describe(ctx context.Context, key string, it *index.Item) (bundle.Piece, error) {
 	info, err := c.objects.Stat(ctx, key)
+	if unsound(err) {
+		return bundle.Piece{}, c.noticed(key, it, err)
+	}
 	if err != nil {
 		return bundle.Piece{}, fmt.Errorf("find %s: %w", key, err)
 	}
-	piece, err := bundle.ParseMeta(info.Meta)
+	piece, err := described(info)
+	if err == nil && piece.Raw != it.Size {
+		err = fmt.Errorf("it is of a file of %d bytes, not %d", piece.Raw, it.Size)
+	}
 	if err != nil {
-		return piece, fmt.Errorf("find %s: %w", key, err)
+		return piece, c.noticed(key, it, err)
 	}
-	if piece.Len != info.Size {
-		return piece, fmt.Errorf("find %s: the object has %d bytes, its metadata says %d", key, info.Size, piece.Len)
-	}
-	c.pieces.Add(key, piece)
 	return piece, nil
+}
+
+// described is what a piece's metadata says of it. It fails if that cannot be true.
+func described(info ObjectInfo) (bundle.Piece, error) {
+	piece, err := bundle.ParseMeta(info.Meta)
+	if err == nil && piece.Len != info.Size {
+		err = wrongLength(info, piece)
+	}
+	return piece, err
 }

@@ -266,6 +266,7 @@ type recorder struct {
 	mu        sync.Mutex
 	plans     []builder.Report
 	written   []string
+	mended    []string
 	rejected  []builder.Rejection
 	published []builder.Published
 }
@@ -282,6 +283,9 @@ func (r *recorder) Stored(_ context.Context, s builder.Stored) {
 	if !s.Existed {
 		r.written = append(r.written, s.Key)
 	}
+	if s.Mended {
+		r.mended = append(r.mended, s.Key)
+	}
 }
 
 func (r *recorder) Rejected(_ context.Context, x builder.Rejection) {
@@ -296,7 +300,9 @@ func (r *recorder) Published(_ context.Context, p builder.Published) {
 	r.published = append(r.published, p)
 }
 
-func (r *recorder) reset() { r.plans, r.written, r.rejected, r.published = nil, nil, nil, nil }
+func (r *recorder) reset() {
+	r.plans, r.written, r.mended, r.rejected, r.published = nil, nil, nil, nil, nil
+}
 
 // writtenUnder counts the written keys with a prefix.
 func (r *recorder) writtenUnder(prefix string) int {

@@ -14,7 +14,7 @@ const (
 	jobPlan    = "plan"    // take a snapshot, plan it, send what is missing
 	jobPiece   = "piece"   // check and compress one binary
 	jobBundles = "bundles" // write some bundles and manifests
-	jobMend    = "mend"    // write what the published index lacks
+	jobMend    = "mend"    // write what the published index lacks, or one damaged piece
 )
 
 // job is a queued message.
@@ -36,7 +36,7 @@ type job struct {
 	Entry    string `json:"entry,omitempty"`
 	Part     int    `json:"part,omitempty"`
 
-	Item *catalog.Item `json:"item,omitempty"` // the piece's
+	Item *catalog.Item `json:"item,omitempty"` // the piece's; of a mend job, if it is for one piece
 	// Tries counts how often the piece's binary has been tried; Entry is empty then, as no plan waits for it.
 	Tries int `json:"tries,omitempty"`
 

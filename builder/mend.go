@@ -28,8 +28,11 @@ func RequestMend(ctx context.Context, queue Queue, generation uint64) error {
 	return nil
 }
 
-// handleMend builds the missing prebuilt objects of the published generation.
+// handleMend makes one piece again, or builds the missing prebuilt objects of the published generation.
 func (b *Builder) handleMend(ctx context.Context, j job) error {
+	if j.Item != nil {
+		return b.handleMendPiece(ctx, *j.Item)
+	}
 	if !b.opt.Params.Copies() {
 		return nil // what a generation from before had is composed now
 	}

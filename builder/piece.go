@@ -11,10 +11,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/bundle"
 	"github.com/precast-ota/precast/internal/format/catalog"
-	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 )
 
@@ -59,7 +57,7 @@ func (b *Builder) fetched(ctx context.Context, j job, beside bool) error {
 	}
 	if j.Retry {
 		// Another item may have been rejected meanwhile: the plan that was made then has left this one out, too.
-		_, noted, err := b.find(ctx, RejectKey(*j.Item))
+		_, noted, _, err := b.find(ctx, RejectKey(*j.Item))
 		if err != nil {
 			return err
 		}
@@ -114,11 +112,7 @@ func (b *Builder) replan(ctx context.Context, j job) error {
 }
 
 // disagrees says how an item's digests differ from what its piece was made of, or nothing.
-func disagrees(it catalog.Item, meta map[string]string) string {
-	piece, err := bundle.ParseMeta(meta)
-	if err != nil {
-		return err.Error()
-	}
+func disagrees(it catalog.Item, piece bundle.Piece, meta map[string]string) string {
 	if piece.Raw != it.Size {
 		return fmt.Sprintf("size: the catalog says %d bytes, the binary has %d", it.Size, piece.Raw)
 	}
@@ -131,20 +125,26 @@ func disagrees(it catalog.Item, meta map[string]string) string {
 // storePiece checks an item's binary and stores it and its piece. It holds neither in memory.
 func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 	pieceKey, binaryKey := layout.PieceKey(it.SHA256, bundle.EncoderID), layout.BinaryKey(it.SHA256, it.App, it.Version)
-	info, pieceExists, err := b.find(ctx, pieceKey)
+	info, pieceExists, pieceDamaged, err := b.find(ctx, pieceKey)
 	if err != nil {
 		return err
 	}
+	piece, damage := described(info)
+	if pieceExists && damage != nil {
+		pieceExists, pieceDamaged = false, true
+	}
 	if pieceExists {
-		if reason := disagrees(it, info.Meta); reason != "" {
+		if reason := disagrees(it, piece, info.Meta); reason != "" {
 			return mismatch(reason)
 		}
 	}
-	binary, binaryExists, err := b.find(ctx, binaryKey)
+	binary, binaryExists, binaryDamaged, err := b.find(ctx, binaryKey)
 	if err != nil {
 		return err
 	}
-	binaryExists = binaryExists && binary.Size == it.Size
+	if binaryExists && binary.Size != it.Size {
+		binaryExists, binaryDamaged = false, true
+	}
 	if pieceExists && binaryExists {
 		b.opt.Observer.Stored(ctx, Stored{Key: pieceKey, Size: info.Size, Existed: true})
 		return nil
@@ -155,7 +155,7 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 		return fmt.Errorf("open the binary of %s: %w", it.Key(), asSourceError(it, err))
 	}
 	defer source.Close()
-	pieceFile, discardPiece, err := b.spool()
+	pieceFile, discardPiece, err := spool(b.opt.SpoolDir)
 	if err != nil {
 		return err
 	}
@@ -164,39 +164,32 @@ func (b *Builder) storePiece(ctx context.Context, it catalog.Item) error {
 	sink := io.Discard
 	if !binaryExists {
 		var discard func()
-		if binaryFile, discard, err = b.spool(); err != nil {
+		if binaryFile, discard, err = spool(b.opt.SpoolDir); err != nil {
 			return err
 		}
 		defer discard()
 		sink = binaryFile
 	}
-	piece, err := compress(ctx, it, pieceFile, io.TeeReader(sourceBody{source, it}, sink))
+	piece, err = compress(ctx, it, pieceFile, io.TeeReader(sourceBody{source, it}, sink))
 	if err != nil {
 		return err
 	}
 	if !binaryExists {
-		if err := b.put(ctx, binaryKey, Body{Reader: binaryFile, Size: it.Size}, nil); err != nil {
+		if err := b.put(ctx, binaryKey, Body{Reader: binaryFile, Size: it.Size}, PutOptions{IfAbsent: !binaryDamaged}); err != nil {
 			return err
 		}
 	}
-	return b.put(ctx, pieceKey, Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, PieceMeta(piece, it.MD5))
+	body := Body{Reader: pieceFile, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}
+	return b.put(ctx, pieceKey, body, PutOptions{IfAbsent: !pieceDamaged, Meta: PieceMeta(piece, it.MD5)})
 }
 
-// StorePiece makes the piece of a published item again, from its stored binary.
-func (b *Builder) StorePiece(ctx context.Context, it *index.Item) error {
-	return b.storePiece(ctx, catalog.Item{
-		App: it.App, Track: it.Track, Version: it.Version, URL: catalog.StorePrefix + BinaryKey(it),
-		Size: it.Size, MD5: edge.Hex(it.MD5[:]), SHA256: edge.Hex(it.SHA256[:]),
-	})
-}
-
-// find describes an object, and tells whether it exists.
-func (b *Builder) find(ctx context.Context, key string) (info ObjectInfo, exists bool, err error) {
+// find describes an object, and tells whether it exists or is known to be damaged.
+func (b *Builder) find(ctx context.Context, key string) (info ObjectInfo, exists, damaged bool, err error) {
 	info, err = b.Objects.Stat(ctx, key)
-	if err != nil && !errors.Is(err, ErrNotExist) {
-		return info, false, fmt.Errorf("find %s: %w", key, err)
+	if damaged = errors.Is(err, ErrDamaged); err != nil && !damaged && !errors.Is(err, ErrNotExist) {
+		return info, false, false, fmt.Errorf("find %s: %w", key, err)
 	}
-	return info, err == nil, nil
+	return info, err == nil, damaged, nil
 }
 
 // compress writes the piece of a binary, which must be the item's.
@@ -253,30 +246,13 @@ func PieceMeta(piece bundle.Piece, md5 string) map[string]string {
 	return meta
 }
 
-// put writes an immutable object; that it exists is as good.
-func (b *Builder) put(ctx context.Context, key string, body Body, meta map[string]string) error {
-	_, err := b.Objects.Put(ctx, key, body, PutOptions{IfAbsent: true, Meta: meta})
+// put writes an immutable object. That it exists is as good, with IfAbsent; otherwise what is there is damaged.
+func (b *Builder) put(ctx context.Context, key string, body Body, opt PutOptions) error {
+	_, err := b.Objects.Put(ctx, key, body, opt)
 	existed := errors.Is(err, ErrPrecondition)
 	if err != nil && !existed {
 		return fmt.Errorf("write %s: %w", key, err)
 	}
 	b.opt.Observer.Stored(ctx, Stored{Key: key, Size: body.Size, Existed: existed})
 	return nil
-}
-
-// spool makes a temporary file, and the function that removes it.
-func (b *Builder) spool() (*os.File, func(), error) {
-	f, err := os.CreateTemp(b.opt.SpoolDir, "precast-spool-*")
-	if err != nil {
-		return nil, nil, fmt.Errorf("make spool file: %w", err)
-	}
-	// Unlinked at once where the system allows it: nothing is left behind by a crash.
-	name := f.Name()
-	gone := os.Remove(name) == nil
-	return f, func() {
-		f.Close()
-		if !gone {
-			os.Remove(name)
-		}
-	}, nil
 }

@@ -19,6 +19,8 @@ var (
 	ErrNotExist = errors.New("does not exist")
 	// ErrPrecondition: IfAbsent, IfMatch or the base of an edit did not hold; nothing was written.
 	ErrPrecondition = errors.New("precondition failed")
+	// ErrDamaged: an object is there, and is not what was put. A driver may notice that or not.
+	ErrDamaged = errors.New("is damaged")
 )
 
 // Objects is where bundles, manifests, pieces, binaries and the index live.
@@ -226,6 +228,8 @@ type Stored struct {
 	Key     string `json:"key"`
 	Size    int64  `json:"size"`    // bytes
 	Existed bool   `json:"existed"` // nothing was written
+	// Mended: a piece that was missing or damaged was made again.
+	Mended bool `json:"mended,omitempty"`
 }
 
 // Published is one replacement of the index.

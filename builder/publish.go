@@ -85,7 +85,7 @@ func (b *Builder) done(ctx context.Context, j job) (left int, err error) {
 	return left, nil
 }
 
-// storeBundle writes one bundle and its manifest, whichever is missing.
+// storeBundle writes one bundle and its manifest, whichever is missing or known to be damaged.
 func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held edge.Mask) error {
 	for _, object := range []struct {
 		kind layout.Kind
@@ -94,7 +94,7 @@ func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held
 		{layout.Manifest, layout.ManifestKey(id, held.String())},
 		{layout.Bundle, layout.BundleKey(id, held.String())},
 	} {
-		info, exists, err := b.find(ctx, object.key)
+		info, exists, damaged, err := b.find(ctx, object.key)
 		if err != nil {
 			return err
 		}
@@ -102,15 +102,12 @@ func (b *Builder) storeBundle(ctx context.Context, set edge.Set, id string, held
 			b.opt.Observer.Stored(ctx, Stored{Key: object.key, Size: info.Size, Existed: true})
 			continue
 		}
-		answer, err := b.composer.Compose(ctx, object.kind, set, held)
-		if err != nil {
+		info, err = b.composer.Store(ctx, object.key, object.kind, set, held, PutOptions{IfAbsent: !damaged})
+		existed := errors.Is(err, ErrPrecondition) // by now: as good
+		if err != nil && !existed {
 			return err
 		}
-		err = b.put(ctx, object.key, answer.Body(), nil)
-		answer.Close()
-		if err != nil {
-			return err
-		}
+		b.opt.Observer.Stored(ctx, Stored{Key: object.key, Size: info.Size, Existed: existed})
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
-	"github.com/precast-ota/precast/internal/format/bundle"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 )
@@ -78,7 +77,7 @@ func (r *Repairer) repair(ctx context.Context, composer *builder.Composer, p *Pr
 	case layout.Binary:
 		return r.binary(ctx, p.Key, p.of.item)
 	case layout.Piece:
-		return r.piece(ctx, p.Key, p.of.item)
+		return builder.PieceMaker{Objects: r.Objects, SpoolDir: r.SpoolDir}.Mend(ctx, p.of.item)
 	case layout.Bundle, layout.Manifest:
 		answer, err := composer.Compose(ctx, kind, p.of.set, p.of.held)
 		if err != nil {
@@ -165,29 +164,6 @@ func verified(ctx context.Context, to io.Writer, from io.Reader, it *index.Item)
 		return errors.New("it has other digests")
 	}
 	return nil
-}
-
-// piece makes a piece again, from its binary.
-func (r *Repairer) piece(ctx context.Context, key string, it *index.Item) error {
-	body, _, err := r.Objects.Get(ctx, builder.BinaryKey(it), 0, -1)
-	if err != nil {
-		return fmt.Errorf("its binary cannot be read: %w", err)
-	}
-	defer body.Close()
-	f, discard, err := r.spool()
-	if err != nil {
-		return err
-	}
-	defer discard()
-	sha, md := sha256.New(), md5.New()
-	piece, err := bundle.Compress(ctx, f, io.TeeReader(io.LimitReader(body, it.Size+1), io.MultiWriter(sha, md)))
-	if err != nil {
-		return err
-	}
-	if piece.Raw != it.Size || hex.EncodeToString(sha.Sum(nil)) != edge.Hex(it.SHA256[:]) || hex.EncodeToString(md.Sum(nil)) != edge.Hex(it.MD5[:]) {
-		return errors.New("its binary is damaged")
-	}
-	return r.put(ctx, key, builder.Body{Reader: f, Size: piece.Len, CRC64NVME: piece.CRC64NVME, Checked: true}, builder.PieceMeta(piece, edge.Hex(it.MD5[:])))
 }
 
 // spool makes a temporary file, and the function that removes it.

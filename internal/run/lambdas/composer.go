@@ -180,12 +180,7 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 // store keeps what is composed, and returns the stored object's ETag. It reads what it stores by itself: a Put that
 // was given up may keep reading for a while.
 func (c *Composer) store(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (etag string, err error) {
-	composed, err := c.Composer.Compose(ctx, kind, d.Set, d.Mask)
-	if err != nil {
-		return "", err
-	}
-	defer composed.Close()
-	info, err := c.Objects.Put(ctx, key, composed.Body(), builder.PutOptions{IfAbsent: true})
+	info, err := c.Composer.Store(ctx, key, kind, d.Set, d.Mask, builder.PutOptions{IfAbsent: true})
 	if errors.Is(err, builder.ErrPrecondition) { // somebody else has
 		info, err = c.Objects.Stat(ctx, key)
 	}

@@ -34,7 +34,7 @@ type metric struct {
 func (m *Metrics) emit(values map[string]float64, units map[string]string, fields map[string]any) {
 	var metrics []metric
 	line := map[string]any{"service": m.Service}
-	for _, name := range []string{"ChangeToServableSeconds", "BundlesPlanned", "ObjectsWritten", "BytesWritten", "ItemsRejected", "PlansHeldBack", "Publishes",
+	for _, name := range []string{"ChangeToServableSeconds", "BundlesPlanned", "ObjectsWritten", "BytesWritten", "PiecesMended", "ItemsRejected", "PlansHeldBack", "Publishes",
 		"JobsWaiting", "JobsInFlight", "DeadLetters"} {
 		if v, ok := values[name]; ok {
 			metrics = append(metrics, metric{name, units[name]})
@@ -81,8 +81,11 @@ func (m *Metrics) Planned(ctx context.Context, r builder.Report) {
 // Stored implements builder.Observer.
 func (m *Metrics) Stored(ctx context.Context, s builder.Stored) {
 	if !s.Existed {
-		m.emit(map[string]float64{"ObjectsWritten": 1, "BytesWritten": float64(s.Size)},
-			map[string]string{"ObjectsWritten": "Count", "BytesWritten": "Bytes"}, map[string]any{"key": s.Key})
+		values := map[string]float64{"ObjectsWritten": 1, "BytesWritten": float64(s.Size)}
+		if s.Mended {
+			values["PiecesMended"] = 1
+		}
+		m.emit(values, map[string]string{"ObjectsWritten": "Count", "BytesWritten": "Bytes", "PiecesMended": "Count"}, map[string]any{"key": s.Key})
 	}
 	if m.Next != nil {
 		m.Next.Stored(ctx, s)

@@ -22,7 +22,7 @@ type RolledBack struct {
 }
 
 func (p *Pipeline) keeper() *history.Keeper {
-	return &history.Keeper{Objects: p.Objects, Ledger: p.Ledger, Clock: p.cfg.Builder.Clock, Rebuild: p.Builder.StorePiece}
+	return &history.Keeper{Objects: p.Objects, Ledger: p.Ledger, Clock: p.cfg.Builder.Clock, Rebuild: p.Builder.Mend}
 }
 
 // Rollback publishes the content of an earlier generation again, pinned, then looks whether everything

@@ -23,6 +23,7 @@ type Metrics struct {
 	answers    *prometheus.CounterVec
 	objects    *prometheus.CounterVec
 	bytes      prometheus.Counter
+	mended     prometheus.Counter
 	plans      prometheus.Counter
 	rejected   prometheus.Counter
 	heldBack   prometheus.Gauge
@@ -46,6 +47,8 @@ func NewMetrics() *Metrics {
 			Name: "precast_build_objects_total", Help: "Objects of builds, written or found to exist."}, []string{"outcome"}),
 		bytes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "precast_build_bytes_total", Help: "Bytes of objects written by builds."}),
+		mended: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "precast_mended_pieces_total", Help: "Pieces that were missing or damaged and have been made again."}),
 		plans: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "precast_plans_total", Help: "Plans made."}),
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{
@@ -55,7 +58,7 @@ func NewMetrics() *Metrics {
 		generation: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "precast_generation", Help: "Generation last published by this process."}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, m.answers, m.objects, m.bytes, m.plans, m.rejected, m.heldBack, m.generation,
+	m.registry.MustRegister(m.requests, m.seconds, m.answers, m.objects, m.bytes, m.mended, m.plans, m.rejected, m.heldBack, m.generation,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -126,6 +129,9 @@ func (m *Metrics) Stored(_ context.Context, s builder.Stored) {
 	}
 	m.objects.WithLabelValues("written").Inc()
 	m.bytes.Add(float64(s.Size))
+	if s.Mended {
+		m.mended.Inc()
+	}
 }
 
 // Rejected implements builder.Observer.

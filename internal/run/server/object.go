@@ -72,6 +72,9 @@ func (s *Server) serveObject(w http.ResponseWriter, r *http.Request, o object) {
 	forget(r)
 	defer cork(r)()
 	answer.Object(w, r, o.kind, o.etag, c.body)
+	if composed, ok := c.body.(*builder.Answer); ok && composed.Damage() != nil {
+		s.log.ErrorContext(r.Context(), "answer broken off", "key", o.key, "error", composed.Damage())
+	}
 }
 
 // forget drops what a request was decided on: a body may take long to send, and a request may be large. What is left is

@@ -33,8 +33,9 @@ type Server struct {
 // New makes a server of what is published in objects.
 func New(objects builder.Objects, published *Published, metrics *Metrics, log *slog.Logger) *Server {
 	return &Server{
-		objects:   objects,
-		composer:  builder.NewComposer(objects),
+		objects: objects,
+		composer: builder.NewMendingComposer(objects,
+			builder.PieceMaker{Objects: objects, Log: log, Observer: metrics}, builder.Clock{}),
 		published: published,
 		metrics:   metrics,
 		log:       log,

@@ -122,8 +122,8 @@ func (o *Objects) fill(ctx context.Context, t *tempFile, body builder.Body) (uin
 type state struct {
 	exists bool
 	record
-	// broken is the sidecar's list when the file matches none of it: such an object cannot be read,
-	// and no condition on it can be judged, but it can be replaced.
+	// broken is the sidecar's list when the file matches none of it, or the sidecar cannot be read: such an object
+	// cannot be read, and no condition on it can be judged, but it can be replaced.
 	broken []record
 }
 
@@ -133,13 +133,16 @@ func (o *Objects) current(p paths) (state, error) {
 	switch {
 	case errors.Is(err, builder.ErrNotExist):
 		return state{}, nil
-	case errors.Is(err, errMismatch):
+	case errors.Is(err, builder.ErrDamaged):
 		side, err := os.Open(p.meta)
 		if err != nil {
 			return state{}, fmt.Errorf("open sidecar: %w", err)
 		}
 		defer side.Close()
 		sc, err := readSidecar(side)
+		if errors.Is(err, builder.ErrDamaged) {
+			return state{exists: true, broken: []record{}}, nil
+		}
 		return state{exists: true, broken: sc.Candidates}, err
 	case err != nil:
 		return state{}, err
@@ -212,12 +215,12 @@ func (o *Objects) commit(p paths, t *tempFile, rec record, opt builder.PutOption
 	}
 	before := []record{rec}
 	switch {
-	case cur.broken != nil:
+	case len(cur.broken) > 0:
 		before = append(cur.broken, rec)
 	case cur.exists:
 		before = []record{cur.record, rec}
 	default:
-		// A file without a sidecar was put there by somebody else. It must not get ours.
+		// A file without a readable sidecar may be anybody's. It must not get ours.
 		if err := removeDurably(o.data, p.data); err != nil {
 			return err
 		}

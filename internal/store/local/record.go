@@ -2,7 +2,6 @@ package local
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,7 +14,7 @@ import (
 )
 
 // errMismatch: an object's file is not what its sidecar describes, so something else wrote to it.
-var errMismatch = errors.New("the file does not match its record")
+var errMismatch = fmt.Errorf("it %w: the file does not match its record", builder.ErrDamaged)
 
 // record describes one content of an object.
 type record struct {
@@ -56,10 +55,10 @@ func readSidecar(f *os.File) (sidecar, error) {
 		return sc, fmt.Errorf("read sidecar: %w", err)
 	}
 	if err := json.Unmarshal(b, &sc); err != nil {
-		return sc, fmt.Errorf("parse sidecar %s: %w", f.Name(), err)
+		return sc, fmt.Errorf("parse sidecar %s: it %w: %w", f.Name(), builder.ErrDamaged, err)
 	}
 	if len(sc.Candidates) == 0 {
-		return sc, fmt.Errorf("parse sidecar %s: no record", f.Name())
+		return sc, fmt.Errorf("parse sidecar %s: it %w: no record", f.Name(), builder.ErrDamaged)
 	}
 	return sc, nil
 }

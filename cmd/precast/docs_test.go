@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/md5"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/precast-ota/precast/client"
 	"github.com/precast-ota/precast/seed"
 )
 
@@ -418,6 +420,24 @@ func TestTrustIsTrue(t *testing.T) {
 	}
 	if ran["precast"] < 5 || ran["precast-device.sh"] < 1 || ran["curl"] < 3 {
 		t.Errorf("only these commands were found in docs/trust.md: %v", ran)
+	}
+	// What the state of a client says that it holds is everything: of this one, and of one in Go.
+	root, err := os.ReadFile(filepath.Join(work, "root.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	inGo, err := client.New(client.Options{URL: url, Selection: "cpuArch=armv8&attrGamer=prod", Roots: root, Dir: filepath.Join(work, "go"),
+		Install: func(context.Context, client.Set) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inGo.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, state := range []string{"/var/lib/device/state", "go/state.json"} {
+		if out := sh("precast ask 'cpuArch=armv8&attrGamer=prod' --held @" + state); !strings.Contains(out, "304: it has everything") || !strings.Contains(out, "holding 3 files") {
+			t.Errorf("precast ask, as a device with %s, said\n%s", state, out)
+		}
 	}
 	// The device has what its selection gets, and finds nothing new.
 	for _, name := range []string{"os_armv8_1.1.0", "scoreboard_1.0.0"} {

@@ -113,21 +113,16 @@ func (c *askCmd) look(ctx context.Context, std streams, q ask.Question) (*ask.Re
 	}
 	defer d.Close()
 	source := ask.Source{Objects: d.objects}
-	if source.Index, _, err = builder.ReadIndex(ctx, d.objects); err != nil {
-		return nil, err
+	if c.Generation != 0 {
+		source.Index, err = generationOf(ctx, d, c.Generation)
+	} else if source.Plan, err = c.planned(ctx, d); err == nil {
+		source.Index = source.Plan.Base
+	} else {
+		fmt.Fprintln(std.err, "precast: what the changes that wait will bring is not shown:", err)
+		source.Index, _, err = builder.ReadIndex(ctx, d.objects)
 	}
-	if now := source.Index; c.Generation == 0 {
-		if source.Plan, err = c.planned(ctx, d); err != nil {
-			fmt.Fprintln(std.err, "precast: what the changes that wait will bring is not shown:", err)
-		}
-	} else if now == nil || now.Generation != c.Generation {
-		source.Index, err = builder.ReadGeneration(ctx, d.objects, c.Generation)
-		if errors.Is(err, builder.ErrNotExist) {
-			return nil, no("there is no generation %d in the history: see precast history", c.Generation)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	rep, err := source.Ask(ctx, q)
 	if err != nil {

@@ -24,9 +24,15 @@ func printAsked(w io.Writer, rep *ask.Report) error {
 	fmt.Fprintf(w, "%s, %s", query, slot)
 	if n := len(rep.Held); n > 0 {
 		fmt.Fprintf(w, ", holding %s", count(n, "file"))
+		if other := others(rep.Held, rep.Items); other > 0 && len(rep.Items) > 0 {
+			fmt.Fprintf(w, ", %d of them not in this list", other)
+		}
 	}
 	if rep.Headers == nil && rep.Generation > 0 {
 		fmt.Fprintf(w, "; generation %d", rep.Generation)
+		if rep.Pin != "" {
+			fmt.Fprint(w, ", which is pinned")
+		}
 	}
 	fmt.Fprintf(w, "\n%s\n", answerText(&rep.Answer))
 	if rep.Key != "" {
@@ -62,6 +68,16 @@ func printAsked(w io.Writer, rep *ask.Report) error {
 	printOfSlots(w, rep)
 	printWaiting(w, rep)
 	return nil
+}
+
+// others counts the digests that are not those of an item.
+func others(held []string, items []ask.Item) (n int) {
+	for _, digest := range held {
+		if !slices.ContainsFunc(items, func(it ask.Item) bool { return it.SHA256 == digest || it.MD5 == digest }) {
+			n++
+		}
+	}
+	return n
 }
 
 // answerText is an answer in a line.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -149,16 +150,13 @@ func (c *diffCmd) Run(ctx context.Context, std streams) error {
 }
 
 func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index, error) {
-	current, _, err := builder.ReadIndex(ctx, d.objects)
-	if err != nil {
-		return nil, err
-	}
 	switch name {
 	case "current":
-		if current == nil {
-			return nil, no("nothing is published")
+		current, _, err := builder.ReadIndex(ctx, d.objects)
+		if err == nil && current == nil {
+			err = no("nothing is published")
 		}
-		return current, nil
+		return current, err
 	case "catalog":
 		items, err := d.catalog().Snapshot(ctx)
 		if err != nil {
@@ -174,10 +172,20 @@ func (c *diffCmd) read(ctx context.Context, d *data, name string) (*index.Index,
 	if err != nil {
 		return nil, fmt.Errorf("%q is neither a generation's number nor current nor catalog", name)
 	}
-	if current != nil && current.Generation == g {
-		return current, nil
+	return generationOf(ctx, d, g)
+}
+
+// generationOf returns the index of a generation: what is published, or one in the history.
+func generationOf(ctx context.Context, d *data, g uint64) (*index.Index, error) {
+	current, _, err := builder.ReadIndex(ctx, d.objects)
+	if err != nil || current != nil && current.Generation == g {
+		return current, err
 	}
-	return builder.ReadGeneration(ctx, d.objects, g)
+	ix, err := builder.ReadGeneration(ctx, d.objects, g)
+	if errors.Is(err, builder.ErrNotExist) {
+		return nil, no("there is no generation %d in the history: see precast history", g)
+	}
+	return ix, err
 }
 
 // edits returns the edits that came between two indexes, none if that is not known. The index of the catalog as it is has

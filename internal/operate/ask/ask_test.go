@@ -4,6 +4,8 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"fmt"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -266,5 +268,34 @@ func TestQuery(t *testing.T) {
 		if got := ask.Query(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
+	}
+}
+
+// docs/formats.md names every field that is printed as JSON.
+func TestTheFieldsAreDocumented(t *testing.T) {
+	data, err := os.ReadFile("../../../docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(data), "## What `precast ask --json` prints\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	fields := 0
+	for _, of := range []reflect.Type{reflect.TypeFor[ask.Report](), reflect.TypeFor[ask.Item](), reflect.TypeFor[ask.Rollout](), reflect.TypeFor[ask.Unmet](),
+		reflect.TypeFor[ask.Near](), reflect.TypeFor[ask.OfSlots](), reflect.TypeFor[ask.Waiting]()} {
+		for _, f := range reflect.VisibleFields(of) {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if name == "" {
+				if f.IsExported() && !f.Anonymous {
+					t.Errorf("%s.%s has no name in JSON", of, f.Name)
+				}
+				continue
+			}
+			if fields++; !strings.Contains(section, "`"+name+"`") && !strings.Contains(section, `"`+name+`":`) {
+				t.Errorf("docs/formats.md does not name %s", name)
+			}
+		}
+	}
+	if fields < 40 {
+		t.Errorf("only %d fields", fields)
 	}
 }

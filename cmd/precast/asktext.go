@@ -235,7 +235,7 @@ func printChanges(w io.Writer, from, to *ask.Answer) {
 	}
 	for _, it := range from.Items {
 		if find(to.Items, it) < 0 {
-			line("no %s/%s %s any more", it.App, it.Track, it.Version)
+			line("no %s/%s %s", it.App, it.Track, it.Version)
 		}
 	}
 	if !told && from.Status == to.Status {

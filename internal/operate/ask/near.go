@@ -142,7 +142,7 @@ func (r *reasons) explain(n *Near) {
 		p--
 	}
 	n.Version = r.ix.Items[p].Version
-	n.Why = fmt.Sprintf("its rollout gives it %s, which is not for devices with that attribute", n.Version)
+	n.Why = fmt.Sprintf("the rollout gives this device %s, which has no attribute %s", n.Version, n.by.Attrs[0].Name) // by name it is there
 }
 
 // meet returns which of the positions is of an item, or -1.

@@ -120,9 +120,15 @@ type serving struct {
 
 // startServer starts precast serve and waits until it is ready.
 func startServer(path, dir string, env []string, args ...string) (*serving, error) {
-	s := &serving{stderr: &strings.Builder{}}
-	s.cmd = exec.Command(path, append([]string{"serve", "--addr", "127.0.0.1:0", "--log-level", "warn"}, args...)...)
-	s.cmd.Dir, s.cmd.Env, s.cmd.Stderr = dir, env, s.stderr
+	cmd := exec.Command(path, append([]string{"serve", "--addr", "127.0.0.1:0", "--log-level", "warn"}, args...)...)
+	cmd.Dir, cmd.Env = dir, env
+	return started(cmd)
+}
+
+// started starts a precast serve and waits until it is ready.
+func started(cmd *exec.Cmd) (*serving, error) {
+	s := &serving{cmd: cmd, stderr: &strings.Builder{}}
+	cmd.Stderr = s.stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

@@ -402,8 +402,9 @@ func TestAnotherMachineC22(t *testing.T) {
 			t.Errorf("%s as %s: exit code %d, %s", args, role, code, out)
 		}
 	}
+	replace(t, name("firmware"), []byte("firmware"))
 	put := func(version string) []string {
-		return []string{"catalog", "put", "scoreboard", path, "--version", version, "--wait"}
+		return []string{"catalog", "put", "scoreboard", name("firmware"), "--version", version, "--wait"}
 	}
 	expect(exitOK, "scoreboard", "read", "ca.pem", "catalog", "list")
 	expect(exitError, "the token of grafana has the role read; this needs the role release", "read", "ca.pem", put("2")...)

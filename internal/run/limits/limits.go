@@ -78,6 +78,7 @@ func pace(h http.Handler) http.Handler {
 			// The deadline for the request would end a long answer.
 			_ = control.SetReadDeadline(time.Time{})
 		} else {
+			r = r.WithContext(r.Context()) // net/http has to find its own body in its request: it tells by the type what to do
 			r.Body = &reader{ReadCloser: r.Body, meter: meter{set: control.SetReadDeadline, conn: c}}
 		}
 		h.ServeHTTP(&writer{ResponseWriter: w, control: control, meter: meter{set: control.SetWriteDeadline, conn: c}}, r)

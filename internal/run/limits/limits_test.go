@@ -240,3 +240,21 @@ func TestConnectionsAreBelowTheFileLimitS2(t *testing.T) {
 		t.Errorf("%d devices, %d commands of %d files", devices, admin, limit)
 	}
 }
+
+// What a client offers to send, and nobody wants, is not waited for.
+func TestRefusedBodyIsNotWaitedFor(t *testing.T) {
+	addr := serve(t, 10, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }))
+	for _, expect := range []string{"Expect: 100-continue\r\n", ""} {
+		c := dial(t, addr)
+		if _, err := fmt.Fprintf(c, "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n%s\r\n", expect); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetReadDeadline(time.Now().Add(headerTimeout / 2)); err != nil { // half of what the server would wait
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil || line != "HTTP/1.1 403 Forbidden\r\n" {
+			t.Errorf("%q: the answer is %q, %v", expect, line, err)
+		}
+	}
+}

@@ -52,6 +52,13 @@ locals {
         Action   = ["s3:ListBucket"]
         Resource = [aws_s3_bucket.store.arn]
       },
+      {
+        # A piece that is missing or damaged: it cannot write one itself.
+        Sid      = "AskForPieces"
+        Effect   = "Allow"
+        Action   = ["sqs:SendMessage"]
+        Resource = [aws_sqs_queue.jobs.arn]
+      },
       ], !var.store_composed ? [] : [
       {
         # Only what is not there yet: anonymous requests lead to it, and it must not be able to replace a bundle

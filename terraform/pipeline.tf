@@ -222,6 +222,7 @@ resource "aws_lambda_function" "composer" {
   environment {
     variables = merge(var.function_environment, {
       PRECAST_OBJECTS        = local.objects_url
+      PRECAST_QUEUE          = aws_sqs_queue.jobs.id
       PRECAST_STORE_COMPOSED = tostring(var.store_composed)
     }, var.signing_key_arn == null ? {} : { PRECAST_SIGNING_KEY = "kms:${var.signing_key_arn}" })
   }

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/precast-ota/precast/builder"
@@ -113,8 +114,9 @@ func TestRolesOnAWS(t *testing.T) {
 		t.Errorf("enqueue: %v", err)
 	}
 
-	c := drivers("composer", awsdrivers.Resources{Bucket: names.Bucket})
-	composer := &lambdas.Composer{Objects: c.Objects, Composer: builder.NewComposer(c.Objects), Store: true, Log: log}
+	c := drivers("composer", awsdrivers.Resources{Bucket: names.Bucket, QueueURL: set.QueueURL})
+	composer := &lambdas.Composer{Objects: c.Objects, Store: true, Log: log,
+		Composer: builder.NewMendingComposer(c.Objects, builder.QueueMender{Queue: c.Queue}, builder.Clock{})}
 	composed := func(key, selection string, want int) (etag string) {
 		t.Helper()
 		req := httptest.NewRequest(http.MethodGet, "/"+key, nil)
@@ -177,6 +179,18 @@ func TestRolesOnAWS(t *testing.T) {
 		t.Errorf("ETag %s, and the object's is %s", etag, before.ETag)
 	}
 	composed(key, "cpuarch=armv7", http.StatusNotFound)
+
+	// S12: the composer may not write pieces. It asks the builder for one that is gone.
+	composer.Composer = builder.NewMendingComposer(c.Objects, builder.QueueMender{Queue: c.Queue}, builder.Clock{})
+	piece := builder.PieceKey(&ix.Items[0])
+	if _, err := lambdaItself.S3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &names.Bucket, Key: &piece}); err != nil {
+		t.Fatal(err)
+	}
+	composed(key, "cpuarch=armv8", http.StatusServiceUnavailable)
+	if failed := work(); failed > 1 { // the one from before may be back
+		t.Errorf("%d jobs failed", failed)
+	}
+	composed(key, "cpuarch=armv8", http.StatusOK)
 
 	if refused := guard.Refused(); len(refused) > 0 {
 		t.Errorf("refused: %v", refused)

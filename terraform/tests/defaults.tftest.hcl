@@ -185,7 +185,7 @@ run "functions" {
     error_message = "enqueuer's environment"
   }
   assert {
-    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ PRECAST_OBJECTS = "s3://${aws_s3_bucket.store.id}", PRECAST_STORE_COMPOSED = "true" })
+    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ PRECAST_OBJECTS = "s3://${aws_s3_bucket.store.id}", PRECAST_QUEUE = aws_sqs_queue.jobs.id, PRECAST_STORE_COMPOSED = "true" })
     error_message = "composer's environment"
   }
   assert {

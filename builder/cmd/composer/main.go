@@ -11,6 +11,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-lambda-go/lambdaurl"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/run/lambdas"
@@ -32,6 +33,7 @@ func main() {
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Handler, error) {
 	bucket := env.Bucket("PRECAST_OBJECTS")
 	keep := env.Bool("PRECAST_STORE_COMPOSED", true)
+	queueURL := env.QueueIfSet("PRECAST_QUEUE")
 	signing := env.Signing()
 	if err := env.Err(); err != nil {
 		return nil, err
@@ -44,7 +46,15 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	c := &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: keep,
+	composer := builder.NewComposer(objects)
+	if queueURL != "" {
+		queue, err := awsstore.NewQueue(sqs.NewFromConfig(cfg), queueURL, awsstore.QueueOptions{})
+		if err != nil {
+			return nil, err
+		}
+		composer = builder.NewMendingComposer(objects, builder.QueueMender{Queue: queue}, builder.Clock{})
+	}
+	c := &lambdas.Composer{Objects: objects, Composer: composer, Store: keep,
 		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
 	c.Statements, err = signingkey.Issuer(ctx, signing, os.LookupEnv)
 	return c, err

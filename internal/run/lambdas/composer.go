@@ -167,13 +167,22 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 		}
 		// The next answer is the store's, with its ETag: this one says the same, so that devices can revalidate and
 		// resume with a part.
-		if stored, err := c.store(ctx, key, kind, d); err != nil {
+		stored, err := c.store(ctx, key, kind, d)
+		var damage *builder.Damage
+		switch {
+		case errors.As(err, &damage): // sent, it would break off
+			answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
+			return err
+		case err != nil:
 			c.Log.WarnContext(ctx, "composed object was not stored", "key", key, "error", err, "cause", context.Cause(ctx))
-		} else {
+		default:
 			etag = stored
 		}
 	}
 	answer.Object(w, r, kind, etag, composed)
+	if damage := composed.Damage(); damage != nil {
+		return damage
+	}
 	return nil
 }
 

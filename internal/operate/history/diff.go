@@ -31,7 +31,7 @@ type Diff struct {
 type Group struct {
 	Added   []string `json:"added"`   // "app version"
 	Removed []string `json:"removed"` // no longer offered: devices keep what they hold
-	Changed []string `json:"changed"` // "app old -> new"
+	Changed []string `json:"changed"` // "app old -> new", each of them several if they are on several tracks
 	// Nothing: the selections got something before, and now there is nothing for them.
 	Nothing bool `json:"nothing"`
 	// Selections counts those that get the change, in each mixture of rollouts and floors, and Examples are the
@@ -128,7 +128,12 @@ func change(before, after edge.Set) *Group {
 	for app, files := range now {
 		// The same releases of an app on both sides are no change, whatever else there is of it.
 		added, removed := others(files, old[app]), others(old[app], files)
-		if len(added) == 1 && len(removed) == 1 {
+		if len(added)+len(removed) == 0 {
+			// On other tracks they are in another order, and the last one is the app's release in the manifest.
+			if was, is := versions(old[app]), versions(files); was != is {
+				g.Changed = append(g.Changed, app+" "+was+" -> "+is)
+			}
+		} else if len(added) == 1 && len(removed) == 1 {
 			arrow := removed[0].Version + " -> " + added[0].Version
 			if removed[0].Version == added[0].Version {
 				arrow = added[0].Version + ", other content"
@@ -182,6 +187,15 @@ func names(files []*index.Item) []string {
 		all = append(all, f.App+" "+f.Version)
 	}
 	return all
+}
+
+// versions lists the releases of one app.
+func versions(files []*index.Item) string {
+	var all []string
+	for _, f := range files {
+		all = append(all, f.Version)
+	}
+	return strings.Join(all, ", ")
 }
 
 func (g *Group) key() string {

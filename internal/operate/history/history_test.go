@@ -138,6 +138,24 @@ func TestBetweenKnowsBundles(t *testing.T) {
 	}
 }
 
+// Two releases of one app change places: those that get both find another one at the top of the manifest.
+func TestBetweenSeesSwappedTracks(t *testing.T) {
+	from := index.New(index.Index{Items: []index.Item{item("os_a", "prod", "2", 1), item("os_a", "beta", "1", 1, "Y")}})
+	to := index.New(index.Index{Items: []index.Item{item("os_a", "prod", "1", 1, "x"), item("os_a", "beta", "2", 1, "Y")}})
+	const query = "attrx=prod&attry=beta&cpuarch=a"
+	d, err := history.Between(t.Context(), from, to, builder.NewComposer(newWorld(t).memory.Objects), history.DiffOptions{MaxCombinations: 1000, Examples: 1000})
+	must(t, err)
+	for _, g := range d.Groups {
+		if slices.Contains(g.Examples, query) {
+			if len(g.Added)+len(g.Removed) > 0 || !slices.Equal(g.Changed, []string{"os_a 1, 2 -> 2, 1"}) {
+				t.Errorf("%+v", g)
+			}
+			return
+		}
+	}
+	t.Errorf("%s is called unchanged", query)
+}
+
 // What a diff says of a selection is what resolving gives it, whatever the indexes.
 func TestBetweenAgreesWithResolving(t *testing.T) {
 	composer := builder.NewComposer(newWorld(t).memory.Objects)

@@ -26,7 +26,7 @@ func (b *Builder) accept(ctx context.Context, p *Plan, items []catalog.Item, opt
 		byKey[it.Key()] = it
 	}
 	for _, problem := range catalog.Check(items) {
-		a.reject(byKey[problem.Key], problem.Field+": "+problem.Reason)
+		a.reject(byKey[problem.Key], Rejection{Reason: problem.Field + ": " + problem.Reason})
 	}
 	entries, unknown, err := a.entries(items, opt.Verify)
 	if err != nil {
@@ -46,12 +46,16 @@ type acceptance struct {
 	rejected map[catalog.Key]bool
 }
 
-// reject records the first reason for which an item cannot be published.
-func (a *acceptance) reject(it catalog.Item, reason string) {
+// reject records the first reason for which an item cannot be published, and whether it is tried again by itself.
+func (a *acceptance) reject(it catalog.Item, note Rejection) {
+	note.Key, note.Version = it.Key(), it.Version
 	if !a.rejected[it.Key()] {
-		a.Rejected = append(a.Rejected, Rejection{Key: it.Key(), Version: it.Version, Reason: reason})
+		a.Rejected = append(a.Rejected, note)
 	}
 	a.rejected[it.Key()] = true
+	if !note.Retry.IsZero() {
+		a.postponed = append(a.postponed, postponed{it, note})
+	}
 }
 
 // entries returns the index items of all that is not rejected, and which binaries have to be looked up: those that
@@ -106,14 +110,8 @@ func (a *acceptance) record(unknown []catalog.Item, states []itemState) {
 	for i, it := range unknown {
 		key := layout.BinaryKey(it.SHA256, it.App, it.Version)
 		switch {
-		case states[i].rejected != "":
-			a.reject(it, states[i].rejected)
-			if note := states[i].note; !note.Retry.IsZero() {
-				a.postponed = append(a.postponed, postponed{it, note})
-				if last := &a.Rejected[len(a.Rejected)-1]; last.Key == note.Key && last.Version == note.Version {
-					*last = note
-				}
-			}
+		case states[i].note.Reason != "":
+			a.reject(it, states[i].note)
 		case states[i].stored:
 			// It has to be looked at again once the plan is announced: see start.
 			a.Found = append(a.Found, it)
@@ -196,9 +194,8 @@ func digestsOf(it catalog.Item) (md5 [16]byte, sha256 [32]byte, err error) {
 
 // itemState is what the object store knows of an item's binary.
 type itemState struct {
-	stored   bool      // checked, its piece and itself stored
-	rejected string    // why it cannot be
-	note     Rejection // that says so, if one does
+	stored bool      // checked, its piece and itself stored
+	note   Rejection // why it cannot be, if it has a reason
 }
 
 func (b *Builder) lookUp(ctx context.Context, items []catalog.Item, opt PlanOptions) ([]itemState, error) {
@@ -248,7 +245,7 @@ func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (
 			break // it is made again
 		}
 		if reason := disagrees(it, piece, info.Meta); reason != "" {
-			return itemState{rejected: reason}, nil
+			return itemState{note: Rejection{Reason: reason}}, nil
 		}
 		_, err := b.Objects.Stat(ctx, layout.BinaryKey(it.SHA256, it.App, it.Version))
 		if err == nil {
@@ -274,7 +271,7 @@ func (b *Builder) state(ctx context.Context, it catalog.Item, opt PlanOptions) (
 	if err := json.Unmarshal(note, &r); err != nil {
 		return itemState{}, fmt.Errorf("read the rejection of %s: %w", it.Key(), err)
 	}
-	return itemState{rejected: r.Reason, note: r}, nil
+	return itemState{note: r}, nil
 }
 
 // RejectKey is the key of the note that an item was rejected, if it was.

@@ -45,7 +45,7 @@ func (b *Builder) handlePiece(ctx context.Context, j job, receives int, detach f
 	aside, err := b.fetch(ctx, j, detach)
 	beside = beside || aside
 	if err != nil {
-		return b.failed(ctx, j, err, beside || receives >= b.opt.Attempts)
+		return b.failed(ctx, j, err, receives, beside || receives >= b.opt.Attempts)
 	}
 	return b.fetched(ctx, j, beside)
 }
@@ -83,14 +83,14 @@ func (b *Builder) fetched(ctx context.Context, j job, beside bool) error {
 }
 
 // failed decides what becomes of a piece job that has failed: last says that it is not to be delivered again.
-func (b *Builder) failed(ctx context.Context, j job, err error, last bool) error {
+func (b *Builder) failed(ctx context.Context, j job, err error, receives int, last bool) error {
 	var wrong mismatch
 	switch {
 	case errors.As(err, &wrong):
 		return b.reject(ctx, j, Rejection{Key: j.Item.Key(), Version: j.Item.Version, Reason: err.Error()})
 	case ctx.Err() == nil && last && !b.outage(ctx, err):
 		// What cannot be read after all attempts must not hold up every other change.
-		b.opt.Log.ErrorContext(ctx, "binary cannot be read", "item", j.Item.Key().String(), "attempts", max(j.Tries, 1), "error", err)
+		b.opt.Log.ErrorContext(ctx, "binary cannot be read", "item", j.Item.Key().String(), "attempts", receives, "error", err)
 		return b.postpone(ctx, j, err)
 	}
 	return err

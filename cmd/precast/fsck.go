@@ -35,8 +35,9 @@ size and, with --deep, the right content.
 
 With a URL it asks the server for every combination as three kinds of devices: one that has nothing, one that
 has one of the packages (up to 16 of them in turn), and one that has all of them. It needs only the published
-index, from the data folder, the bucket or a copy. Without --deep it does not notice truncated or damaged
-bundles. If statements are signed, one is verified against the keyring of the server.
+index, from the data folder, the bucket or a copy. It downloads one bundle with each release; without --deep
+it does not notice that another one is truncated or damaged. If statements are signed, one is verified against
+the keyring of the server.
 
 Exits with 0 if everything is complete or has been repaired, 3 if not, and 1 if it could not find out.
 

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
@@ -23,8 +24,8 @@ import (
 )
 
 // Device asks a server or CDN what devices ask: for every combination of attributes of an index, holding
-// nothing, each of its items alone, and everything. How long a bundle is the index does not tell: only a deep check
-// looks at that. It needs nothing but the URL and the index.
+// nothing, each of its items alone, and everything. It reads one bundle with each release, and with a deep check all of
+// them. It needs nothing but the URL and the index.
 type Device struct {
 	URL    string // http(s)://host, without /package
 	Client *http.Client
@@ -47,6 +48,7 @@ type asker struct {
 	base   *url.URL
 
 	urls map[string]*index.Item // of binaries that manifests name
+	seen map[string]bool        // releases in bundles that are read to their end, by key of the binary
 }
 
 // Check asks. Its error says that it could not.
@@ -55,7 +57,7 @@ func (d Device) Check(ctx context.Context, ix *index.Index, opt Options) (*Repor
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("ask %s: it is not of the form http(s)://host", d.URL)
 	}
-	a := &asker{checker: newChecker(nil, opt), device: d, base: base, urls: make(map[string]*index.Item)}
+	a := &asker{checker: newChecker(nil, opt), device: d, base: base, urls: make(map[string]*index.Item), seen: make(map[string]bool)}
 	a.rep.URL, a.rep.Generation, a.rep.Sequence = d.URL, ix.Generation, ix.Sequence
 	if err := a.run(ctx, ix); err != nil {
 		return nil, fmt.Errorf("ask %s: %w", d.URL, err)
@@ -168,7 +170,8 @@ func (a *asker) ask(ctx context.Context, q question, set edge.Set, status int) e
 		p.Key += " holding " + strings.Join(q.held, ", ")
 	}
 	method := http.MethodHead
-	if a.opt.Deep || q.list {
+	whole := a.opt.Deep || !q.list && status == http.StatusOK && a.unseen(set, q.mask)
+	if whole || q.list {
 		method = http.MethodGet
 	}
 	resp, err := a.send(ctx, method, address, q.held)
@@ -201,7 +204,7 @@ func (a *asker) ask(ctx context.Context, q question, set edge.Set, status int) e
 	if q.list {
 		return a.looked(ctx, a.listed(ctx, p, resp.Body, set, q.mask))
 	}
-	if !a.opt.Deep {
+	if !whole {
 		return a.looked(ctx, nil)
 	}
 	in := &tally{r: resp.Body}
@@ -218,6 +221,19 @@ func (a *asker) ask(ctx context.Context, q question, set edge.Set, status int) e
 		a.problem(p)
 	}
 	return a.looked(ctx, nil)
+}
+
+// unseen tells whether a bundle has a release that no bundle had that was read before. It is taken to be read now.
+func (a *asker) unseen(set edge.Set, held edge.Mask) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := len(a.seen)
+	for i := range set.Len() {
+		if !held.Has(i) {
+			a.seen[builder.BinaryKey(set.Item(i))] = true
+		}
+	}
+	return len(a.seen) > before
 }
 
 func (a *asker) send(ctx context.Context, method, address string, held []string) (*http.Response, error) {

@@ -459,6 +459,41 @@ func TestAsADevice(t *testing.T) {
 	}
 }
 
+// S12: a check of a URL reads one bundle with each release, also if it is not deep: it finds damaged bytes of any.
+func TestS12AURLShowsDamage(t *testing.T) {
+	for i := range newWorld(t).index().Items {
+		for _, prefix := range []string{layout.PiecePrefix, layout.BundlePrefix} {
+			w := newWorld(t)
+			url := w.serve(nil)
+			piece, wrong := builder.PieceKey(&w.index().Items[i]), 0
+			for _, key := range w.keys() {
+				if !strings.HasPrefix(key, prefix) || prefix == layout.PiecePrefix && key != piece {
+					continue
+				}
+				data, info := w.read(key)
+				flipped := []byte(data)
+				flipped[len(data)/2] ^= 1
+				w.write(key, string(flipped), info.Meta)
+			}
+			if prefix == layout.PiecePrefix { // what it is in is composed
+				for _, key := range w.keys() {
+					if strings.HasPrefix(key, layout.BundlePrefix) {
+						must(t, w.memory.Objects.Delete(t.Context(), key))
+					}
+				}
+			}
+			for _, p := range w.ask(url, fsck.Options{}).Problems {
+				if p.Kind == fsck.WrongBytes || p.Kind == fsck.Unreadable {
+					wrong++
+				}
+			}
+			if wrong == 0 {
+				t.Errorf("item %d: damaged %s are not found", i, prefix)
+			}
+		}
+	}
+}
+
 // What a server, a CDN or a mirror does wrong is found.
 func TestWrongAnswers(t *testing.T) {
 	w := newWorld(t)

@@ -47,8 +47,9 @@ Examples:
 type outcome struct {
 	Generation uint64              `json:"generation"`
 	Sequence   uint64              `json:"sequence"`
-	Written    int                 `json:"written"` // objects
-	Bytes      int64               `json:"bytes"`   // of them
+	Written    int                 `json:"written"`          // objects
+	Bytes      int64               `json:"bytes"`            // of them
+	Mended     []string            `json:"mended,omitempty"` // keys of pieces that were missing or damaged, and were made again
 	Rejected   []builder.Rejection `json:"rejected"`
 	Seconds    float64             `json:"seconds"`
 }
@@ -84,6 +85,9 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 		case ev.Stored != nil && !ev.Stored.Existed:
 			out.Written++
 			out.Bytes += ev.Stored.Size
+			if ev.Stored.Mended {
+				out.Mended = append(out.Mended, ev.Stored.Key)
+			}
 		case ev.Published != nil:
 			out.Generation, out.Sequence = ev.Published.Generation, ev.Published.Sequence
 		}
@@ -96,6 +100,15 @@ func (c *buildCmd) build(ctx context.Context, std streams, d *data) error {
 	}
 	if err != nil {
 		return err
+	}
+	if out.Generation == 0 { // another process has published it, or something newer
+		now, _, err := builder.ReadIndex(ctx, d.objects)
+		if err != nil {
+			return err
+		}
+		if now != nil {
+			out.Generation, out.Sequence = now.Generation, now.Sequence
+		}
 	}
 	out.Seconds = time.Since(start).Seconds()
 	if c.JSON {
@@ -145,6 +158,8 @@ func (p *progress) tell(ev pipeline.Event) {
 		p.bar = p.bars.AddBar(int64(r.Build.Pieces+2*r.Build.Bundles),
 			mpb.PrependDecorators(decor.Name("building "), decor.CountersNoUnit("%d/%d objects")),
 			mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)))
+	case ev.Stored != nil && ev.Stored.Mended:
+		p.line("made again, as it was missing or damaged: %s", ev.Stored.Key)
 	case ev.Stored != nil && p.bar != nil:
 		p.bar.IncrBy(1)
 	case ev.Rejected != nil:

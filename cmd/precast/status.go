@@ -39,6 +39,10 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
+	// Whoever asks need not know whether copies are made.
+	if ix, _, err := builder.ReadIndex(ctx, d.objects); err == nil && ix != nil && ix.Params.Copies() {
+		c.Build.Copies = true
+	}
 	opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ type guardFlags struct {
 }
 
 const guardHelp = `What would hurt devices is refused, with exit code 3, and the message names the flag that allows it. It is compared
-with what is published. See also docs/rollouts.md.`
+with what is published, and with what waits to be published. See also docs/rollouts.md.`
 
 func (f guardFlags) allowed() []string {
 	var all []string

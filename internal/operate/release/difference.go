@@ -83,6 +83,9 @@ type comparison struct {
 	from, to   []index.Item // its releases; none: the item is not there
 	pinned     bool         // what is published
 	past       past
+	// waits compares with what the catalog held before the edit; nil: that is published, or stays.
+	waits   *comparison
+	waiting bool // this is such a comparison
 
 	losses, backs []move
 }
@@ -123,7 +126,7 @@ const maxPast = 200
 func readPast(ctx context.Context, objects builder.Objects, published *index.Index, items []*comparison) error {
 	wanted := make(map[catalog.Key]*comparison)
 	for _, c := range items {
-		if slices.ContainsFunc(c.to, func(it index.Item) bool { return find(c.from, fileOf(&it)) < 0 }) {
+		if slices.ContainsFunc(c.to, func(it index.Item) bool { return find(c.from, fileOf(&it)) < 0 }) || c.waits != nil {
 			wanted[folded(c.difference.Key)] = c
 		}
 	}
@@ -151,6 +154,15 @@ func readPast(ctx context.Context, objects builder.Objects, published *index.Ind
 			}
 			for i := range releases {
 				c.past.first[fileOf(&releases[i])] = -age
+			}
+		}
+		if c.waits == nil {
+			continue
+		}
+		c.waits.past.first = maps.Clone(c.past.first)
+		for i := range c.from { // what is published comes before what waits
+			if f := fileOf(&c.from[i]); find(c.waits.from, f) < 0 {
+				c.waits.past.first[f] = 1
 			}
 		}
 	}

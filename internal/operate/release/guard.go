@@ -73,18 +73,25 @@ const (
 )
 
 // Guard works out what an edit changes for the devices that have what is published, and what it is refused for. It
-// looks only at the items that the edit touches. As long as nothing is published, only the catalog is looked at.
+// looks only at the items that the edit touches. What the catalog holds before the edit is on its way to devices, so that
+// it must not hurt those that get that first, either; unless what is published is pinned. As long as nothing is
+// published, only the catalog is looked at.
 func Guard(ctx context.Context, objects builder.Objects, cat Snapshotter, edit catalog.Edit) (Difference, error) {
 	g := guard{edit: edit}
-	if err := g.readCatalog(ctx, cat); err != nil {
+	items, err := cat.Snapshot(ctx)
+	if err != nil {
 		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
 	}
-	if err := g.readPublished(ctx, objects); err != nil {
+	g.checkCatalog(items)
+	if err := g.readPublished(ctx, objects, items); err != nil {
 		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
 	}
 	g.checkTable()
 	for _, c := range g.items {
 		g.checkItem(c)
+		if c.waits != nil {
+			g.checkItem(c.waits)
+		}
 	}
 	d := Difference{Items: []ItemDifference{}, Warnings: append([]string{}, g.warnings...), Refused: []Refused{}}
 	for _, c := range g.items {
@@ -115,22 +122,14 @@ type guard struct {
 }
 
 func (g *guard) refuse(allow, format string, args ...any) {
-	g.refused = append(g.refused, Refused{allow, fmt.Sprintf(format, args...)})
+	if r := (Refused{allow, fmt.Sprintf(format, args...)}); !slices.Contains(g.refused, r) {
+		g.refused = append(g.refused, r)
+	}
 }
 
-// readCatalog looks at what follows from the catalog alone. It is read only for edits that can be refused for it.
-func (g *guard) readCatalog(ctx context.Context, cat Snapshotter) error {
+// checkCatalog looks at what follows from the catalog alone.
+func (g *guard) checkCatalog(items []catalog.Item) {
 	empty := func(it catalog.Item) bool { return it.Size == 0 }
-	suspect := slices.ContainsFunc(g.edit.Changes, func(c catalog.Change) bool {
-		return c.Item == nil || slices.ContainsFunc(c.Item.Steps(), func(s catalog.Step) bool { return empty(s.Item) })
-	})
-	if !suspect {
-		return nil
-	}
-	items, err := cat.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
 	was := make(map[catalog.Key]catalog.Item, len(items))
 	for _, it := range items {
 		was[it.Key()] = it
@@ -154,11 +153,11 @@ func (g *guard) readCatalog(ctx context.Context, cat Snapshotter) error {
 	if removed > fewItems && removed*fewOfItems > len(items) {
 		g.refuse(AllowRemoval, "%d of the %d items of the catalog would be removed", removed, len(items))
 	}
-	return nil
 }
 
-// readPublished brings together what is published of the items that the edit touches, and what the edit makes of them.
-func (g *guard) readPublished(ctx context.Context, objects builder.Objects) error {
+// readPublished brings together what is published of the items that the edit touches, what waits to be, and what the
+// edit makes of them.
+func (g *guard) readPublished(ctx context.Context, objects builder.Objects, items []catalog.Item) error {
 	var err error
 	if g.published, _, err = builder.ReadIndex(ctx, objects); err != nil {
 		return err
@@ -188,11 +187,37 @@ func (g *guard) readPublished(ctx context.Context, objects builder.Objects) erro
 	g.items = slices.SortedFunc(maps.Values(touched), func(a, b *comparison) int {
 		return cmp.Or(cmp.Compare(a.difference.Key.App, b.difference.Key.App), cmp.Compare(a.difference.Key.Track, b.difference.Key.Track))
 	})
-	g.items = slices.DeleteFunc(g.items, func(c *comparison) bool { return c.same() })
+	g.readWaiting(items)
+	g.items = slices.DeleteFunc(g.items, func(c *comparison) bool { return c.same() && c.waits == nil })
 	if g.published == nil {
 		return nil
 	}
 	return readPast(ctx, objects, g.published, g.items)
+}
+
+// readWaiting adds what waits to be published of the items that the edit touches.
+func (g *guard) readWaiting(items []catalog.Item) {
+	if g.published == nil || g.published.Pin != "" {
+		return
+	}
+	touched := make(map[catalog.Key]*comparison, len(g.items))
+	for _, c := range g.items {
+		touched[folded(c.difference.Key)] = c
+	}
+	for _, it := range items {
+		c := touched[folded(it.Key())]
+		if c == nil {
+			continue
+		}
+		releases, err := builder.IndexItems(it)
+		if err != nil { // then no plan takes it up, either
+			continue
+		}
+		waits := &comparison{difference: ItemDifference{Key: c.difference.Key}, from: releases, to: c.to, waiting: true}
+		if published := (&comparison{from: c.from, to: releases}); !published.same() && !waits.same() {
+			c.waits = waits
+		}
+	}
 }
 
 func folded(k catalog.Key) catalog.Key {
@@ -270,27 +295,31 @@ func (g *guard) checkItem(c *comparison) {
 	if g.published == nil {
 		return
 	}
+	have, was := "have", "was published"
+	if c.waiting {
+		have, was = "are about to get", "waits to be published"
+	}
 	for _, l := range c.losses {
 		hint := ""
 		if len(c.to) > 0 && c.to[0].Salt != "" {
 			hint = ": a rollout needs a release that comes before it, and this one replaces none"
 		}
-		g.refuse(AllowWithdraw, "%s: %s have %s and would get nothing instead%s", key, l.devices, l.from, hint)
+		g.refuse(AllowWithdraw, "%s: %s %s %s and would get nothing instead%s", key, l.devices, have, l.from, hint)
 	}
 	if len(c.difference.Lost) > 0 {
-		g.refuse(AllowWithdraw, "%s: devices with %s have %s and would get nothing instead", key, strings.Join(c.difference.Lost, ", "), c.from[0].Version)
+		g.refuse(AllowWithdraw, "%s: devices with %s %s %s and would get nothing instead", key, strings.Join(c.difference.Lost, ", "), have, c.from[0].Version)
 	}
 	for _, b := range c.backs {
 		what := "which was replaced before"
 		if b.allow == AllowShrink {
 			what = "as the rollout would reach fewer devices; precast catalog rollout --cancel takes a release back from all of them"
 		}
-		g.refuse(b.allow, "%s: %s have %s and would go back to %s, %s", key, b.devices, b.from, b.to, what)
+		g.refuse(b.allow, "%s: %s %s %s and would go back to %s, %s", key, b.devices, have, b.from, b.to, what)
 	}
 	for _, version := range c.otherContent() {
-		g.refuse(AllowContent, "%s: version %s was published with other content; give the new content a new version", key, version)
+		g.refuse(AllowContent, "%s: version %s %s with other content; give the new content a new version", key, version, was)
 	}
-	if lower(c) {
+	if !c.waiting && lower(c) {
 		g.warnings = append(g.warnings, fmt.Sprintf("%s: version %s is lower than %s, which is published", key, c.to[0].Version, c.from[0].Version))
 	}
 }

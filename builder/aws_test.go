@@ -29,7 +29,7 @@ func TestEveryWriteFailsBothWaysOnAWS(t *testing.T) {
 }
 
 func TestDeliveryTortureOnAWS(t *testing.T) {
-	deliveryTorture(t, 4, onAWS(t))
+	deliveryTorture(t, 4, builder.DefaultParams(), onAWS(t))
 }
 
 func TestS12ADamagedPieceIsMadeAgainOnAWS(t *testing.T) { damagedPieces(t, onAWS(t)) }

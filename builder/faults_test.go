@@ -17,6 +17,7 @@ import (
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
+	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/format/layout"
 	"github.com/precast-ota/precast/internal/run/lambdas"
 	"github.com/precast-ota/precast/internal/run/pipeline"
@@ -315,17 +316,23 @@ func (k *killing) Put(ctx context.Context, key string, body builder.Body, opt bu
 }
 
 func TestDeliveryTorture(t *testing.T) {
-	deliveryTorture(t, 20, func(t *testing.T, opt builder.Options, wrap func(*pipeline.Drivers)) *world {
-		return newWorld(t, t.TempDir(), opt, wrap)
-	})
+	composed := builder.DefaultParams()
+	composed.MaxBundles = 0
+	for name, params := range map[string]index.Params{"copies": builder.DefaultParams(), "composed": composed} {
+		t.Run(name, func(t *testing.T) {
+			deliveryTorture(t, 20, params, func(t *testing.T, opt builder.Options, wrap func(*pipeline.Drivers)) *world {
+				return newWorld(t, t.TempDir(), opt, wrap)
+			})
+		})
+	}
 }
 
-func deliveryTorture(t *testing.T, seeds uint64, open func(*testing.T, builder.Options, func(*pipeline.Drivers)) *world) {
+func deliveryTorture(t *testing.T, seeds uint64, params index.Params, open func(*testing.T, builder.Options, func(*pipeline.Drivers)) *world) {
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 1))
 			q := &torn{rand: rand.New(rand.NewPCG(seed, 2))}
-			w := open(t, builder.Options{PartBytes: 60}, func(d *pipeline.Drivers) {
+			w := open(t, builder.Options{Params: params, PartBytes: 60}, func(d *pipeline.Drivers) {
 				d.Queue = q
 				d.Objects = &killing{Objects: d.Objects, rand: rand.New(rand.NewPCG(seed, 3))}
 			})
@@ -417,7 +424,7 @@ func deliveryTorture(t *testing.T, seeds uint64, open func(*testing.T, builder.O
 				}
 				last = p
 			}
-			w.checkEqualsFromScratch(newWorld(t, t.TempDir(), builder.Options{}))
+			w.checkEqualsFromScratch(newWorld(t, t.TempDir(), builder.Options{Params: params}))
 		})
 	}
 }

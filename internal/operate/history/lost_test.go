@@ -10,7 +10,9 @@ import (
 
 // An index that is lost takes its generation with it: no number stands for two contents, whether the lost one was a
 // rollback, which is not in the history, or not.
-func TestNoGenerationTwice(t *testing.T) {
+func TestNoGenerationTwice(t *testing.T) { onBothKinds(t, noGenerationTwice) }
+
+func noGenerationTwice(t *testing.T, newWorld func(testing.TB) *world) {
 	for name, rolledBack := range map[string]bool{"a rollback": true, "a build": false} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -43,7 +45,9 @@ func TestNoGenerationTwice(t *testing.T) {
 }
 
 // The first generation of all has the number 1.
-func TestFirstGeneration(t *testing.T) {
+func TestFirstGeneration(t *testing.T) { onBothKinds(t, firstGeneration) }
+
+func firstGeneration(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	w.publish("1")
 	ix, err := builder.ReadGeneration(t.Context(), w.memory.Objects, 1)

@@ -18,7 +18,9 @@ import (
 	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
-func TestRollbackIsOneWrite(t *testing.T) {
+func TestRollbackIsOneWrite(t *testing.T) { onBothKinds(t, rollbackIsOneWrite) }
+
+func rollbackIsOneWrite(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	w.publish("1", "2")
 	c := &counting{Objects: w.memory.Objects, writes: make(map[string]int)}
@@ -50,7 +52,9 @@ func TestRollbackIsOneWrite(t *testing.T) {
 }
 
 // A pin survives every event of the pipeline; what was built meanwhile is there when it is taken off.
-func TestNothingIsPublishedOverAPin(t *testing.T) {
+func TestNothingIsPublishedOverAPin(t *testing.T) { onBothKinds(t, nothingIsPublishedOverAPin) }
+
+func nothingIsPublishedOverAPin(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	w.publish("1", "2")
 	_, err := w.pipeline().Rollback(t.Context(), history.Request{})
@@ -112,7 +116,9 @@ func TestNothingIsPublishedOverAPin(t *testing.T) {
 }
 
 // The catalog may be told as well: then what is pinned is what it says.
-func TestRollbackAndCorrectedCatalog(t *testing.T) {
+func TestRollbackAndCorrectedCatalog(t *testing.T) { onBothKinds(t, rollbackAndCorrectedCatalog) }
+
+func rollbackAndCorrectedCatalog(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	w.publish("1", "2")
 	_, err := w.pipeline().Rollback(t.Context(), history.Request{})
@@ -131,7 +137,9 @@ func TestRollbackAndCorrectedCatalog(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
+func TestRefusals(t *testing.T) { onBothKinds(t, refusals) }
+
+func refusals(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	k := &history.Keeper{Objects: w.memory.Objects, Ledger: w.memory.Ledger}
 	refused := func(want string, err error) {
@@ -177,7 +185,9 @@ func TestRefusals(t *testing.T) {
 }
 
 // To go far back, it announces what it needs: one more write.
-func TestFarRollbackIsAnnounced(t *testing.T) {
+func TestFarRollbackIsAnnounced(t *testing.T) { onBothKinds(t, farRollbackIsAnnounced) }
+
+func farRollbackIsAnnounced(t *testing.T, newWorld func(testing.TB) *world) {
 	for _, back := range []uint64{history.Near, history.Near + 1} {
 		w := newWorld(t)
 		w.publish("1", "2", "3", "4", "5", "6")
@@ -200,6 +210,10 @@ func TestFarRollbackIsAnnounced(t *testing.T) {
 // Every write of a rollback fails in both ways: not done, and done but reported as failed. Either the old
 // index is published or the new one, nothing is lost, and asking again does it.
 func TestEveryWriteOfARollbackFailsBothWays(t *testing.T) {
+	onBothKinds(t, everyWriteOfARollbackFailsBothWays)
+}
+
+func everyWriteOfARollbackFailsBothWays(t *testing.T, newWorld func(testing.TB) *world) {
 	story := func(t *testing.T, at int, after bool) (writes int) {
 		w := newWorld(t)
 		w.publish("1", "2", "3", "4", "5")
@@ -240,7 +254,9 @@ func TestEveryWriteOfARollbackFailsBothWays(t *testing.T) {
 }
 
 // The same of a publish: the copy after it can be lost, the one before the next makes up for it.
-func TestTheCopyOfAGenerationMayBeLost(t *testing.T) {
+func TestTheCopyOfAGenerationMayBeLost(t *testing.T) { onBothKinds(t, theCopyOfAGenerationMayBeLost) }
+
+func theCopyOfAGenerationMayBeLost(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	w.publish("1")
 	w.wrap = func(o builder.Objects) builder.Objects { return failing{o, layout.HistoryKey(2)} }
@@ -259,7 +275,9 @@ func TestTheCopyOfAGenerationMayBeLost(t *testing.T) {
 }
 
 // Publishers and a rollback at once: the rollback ends up published, or is told that it lost.
-func TestRollbackAgainstPublishers(t *testing.T) {
+func TestRollbackAgainstPublishers(t *testing.T) { onBothKinds(t, rollbackAgainstPublishers) }
+
+func rollbackAgainstPublishers(t *testing.T, newWorld func(testing.TB) *world) {
 	lost, won := 0, 0
 	for seed := range 20 {
 		w := newWorld(t)
@@ -289,7 +307,9 @@ func TestRollbackAgainstPublishers(t *testing.T) {
 	}
 }
 
-func TestPinLostAnswers(t *testing.T) {
+func TestPinLostAnswers(t *testing.T) { onBothKinds(t, pinLostAnswers) }
+
+func pinLostAnswers(t *testing.T, newWorld func(testing.TB) *world) {
 	for _, after := range []bool{false, true} {
 		w := newWorld(t)
 		w.publish("1")
@@ -303,6 +323,10 @@ func TestPinLostAnswers(t *testing.T) {
 
 // A command that is interrupted while it writes the index says what it did.
 func TestAnInterruptedRollbackIsFoundOut(t *testing.T) {
+	onBothKinds(t, anInterruptedRollbackIsFoundOut)
+}
+
+func anInterruptedRollbackIsFoundOut(t *testing.T, newWorld func(testing.TB) *world) {
 	for _, written := range []bool{false, true} {
 		w := newWorld(t)
 		w.publish("1", "2")
@@ -414,7 +438,9 @@ func (i *interrupting) List(ctx context.Context, prefix string, yield func(build
 }
 
 // A sweep holds nobody up who goes back to what no sweep gives up; further back, one waits for its end.
-func TestRollbackDuringASweep(t *testing.T) {
+func TestRollbackDuringASweep(t *testing.T) { onBothKinds(t, rollbackDuringASweep) }
+
+func rollbackDuringASweep(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	w.publish("1", "2", "3", "4", "5", "6")
 	now := time.Now()

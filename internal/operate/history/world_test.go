@@ -27,11 +27,25 @@ type world struct {
 	log     strings.Builder
 	told    []builder.Published
 	wrap    func(builder.Objects) builder.Objects // what the keeper sees; nil: the objects themselves
+	bundles uint64                                // prebuilt, at most; 0: an installation without copies
+}
+
+// onBothKinds plays a test on an installation with copies, and on one that composes bundles while they are sent.
+func onBothKinds(t *testing.T, play func(t *testing.T, newWorld func(testing.TB) *world)) {
+	for name, bundles := range map[string]uint64{"copies": builder.DefaultParams().MaxBundles, "composed": 0} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(t testing.TB) *world {
+				w := newWorld(t)
+				w.bundles = bundles
+				return w
+			})
+		})
+	}
 }
 
 func newWorld(t testing.TB) *world {
 	m := storetest.NewMemory(time.Now, 5)
-	w := &world{t: t, memory: m}
+	w := &world{t: t, memory: m, bundles: builder.DefaultParams().MaxBundles}
 	w.drivers = pipeline.Drivers{
 		Ports: builder.Ports{
 			Objects: m.Objects, Catalog: m.Catalog, Queue: m.Queue, Ledger: m.Ledger, Sources: &source.Sources{Objects: m.Objects},
@@ -58,8 +72,10 @@ func (w *world) pipeline() *pipeline.Pipeline {
 	if w.wrap != nil {
 		d.Objects = w.wrap(d.Objects)
 	}
+	params := builder.DefaultParams()
+	params.MaxBundles = w.bundles
 	return pipeline.New(d, pipeline.Config{Builder: builder.Options{
-		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Observer: &told{w: w},
+		Params: params, Log: slog.New(slog.NewTextHandler(&w.log, nil)), Observer: &told{w: w},
 	}})
 }
 
@@ -113,6 +129,9 @@ func (w *world) version() string {
 func (w *world) complete() {
 	w.t.Helper()
 	ix := w.index()
+	if ix.Params.Copies() != (w.bundles > 0) {
+		w.t.Fatalf("generation %d says that there are copies: %v", ix.Generation, ix.Params.Copies())
+	}
 	coverage, err := builder.CoverPublished(w.t.Context(), w.memory.Objects, ix)
 	must(w.t, err)
 	keys := coverage.Keys()

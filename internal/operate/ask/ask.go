@@ -125,11 +125,37 @@ func (a *Answer) locate(ctx context.Context, objects builder.Objects, composer *
 	kind, _ := d.Object()
 	composed, err := composer.Compose(ctx, kind, d.Set, d.Mask)
 	if err != nil {
-		a.Status, a.Error, a.Problem = edge.StatusUnavailable, edge.ErrNotAvailable, err.Error()
-		return ctx.Err()
+		a.Problem = err.Error()
+		if !canBeMade(ctx, objects, composer, d) {
+			a.Status, a.Error = edge.StatusUnavailable, edge.ErrNotAvailable
+			return ctx.Err()
+		}
+		a.Source, a.Problem = "composed", a.Problem+": it is made again from its binary first"
+		return nil
 	}
 	a.Source, a.Size = "composed", composed.Size
 	return composed.Close()
+}
+
+// canBeMade tells whether the binary of every piece is there that is missing or damaged: a server makes it again of that.
+func canBeMade(ctx context.Context, objects builder.Objects, composer *builder.Composer, d edge.Decision) bool {
+	if _, ok := builder.Encoder(d.Set.Index); !ok {
+		return false
+	}
+	for i, p := range d.Set.Positions {
+		if d.Mask.Has(i) {
+			continue
+		}
+		alone := edge.Set{Index: d.Set.Index, Positions: []int32{p}}
+		if composed, err := composer.Compose(ctx, layout.Bundle, alone, edge.Mask{}); err == nil {
+			_ = composed.Close() // it was only planned
+			continue
+		}
+		if _, err := objects.Stat(ctx, builder.BinaryKey(d.Set.Item(i))); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // Query returns the query in what people have at hand: a query, with its question mark or without, a path, or a URL.

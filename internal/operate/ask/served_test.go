@@ -258,13 +258,14 @@ func TestAskOfAStranger(t *testing.T) {
 	}
 }
 
-// An answer that cannot be composed is foretold, with the reason.
+// What cannot be composed is foretold, with the reason: a piece is made again, unless its binary is lost as well.
 func TestAskForetellsWhatIsLost(t *testing.T) {
+	statuses := make(map[int]int) // of answers that lack a piece
 	rapid.Check(t, func(t *rapid.T) {
 		in := newInstallation(t, func(o *builder.Options) { o.Params.MaxBundles = 0 })
 		in.change(6)
 		in.build()
-		var pieces []string
+		var pieces, binaries []string
 		in.must(in.memory.Objects.List(t.Context(), layout.PiecePrefix, func(o builder.ObjectInfo) error {
 			pieces = append(pieces, o.Key)
 			return nil
@@ -272,16 +273,33 @@ func TestAskForetellsWhatIsLost(t *testing.T) {
 		if len(pieces) == 0 {
 			t.Skip("no release was put")
 		}
-		in.must(in.memory.Objects.Delete(t.Context(), rapid.SampledFrom(pieces).Draw(t, "lost")))
+		lost := rapid.SampledFrom(pieces).Draw(t, "lost")
+		in.must(in.memory.Objects.Delete(t.Context(), lost))
+		if rapid.Bool().Draw(t, "and its binary") {
+			sum, _, _ := strings.Cut(strings.TrimPrefix(lost, layout.PiecePrefix), "/")
+			in.must(in.memory.Objects.List(t.Context(), layout.BinaryPrefix+sum, func(o builder.ObjectInfo) error {
+				binaries = append(binaries, o.Key)
+				return nil
+			}))
+			for _, key := range binaries {
+				in.must(in.memory.Objects.Delete(t.Context(), key))
+			}
+		}
 		for range 5 {
 			q := questions().Draw(t, "question")
 			rep := in.ask(q)
-			resp, _ := in.get(q)
-			if resp.StatusCode != rep.Status || (rep.Problem != "") != (resp.StatusCode == http.StatusServiceUnavailable) {
+			resp, body := in.get(q)
+			if resp.StatusCode != rep.Status || rep.Status == http.StatusServiceUnavailable && rep.Problem == "" || rep.Size != 0 && rep.Size != int64(len(body)) {
 				t.Fatalf("%+v: the server says %d, ask %+v", q, resp.StatusCode, rep.Answer)
+			}
+			if rep.Problem != "" {
+				statuses[rep.Status]++
 			}
 		}
 	})
+	if statuses[http.StatusOK] == 0 || statuses[http.StatusServiceUnavailable] == 0 {
+		t.Errorf("answers that lack a piece had the statuses %v", statuses)
+	}
 }
 
 func itemNames(items []ask.Item) []string {

@@ -100,14 +100,36 @@ func drawRelease(t *rapid.T) release.Release {
 	}}
 }
 
+func drawKey(t *rapid.T) catalog.Key {
+	return catalog.Key{App: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "app"), Track: "prod"}
+}
+
 func drawCommand(t *rapid.T) command {
-	switch rapid.SampledFrom([]string{"put", "put", "put", "import", "import", "rollback", "build", "gc"}).Draw(t, "command") {
+	switch rapid.SampledFrom([]string{"put", "put", "put", "import", "import", "rollout", "rm", "promote", "rollback", "build", "gc"}).Draw(t, "command") {
 	case "put":
 		r := drawRelease(t)
 		return command{fmt.Sprintf("put %s %s", r.Key(), r.Version), importing(r)}
 	case "import":
 		all := []release.Release{drawRelease(t), drawRelease(t)}
 		return command{fmt.Sprintf("import %s %s and %s %s", all[0].Key(), all[0].Version, all[1].Key(), all[1].Version), importing(all...)}
+	case "rm":
+		key := drawKey(t)
+		return command{"rm " + key.String(), func(ctx context.Context, in *installation, items release.Catalog) error {
+			_, _, err := (&release.Importer{Objects: in.drivers.Objects, Catalog: items}).Remove(ctx, key)
+			return err
+		}}
+	case "rollout":
+		key, percent := drawKey(t), rapid.SampledFrom([]float64{5, 50, 100}).Draw(t, "percent")
+		return command{fmt.Sprintf("rollout %s %v", key, percent), func(ctx context.Context, in *installation, items release.Catalog) error {
+			_, err := (&release.Importer{Objects: in.drivers.Objects, Catalog: items}).SetRollout(ctx, key, percent)
+			return err
+		}}
+	case "promote":
+		pr := release.Promotion{App: rapid.SampledFrom([]string{"", "a"}).Draw(t, "app"), From: "beta", To: "prod"}
+		return command{"promote " + pr.App, func(ctx context.Context, in *installation, items release.Catalog) error {
+			_, err := (&release.Importer{Objects: in.drivers.Objects, Catalog: items}).Promote(ctx, pr)
+			return err
+		}}
 	case "rollback":
 		return command{"rollback 1", func(ctx context.Context, in *installation, _ release.Catalog) error {
 			_, err := in.pipeline().Rollback(ctx, history.Request{Generation: 1})

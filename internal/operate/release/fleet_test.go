@@ -25,6 +25,7 @@ import (
 type fleetDevice struct {
 	selection edge.Selection
 	slot      int
+	late      bool                         // it skips generations
 	holds     map[string][32]byte          // by app
 	left      map[string]map[[32]byte]bool // by app: releases that it had and that were replaced
 }
@@ -82,9 +83,10 @@ func TestNoCommandHurtsTheFleet(t *testing.T) {
 				for _, s := range []edge.Selection{
 					{Attrs: []edge.Param{{Name: "x", Track: track}}},
 					{Attrs: []edge.Param{{Name: "y", Track: track}}},
+					{Attrs: []edge.Param{{Name: "x", Track: track}, {Name: "y", Track: track}}},
 					{Apps: []edge.Param{{Name: "a", Track: track}}},
 				} {
-					fleet = append(fleet, &fleetDevice{s, slot, make(map[string][32]byte), make(map[string]map[[32]byte]bool)})
+					fleet = append(fleet, &fleetDevice{s, slot, slot == 1, make(map[string][32]byte), make(map[string]map[[32]byte]bool)})
 				}
 			}
 		}
@@ -113,6 +115,7 @@ func TestNoCommandHurtsTheFleet(t *testing.T) {
 			return r
 		}
 		publish := func(after string, err error) {
+			lateToo := rapid.Bool().Draw(t, "late devices, too")
 			if errors.As(err, new(*pipeline.PinnedError)) {
 				err = nil
 			}
@@ -123,7 +126,7 @@ func TestNoCommandHurtsTheFleet(t *testing.T) {
 			}
 			for range 4 { // through the floors
 				for _, d := range fleet {
-					if ix != nil {
+					if ix != nil && (lateToo || !d.late) {
 						d.poll(t, ix, after)
 					}
 				}

@@ -242,7 +242,9 @@ func TestDropRequest(t *testing.T) {
 }
 
 // An interrupted download is resumed: whatever came before is not sent again.
-func TestPartialBundleIsResumed(t *testing.T) {
+func TestPartialBundleIsResumed(t *testing.T) { onBothKinds(t, partialBundleIsResumed) }
+
+func partialBundleIsResumed(t *testing.T, newWorld func(testing.TB) *world) {
 	for kind := range newWorld(t).devices() {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
@@ -286,7 +288,9 @@ func TestPartialBundleIsResumed(t *testing.T) {
 }
 
 // What an attacker has begun to send is no obstacle to the rest.
-func TestSpoiltBeginning(t *testing.T) {
+func TestSpoiltBeginning(t *testing.T) { onBothKinds(t, spoiltBeginning) }
+
+func spoiltBeginning(t *testing.T, newWorld func(testing.TB) *world) {
 	for kind := range newWorld(t).devices() {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)

@@ -75,7 +75,7 @@ func onAWS(t *testing.T) func(testing.TB) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return newWorldOn(t, &bucketShelf{objects, t}, signer, func(w *world, m *issuer.Issuer) http.Handler {
+		return newWorldOn(t, kind{}, &bucketShelf{objects, t}, signer, func(w *world, m *issuer.Issuer) http.Handler {
 			log := slog.New(slog.DiscardHandler)
 			return &awsFront{w, m, &lambdas.Composer{Objects: w.objects, Composer: builder.NewComposer(w.objects), Log: log, Statements: m}}
 		})

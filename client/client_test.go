@@ -18,7 +18,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestUpdates(t *testing.T) {
+func TestUpdates(t *testing.T) { onBothKinds(t, updates) }
+
+func updates(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	want := w.statementNow()
 	for name, d := range w.devices() {
@@ -122,7 +124,9 @@ func TestTroubleOnTheDevice(t *testing.T) {
 }
 
 // Only what a device lacks is downloaded.
-func TestDownloadsWhatIsLacking(t *testing.T) {
+func TestDownloadsWhatIsLacking(t *testing.T) { onBothKinds(t, downloadsWhatIsLacking) }
+
+func downloadsWhatIsLacking(t *testing.T, newWorld func(testing.TB) *world) {
 	w := newWorld(t)
 	d := w.goDevice()
 	mustUpdate(t, d)

@@ -114,7 +114,7 @@ type world struct {
 	origin  string // URL of the server
 	keyring *keyring.Keyring
 	release int
-	staged  bool          // its releases are those of stagedBuilds
+	kind    kind
 	limits  client.Limits // of the devices, set before they are made
 
 	mu     sync.Mutex
@@ -134,19 +134,36 @@ type shelf interface {
 	set(m memory) // replaces what is published
 }
 
-// newWorld is an installation in this process.
+// onBothKinds plays a test on an installation with copies, and on one that composes bundles while they are sent.
+func onBothKinds(t *testing.T, play func(t *testing.T, newWorld func(testing.TB) *world)) {
+	t.Run("copies", func(t *testing.T) { play(t, newWorld) })
+	t.Run("composed", func(t *testing.T) { play(t, newComposedWorld) })
+}
+
+// newWorld is an installation in this process, with copies.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	return newWorldOn(t, &objects{m: make(memory)}, signingKey, func(w *world, m *issuer.Issuer) http.Handler {
+	return newWorldWith(t, kind{})
+}
+
+// newComposedWorld is one without.
+func newComposedWorld(t testing.TB) *world {
+	t.Helper()
+	return newWorldWith(t, kind{composed: true})
+}
+
+func newWorldWith(t testing.TB, k kind) *world {
+	t.Helper()
+	return newWorldOn(t, k, &objects{m: make(memory)}, signingKey, func(w *world, m *issuer.Issuer) http.Handler {
 		s := server.New(w.objects, w.pub, server.NewMetrics(), slog.New(slog.DiscardHandler))
 		s.Statements(m)
 		return s.Handler()
 	})
 }
 
-func newWorldOn(t testing.TB, objects shelf, signer signing.Signer, serve func(*world, *issuer.Issuer) http.Handler) *world {
+func newWorldOn(t testing.TB, k kind, objects shelf, signer signing.Signer, serve func(*world, *issuer.Issuer) http.Handler) *world {
 	t.Helper()
-	w := &world{t: t, clock: newClock(), objects: objects, signing: signer, serve: serve}
+	w := &world{t: t, kind: k, clock: newClock(), objects: objects, signing: signer, serve: serve}
 	w.pub = server.NewPublished(w.objects, slog.New(slog.DiscardHandler))
 	w.sign(w.signing)
 	origin := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -58,13 +58,18 @@ func contentOf(app string, release int) string {
 	return b.String()[:fileSize]
 }
 
+// kind is a kind of installation. staged: its releases are those of the operating system alone, one for a quarter of the
+// fleet, one for all who have had that, and another one. composed: it has no copies.
+type kind struct{ staged, composed bool }
+
 // builds builds every release once for all tests, by the real builder, and keeps what was in the object
 // store after each.
-var builds = sync.OnceValues(func() ([]memory, error) { return buildAll(whole) })
-
-// stagedBuilds are releases of the operating system alone: one for a quarter of the fleet, one for all who have
-// had that, and another one.
-var stagedBuilds = sync.OnceValues(func() ([]memory, error) { return buildAll(staged) })
+var builds = map[kind]func() ([]memory, error){
+	{}:               buildOnce(whole, 1), // the other bundles are composed when they are asked for
+	{composed: true}: buildOnce(whole, 0),
+	{staged: true}:   buildOnce(staged, 1),
+	{true, true}:     buildOnce(staged, 0),
+}
 
 // whole makes a release of everything.
 func whole(release int, it catalog.Item) catalog.Item {
@@ -86,7 +91,11 @@ func staged(release int, it catalog.Item) catalog.Item {
 	return it
 }
 
-func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, error) {
+func buildOnce(of func(release int, it catalog.Item) catalog.Item, bundles uint64) func() ([]memory, error) {
+	return sync.OnceValues(func() ([]memory, error) { return buildAll(of, bundles) })
+}
+
+func buildAll(of func(release int, it catalog.Item) catalog.Item, bundles uint64) ([]memory, error) {
 	dir, err := os.MkdirTemp("", "precast-client-*")
 	if err != nil {
 		return nil, err
@@ -99,7 +108,7 @@ func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, err
 	defer store.Close()
 	var all []memory
 	for release := 1; release <= generations; release++ {
-		if err := build(store, release, of); err != nil {
+		if err := build(store, release, of, bundles); err != nil {
 			return nil, err
 		}
 		m, err := snapshot(store.Objects())
@@ -111,7 +120,7 @@ func buildAll(of func(release int, it catalog.Item) catalog.Item) ([]memory, err
 	return all, nil
 }
 
-func build(store *local.Store, number int, of func(int, catalog.Item) catalog.Item) error {
+func build(store *local.Store, number int, of func(int, catalog.Item) catalog.Item, bundles uint64) error {
 	ctx := context.Background()
 	var releases []release.Release
 	for _, it := range apps {
@@ -130,7 +139,7 @@ func build(store *local.Store, number int, of func(int, catalog.Item) catalog.It
 		return err
 	}
 	params := builder.DefaultParams()
-	params.MaxBundles = 1 // the others are composed when they are asked for
+	params.MaxBundles = bundles
 	st := pipeline.New(pipeline.Local(store), pipeline.Config{Builder: builder.Options{Params: params}})
 	return st.Build(ctx, builder.PlanOptions{}, nil)
 }
@@ -217,11 +226,7 @@ func (o *objects) put(key string, data []byte) {
 // load has the world serve a release.
 func (w *world) load(release int) {
 	w.t.Helper()
-	build := builds
-	if w.staged {
-		build = stagedBuilds
-	}
-	all, err := build()
+	all, err := builds[w.kind]()
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -21,9 +21,10 @@ const (
 	outsideQuery = query + "&slot=0"
 )
 
-func newStagedWorld(t testing.TB) *world {
-	w := newWorld(t)
-	w.staged = true
+func newStagedWorld(t testing.TB) *world { return staging(newWorld(t)) }
+
+func staging(w *world) *world {
+	w.kind.staged = true
 	return w
 }
 
@@ -60,10 +61,12 @@ func wantOS(t *testing.T, d device, want string) {
 }
 
 // A release reaches the devices whose slots are in its rollout, and a floor those that have not passed it.
-func TestRolloutAndFloor(t *testing.T) {
-	for kind := range newStagedWorld(t).devicesAs(query) {
+func TestRolloutAndFloor(t *testing.T) { onBothKinds(t, rolloutAndFloor) }
+
+func rolloutAndFloor(t *testing.T, newWorld func(testing.TB) *world) {
+	for kind := range staging(newWorld(t)).devicesAs(query) {
 		t.Run(kind, func(t *testing.T) {
-			w := newStagedWorld(t)
+			w := staging(newWorld(t))
 			inside, outside := w.devicesAs(insideQuery)[kind], w.devicesAs(outsideQuery)[kind]
 			drawn := w.devices()[kind]
 			late := w.devicesAs(outsideQuery)[kind]
@@ -132,8 +135,10 @@ func slotOf(t *testing.T, d device) int {
 }
 
 // A device that was made with the floor need not go back to it.
-func TestMadeWithTheFloor(t *testing.T) {
-	w := newStagedWorld(t)
+func TestMadeWithTheFloor(t *testing.T) { onBothKinds(t, madeWithTheFloor) }
+
+func madeWithTheFloor(t *testing.T, newWorld func(testing.TB) *world) {
+	w := staging(newWorld(t))
 	w.publish()
 	w.publish()
 	held := items(map[string]string{"os_armv8_1.2": contentOf("os_armv8", 2)})[0].SHA256

@@ -17,7 +17,7 @@ import (
 
 // serveSample serves the first release of the tests, signed, by the system's clock, until stop is called.
 func serveSample() (url string, rootPEM []byte, stop func()) {
-	releases, err := builds()
+	releases, err := builds[kind{}]()
 	if err != nil {
 		log.Fatal(err)
 	}

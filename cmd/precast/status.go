@@ -32,6 +32,12 @@ Examples:
   precast status --redrive   # after the cause of the failures has been removed`
 }
 
+// copied tells whether what is published has copies: whoever asks for the status need not know.
+func copied(ctx context.Context, objects builder.Objects) bool {
+	ix, _, err := builder.ReadIndex(ctx, objects)
+	return err == nil && ix != nil && ix.Params.Copies()
+}
+
 func (c *statusCmd) Run(ctx context.Context, std streams) error {
 	c.disk = c.Disk
 	d, err := c.existing(ctx)
@@ -39,10 +45,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	// Whoever asks need not know whether copies are made.
-	if ix, _, err := builder.ReadIndex(ctx, d.objects); err == nil && ix != nil && ix.Params.Copies() {
-		c.Build.Copies = true
-	}
+	c.Build.Copies = c.Build.Copies || copied(ctx, d.objects)
 	opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
 	if err != nil {
 		return err

@@ -32,10 +32,11 @@ Examples:
   precast status --redrive   # after the cause of the failures has been removed`
 }
 
-// copied tells whether what is published has copies: whoever asks for the status need not know.
-func copied(ctx context.Context, objects builder.Objects) bool {
-	ix, _, err := builder.ReadIndex(ctx, objects)
-	return err == nil && ix != nil && ix.Params.Copies()
+// copied sets --copies if what is published has copies: whoever asks for the status need not know.
+func (c *statusCmd) copied(ctx context.Context, objects builder.Objects) {
+	if ix, _, err := builder.ReadIndex(ctx, objects); err == nil && ix != nil && ix.Params.Copies() {
+		c.Build.Copies = true
+	}
 }
 
 func (c *statusCmd) Run(ctx context.Context, std streams) error {
@@ -45,7 +46,7 @@ func (c *statusCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer d.Close()
-	c.Build.Copies = c.Build.Copies || copied(ctx, d.objects)
+	c.copied(ctx, d.objects)
 	opt, err := c.options(c.remote(), slog.New(slog.DiscardHandler), builder.Silent{})
 	if err != nil {
 		return err

@@ -192,6 +192,9 @@ func (f dataFlag) take(ctx context.Context) (pipeline.Drivers, func() error, err
 
 // takeFolder is take with options for a data folder.
 func (f dataFlag) takeFolder(ctx context.Context, opt local.Options) (pipeline.Drivers, func() error, error) {
+	if f.Server != "" {
+		return pipeline.Drivers{}, nil, errors.New("this has to have a data folder to itself, or to be on AWS: it does not work through a server; leave out --server (PRECAST_SERVER)")
+	}
 	if f.remote() {
 		if _, err := f.resources(); err != nil {
 			return pipeline.Drivers{}, nil, err

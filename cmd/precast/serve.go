@@ -73,9 +73,6 @@ func (c *serveCmd) serve(ctx context.Context, log *slog.Logger, tell func(what, 
 	if err := c.check(); err != nil {
 		return err
 	}
-	if c.Server != "" {
-		return errors.New("precast serve works on a data folder, or on AWS: leave --server out")
-	}
 	drivers, closeAll, err := c.take(ctx)
 	if err != nil {
 		return err

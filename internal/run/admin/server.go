@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/precast-ota/precast/builder"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/operate/history"
+	"github.com/precast-ota/precast/internal/operate/release"
 	"github.com/precast-ota/precast/internal/run/pipeline"
 )
 
@@ -147,7 +150,13 @@ func allowed(w http.ResponseWriter, r *http.Request, role Role) bool {
 
 // edit makes an edit, by the name of the token, and reads it back: a change that is said to be made is in the log.
 func (a *api) edit(ctx context.Context, edit catalog.Edit) (struct{}, error) {
-	edit.By.Actor = identity(ctx).Name
+	who := identity(ctx)
+	edit.By.Actor = who.Name
+	if who.Role < Admin {
+		if err := a.knownFiles(ctx, edit); err != nil {
+			return struct{}{}, err
+		}
+	}
 	before, err := a.pipeline.Head(ctx)
 	if err != nil {
 		return struct{}{}, err
@@ -163,6 +172,33 @@ func (a *api) edit(ctx context.Context, edit catalog.Edit) (struct{}, error) {
 		return struct{}{}, fmt.Errorf("read the change back: %w", err)
 	}
 	return struct{}{}, nil
+}
+
+// knownFiles refuses an edit that names a file of this machine which the catalog does not name yet: it would be
+// published, whatever secrets it holds.
+func (a *api) knownFiles(ctx context.Context, edit catalog.Edit) error {
+	var items []catalog.Item
+	for _, c := range edit.Changes {
+		if c.Item == nil || !isFile(c.Item.URL) {
+			continue
+		}
+		if items == nil {
+			var err error
+			if items, err = a.pipeline.Snapshot(ctx); err != nil {
+				return err
+			}
+		}
+		if !slices.ContainsFunc(items, func(it catalog.Item) bool { return it.URL == c.Item.URL }) {
+			return release.Refusal(fmt.Sprintf("%s names %s, a file of the server's machine, and the token of %s has the role %s: "+
+				"send the file with precast catalog put, or use a token with the role admin", c.Key, strconv.Quote(c.Item.URL), identity(ctx).Name, identity(ctx).Role))
+		}
+	}
+	return nil
+}
+
+func isFile(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Scheme == "file"
 }
 
 // writeLog streams the catalog's log, one entry a line. The last line is an entry without a number: an answer that
@@ -249,6 +285,8 @@ func answer(w http.ResponseWriter, v any, err error) {
 			status = statusMoved
 		case errors.Is(err, builder.ErrNotExist):
 			status = statusAbsent
+		case errors.Is(err, builder.ErrPaused):
+			status = http.StatusInsufficientStorage
 		}
 		http.Error(w, err.Error(), status)
 		return

@@ -104,6 +104,12 @@ func (a *api) writeObject(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("an object says its length, at most %d bytes", int64(maxObject)), http.StatusRequestEntityTooLarge)
 		return
 	}
+	if kind == layout.Binary {
+		if err := a.pipeline.Room(r.ContentLength); err != nil {
+			answer(w, nil, err)
+			return
+		}
+	}
 	body := io.Reader(r.Body)
 	if identity(r.Context()).Role < Admin { // who may write anything may write this
 		sum, _, _ := strings.Cut(strings.TrimPrefix(key, layout.BinaryPrefix), "/")

@@ -38,8 +38,11 @@ type DiskStatus struct {
 	Paused string `json:"paused,omitempty"`
 }
 
-// room fails with builder.ErrPaused if so many bytes more would leave less of the disk free than there has to be.
-func (p *Pipeline) room(bytes int64) error {
+// Room fails with builder.ErrPaused if so many bytes more would leave less of the disk free than there has to be.
+func (p *Pipeline) Room(bytes int64) error {
+	if p.Disk == nil {
+		return nil
+	}
 	free, total, err := p.Disk.Free()
 	if err != nil {
 		return err
@@ -59,7 +62,7 @@ func (p *Pipeline) Paused() error {
 	if p.Disk == nil {
 		return nil
 	}
-	return cmp.Or(p.Builder.Paused(), p.room(0))
+	return cmp.Or(p.Builder.Paused(), p.Room(0))
 }
 
 // diskStatus looks at the disk. It is nil where there is none to look at.

@@ -92,7 +92,7 @@ func New(d Drivers, cfg Config) *Pipeline {
 	}
 	p := &Pipeline{Drivers: d, events: &events{next: cfg.Builder.Observer}}
 	if d.Disk != nil {
-		cfg.Builder.Room = p.room
+		cfg.Builder.Room = p.Room
 	}
 	cfg.Builder.Observer = p.events
 	p.cfg = cfg

@@ -58,9 +58,12 @@ func (s *Server) Handler() http.Handler {
 	}))
 	// The mux answers a path such as /binaries/../x with a redirect to the clean one; a device that
 	// sends one is broken or hostile, and is told so.
+	unclean := s.counted("other", func(w http.ResponseWriter, r *http.Request) {
+		answer.Fail(w, http.StatusBadRequest, "Path is not clean")
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/.") {
-			answer.Fail(w, http.StatusBadRequest, "Path is not clean")
+			unclean(w, r)
 			return
 		}
 		mux.ServeHTTP(w, r)

@@ -101,7 +101,7 @@ var arrows = map[string][]string{
 	"internal/files":   {},
 	"internal/format":  {"edge"},
 	"internal/operate": {"builder", "edge", "internal/files", "internal/format", "internal/trust"},
-	"internal/run":     {"builder", "edge", "internal/format", "internal/operate", "internal/store", "internal/trust"},
+	"internal/run":     {"builder", "edge", "internal/files", "internal/format", "internal/operate", "internal/store", "internal/trust"},
 	"internal/store":   {"builder", "internal/files", "internal/format"},
 	"internal/test":    {"internal/format", "internal/operate", "seed"},
 	"internal/trust":   {"builder", "edge", "internal/files", "internal/format"},

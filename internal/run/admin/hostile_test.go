@@ -1,3 +1,5 @@
+//go:build unix
+
 package admin
 
 import (
@@ -15,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/precast-ota/precast/builder"
@@ -221,5 +224,16 @@ func TestUploadsLeaveRoomC22(t *testing.T) {
 		if (err == nil) != fits || err != nil && !strings.Contains(err.Error(), "--min-free") {
 			t.Errorf("%d bytes: %v", size, err)
 		}
+	}
+}
+
+// S4: a file of tokens that became a pipe holds nobody up.
+func TestTokensInAPipeS4(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Skip(err) // there are none on this system
+	}
+	if _, _, err := ReadTokens(path); err == nil || !strings.Contains(err.Error(), "it is a pipe, not a regular file") {
+		t.Error(err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/precast-ota/precast/internal/files"
 )
 
 // Role is what a token may do: all that the roles before it may, and more.
@@ -69,14 +71,14 @@ const (
 // ReadTokens reads a file of tokens: "name role token" or "name role sha256:DIGEST" a line, comments after #. It tells
 // whether others may read tokens in it.
 func ReadTokens(path string) (tokens Tokens, exposed bool, err error) {
-	f, err := os.Open(path)
+	f, err := files.Open(path)
 	if err != nil {
 		return nil, false, fmt.Errorf("read admin tokens: %w", err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxTokens) {
-		err = errors.New("not a small regular file")
+	if err == nil && info.Size() > maxTokens {
+		err = fmt.Errorf("it is longer than %d bytes", maxTokens)
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read admin tokens: %s: %w", path, err)

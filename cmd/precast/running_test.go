@@ -508,3 +508,66 @@ func TestTokensNeedTLSC22(t *testing.T) {
 		t.Errorf("%q", errs)
 	}
 }
+
+// S11: after SIGKILL of a server, a stranger on its port learns nothing, and nobody says that the change is made.
+func TestStrangerOnThePortS11(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PRECAST_DATA", dir)
+	binary := filepath.Join(t.TempDir(), "binary")
+	replace(t, binary, []byte("x"))
+	says(t, exitOK, "catalog", "put", "app", binary, "--version", "1")
+	s, err := startServer("precast", dir, os.Environ(), "--data", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var endpoint struct{ Address, Token string }
+	text, err := os.ReadFile(filepath.Join(dir, "serve.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &endpoint)
+	}
+	if err != nil || endpoint.Token == "" {
+		t.Fatalf("serve.json: %s %v", text, err)
+	}
+	if err := s.end(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := net.Listen("tcp", endpoint.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := stranger.Accept()
+			if err != nil {
+				return
+			}
+			hello := make([]byte, 1024)
+			n, _ := c.Read(hello)
+			got.Write(hello[:n])
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+			c.Close()
+		}
+	}()
+	store, err := local.Open(dir, local.Options{}) // as if another command had the folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := says(t, exitError, "catalog", "put", "secret-app", binary, "--version", "2", "--lock-wait", "0s"); !strings.Contains(errs, "in use by another process") {
+		t.Errorf("%q", errs)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	says(t, exitOK, "catalog", "put", "secret-app", binary, "--version", "2")
+	stranger.Close()
+	<-ended
+	if got.Len() == 0 || strings.Contains(got.String(), endpoint.Token) || strings.Contains(got.String(), "secret-app") {
+		t.Errorf("the stranger got %q", got.String())
+	}
+	if out, _ := says(t, exitOK, "catalog", "list"); !strings.Contains(out, "secret-app") {
+		t.Errorf("the change that was said to be made is not there: %s", out)
+	}
+}

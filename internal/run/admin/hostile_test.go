@@ -153,7 +153,7 @@ func TestBrokenUploadsC22(t *testing.T) {
 		return c
 	}
 	for headers, want := range map[string]int{
-		"Content-Length: " + strconv.Itoa(maxObject+1): http.StatusRequestEntityTooLarge,
+		"Content-Length: " + strconv.FormatInt(maxObject+1, 10): http.StatusRequestEntityTooLarge,
 		"Transfer-Encoding: chunked":                   http.StatusRequestEntityTooLarge,
 		"Content-Length: 0":                            http.StatusInternalServerError,
 	} {

@@ -14,9 +14,9 @@ func TestNotThroughAServerC22(t *testing.T) {
 	if err := os.WriteFile(token, []byte("0123456789abcdef0123\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	precast(t, nil, "seed", "--data", data, "--size", "2KiB")
-	precast(t, nil, "build", "--data", data)
-	precast(t, nil, "backup", saved, "--data", data)
+	says(t, 0, "seed", "--data", data, "--size", "2KiB")
+	says(t, 0, "build", "--data", data)
+	says(t, 0, "backup", saved, "--data", data)
 	elsewhere := filepath.Join(dir, "elsewhere")
 	for _, args := range [][]string{{"serve", "--addr", "127.0.0.1:0"}, {"restore", saved}, {"catalog", "recover"}} {
 		args = append(args, "--data", elsewhere, "--server", "https://127.0.0.1:1", "--token-file", token)

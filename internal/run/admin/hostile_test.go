@@ -154,8 +154,8 @@ func TestBrokenUploadsC22(t *testing.T) {
 	}
 	for headers, want := range map[string]int{
 		"Content-Length: " + strconv.FormatInt(maxObject+1, 10): http.StatusRequestEntityTooLarge,
-		"Transfer-Encoding: chunked":                   http.StatusRequestEntityTooLarge,
-		"Content-Length: 0":                            http.StatusInternalServerError,
+		"Transfer-Encoding: chunked":                            http.StatusRequestEntityTooLarge,
+		"Content-Length: 0":                                     http.StatusInternalServerError,
 	} {
 		c := begin(headers, "")
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)

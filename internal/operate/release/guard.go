@@ -75,10 +75,18 @@ const (
 // Guard works out what an edit changes for the devices that have what is published, and what it is refused for. It
 // looks only at the items that the edit touches. What the catalog holds before the edit is on its way to devices, so that
 // it must not hurt those that get that first, either; unless what is published is pinned. As long as nothing is
-// published, only the catalog is looked at.
+// published, only the catalog is looked at. An edit that was worked out from another catalog than this one is not looked
+// at: builder.ErrPrecondition.
 func Guard(ctx context.Context, objects builder.Objects, cat Snapshotter, edit catalog.Edit) (Difference, error) {
 	g := guard{edit: edit}
 	items, err := cat.Snapshot(ctx)
+	var head catalog.Head
+	if err == nil {
+		head, err = cat.Head(ctx)
+	}
+	if err == nil && edit.Base != "" && edit.Base != head.Digest {
+		err = builder.ErrPrecondition
+	}
 	if err != nil {
 		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
 	}
@@ -110,6 +118,7 @@ func Guard(ctx context.Context, objects builder.Objects, cat Snapshotter, edit c
 // Snapshotter reads a catalog; see builder.Catalog.
 type Snapshotter interface {
 	Snapshot(ctx context.Context) ([]catalog.Item, error)
+	Head(ctx context.Context) (catalog.Head, error)
 }
 
 // guard is an edit that is being looked at.

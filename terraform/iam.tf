@@ -59,7 +59,6 @@ locals {
         Action   = ["sqs:SendMessage"]
         Resource = [aws_sqs_queue.jobs.arn]
       },
-      ], !var.store_composed ? [] : [
       {
         # Only what is not there yet: anonymous requests lead to it, and it must not be able to replace a bundle
         # (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html).
@@ -69,7 +68,6 @@ locals {
         Resource  = [for k in ["bundles/*", "manifests/*"] : "${aws_s3_bucket.store.arn}/${k}"]
         Condition = { Null = { "s3:if-none-match" = "false" } }
       },
-      ], !var.store_composed ? [] : [
       {
         # What somebody else has kept meanwhile: the answer has its ETag.
         Sid      = "ReadWhatWasKept"

@@ -221,9 +221,8 @@ resource "aws_lambda_function" "composer" {
 
   environment {
     variables = merge(var.function_environment, {
-      PRECAST_OBJECTS        = local.objects_url
-      PRECAST_QUEUE          = aws_sqs_queue.jobs.id
-      PRECAST_STORE_COMPOSED = tostring(var.store_composed)
+      PRECAST_OBJECTS = local.objects_url
+      PRECAST_QUEUE   = aws_sqs_queue.jobs.id
     }, var.signing_key_arn == null ? {} : { PRECAST_SIGNING_KEY = "kms:${var.signing_key_arn}" })
   }
 
@@ -242,9 +241,9 @@ resource "aws_lambda_function" "composer" {
 resource "aws_lambda_function_url" "composer" {
   function_name      = aws_lambda_function.composer.function_name
   authorization_type = "AWS_IAM"
-  # Bundles are larger than the 6 MB of a buffered answer
-  # (https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html).
-  invoke_mode = "RESPONSE_STREAM"
+  # A stream that breaks off looks like a whole answer, and slows down after 6 MB: what is larger than a buffered answer
+  # is stored, and S3 sends it (https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html).
+  invoke_mode = "BUFFERED"
 }
 
 # Both are needed

@@ -115,7 +115,7 @@ func TestRolesOnAWS(t *testing.T) {
 	}
 
 	c := drivers("composer", awsdrivers.Resources{Bucket: names.Bucket, QueueURL: set.QueueURL})
-	composer := &lambdas.Composer{Objects: c.Objects, Store: true, Log: log,
+	composer := &lambdas.Composer{Objects: c.Objects, Log: log,
 		Composer: builder.NewMendingComposer(c.Objects, builder.QueueMender{Queue: c.Queue}, builder.Clock{})}
 	composed := func(key, selection string, want int) (etag string) {
 		t.Helper()

@@ -324,7 +324,7 @@ variable "composer_memory_mb" {
 }
 
 variable "composer_timeout_seconds" {
-  description = "Timeout of the composer. CloudFront waits 60 seconds for the first byte."
+  description = "Timeout of the composer. A device is answered within 60 seconds; what is large may be stored for longer."
   type        = number
   default     = 300
   nullable    = false
@@ -344,13 +344,6 @@ variable "signing_key_arn" {
     condition     = var.signing_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/", var.signing_key_arn))
     error_message = "signing_key_arn must be the ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID."
   }
-}
-
-variable "store_composed" {
-  description = "Keep what was composed on request, so that the next request finds it in the bucket."
-  type        = bool
-  default     = true
-  nullable    = false
 }
 
 variable "reserved_concurrency" {

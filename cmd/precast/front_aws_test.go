@@ -224,7 +224,7 @@ func applied(ctx context.Context, cfg aws.Config, packages, host, dir string, tr
 		return nil, "", err
 	}
 	var changeErr error
-	r, err := rig.Start(ctx, rig.Options{Objects: objects, Dist: dir, Store: true, OnTrace: trace, Change: func(d *rig.Distribution) {
+	r, err := rig.Start(ctx, rig.Options{Objects: objects, Dist: dir, OnTrace: trace, Change: func(d *rig.Distribution) {
 		changeErr = declare(ctx, cf, c, d)
 		d.Domain, d.ID = host, aws.ToString(dist.Id)
 		if store == "" {

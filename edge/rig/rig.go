@@ -37,10 +37,10 @@ type Options struct {
 	Log     *slog.Logger          // the composer's; nil: none
 	Change  func(d *Distribution) // changes what Precast declares; may be nil
 	List    bool                  // the bucket may be listed: S3 answers 404 for what is missing, not 403
-	Store   bool                  // the composer keeps what it composes
 	// FirstByte is how long the composer may take to begin; 0: what it has on Lambda. Below its origin's ReadTimeout.
 	FirstByte time.Duration
 	Compose   func(builder.Objects) http.Handler // in place of the composer; nil: the composer
+	Lambda    Lambda                             // how the composer is run
 }
 
 // Rig is a running distribution with its origins.
@@ -110,12 +110,12 @@ func (r *Rig) start(ctx context.Context) error {
 		return err
 	}
 	objects := r.S3.Objects()
-	var compose http.Handler = &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: r.opt.Store,
-		FirstByte: r.opt.FirstByte, MaxSent: lambdas.MaxSent, Log: r.opt.Log}
+	var compose http.Handler = &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects),
+		FirstByte: r.opt.FirstByte, Log: r.opt.Log}
 	if r.opt.Compose != nil {
 		compose = r.opt.Compose(objects)
 	}
-	r.Composer = &FunctionURL{handler: compose, region: region, now: now, keys: map[string]aws.Credentials{oac.AccessKeyID: oac}}
+	r.Composer = &FunctionURL{invoke: lambdas.FunctionURL(compose), lambda: r.opt.Lambda, region: region, now: now, keys: map[string]aws.Credentials{oac.AccessKeyID: oac}}
 	composerURL, err := r.listen("127.0.0.1:0", r.Composer)
 	if err != nil {
 		return err

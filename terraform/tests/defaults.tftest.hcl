@@ -185,7 +185,7 @@ run "functions" {
     error_message = "enqueuer's environment"
   }
   assert {
-    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ PRECAST_OBJECTS = "s3://${aws_s3_bucket.store.id}", PRECAST_QUEUE = aws_sqs_queue.jobs.id, PRECAST_STORE_COMPOSED = "true" })
+    condition     = one(aws_lambda_function.composer.environment).variables == tomap({ PRECAST_OBJECTS = "s3://${aws_s3_bucket.store.id}", PRECAST_QUEUE = aws_sqs_queue.jobs.id })
     error_message = "composer's environment"
   }
   assert {
@@ -193,7 +193,7 @@ run "functions" {
     error_message = "What Lambda@Edge demands."
   }
   assert {
-    condition     = aws_lambda_function_url.composer.authorization_type == "AWS_IAM" && aws_lambda_function_url.composer.invoke_mode == "RESPONSE_STREAM"
+    condition     = aws_lambda_function_url.composer.authorization_type == "AWS_IAM" && aws_lambda_function_url.composer.invoke_mode == "BUFFERED"
     error_message = "function URL"
   }
   assert {

@@ -151,7 +151,6 @@ run "pipeline_options" {
     max_receive_count        = 8
     composer_memory_mb       = 1024
     composer_timeout_seconds = 60
-    store_composed           = false
     reserved_concurrency     = { builder = 4, composer = 20 }
     reconcile_schedule       = "rate(1 hour)"
     verify_schedule          = "cron(0 3 * * ? *)"
@@ -181,10 +180,6 @@ run "pipeline_options" {
   assert {
     condition     = aws_lambda_function.composer.memory_size == 1024 && aws_lambda_function.composer.timeout == 60 && aws_lambda_function.composer.reserved_concurrent_executions == 20 && aws_lambda_function.enqueuer.reserved_concurrent_executions == -1
     error_message = "composer"
-  }
-  assert {
-    condition     = one(aws_lambda_function.composer.environment).variables["PRECAST_STORE_COMPOSED"] == "false"
-    error_message = "PRECAST_STORE_COMPOSED"
   }
   assert {
     condition = (

@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
-	"github.com/aws/aws-lambda-go/lambdaurl"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/precast-ota/precast/builder"
@@ -27,12 +27,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "composer:", err)
 		os.Exit(1)
 	}
-	lambdaurl.Start(handler)
+	lambda.Start(lambdas.FunctionURL(handler))
 }
 
 func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Handler, error) {
 	bucket := env.Bucket("PRECAST_OBJECTS")
-	keep := env.Bool("PRECAST_STORE_COMPOSED", true)
 	queueURL := env.QueueIfSet("PRECAST_QUEUE")
 	signing := env.Signing()
 	if err := env.Err(); err != nil {
@@ -54,8 +53,7 @@ func wire(ctx context.Context, env *settings.Reader, log *slog.Logger) (http.Han
 		}
 		composer = builder.NewMendingComposer(objects, builder.QueueMender{Queue: queue}, builder.Clock{})
 	}
-	c := &lambdas.Composer{Objects: objects, Composer: composer, Store: keep,
-		FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: log}
+	c := &lambdas.Composer{Objects: objects, Composer: composer, FirstByte: lambdas.FirstByte, Log: log}
 	c.Statements, err = signingkey.Issuer(ctx, signing, os.LookupEnv)
 	return c, err
 }

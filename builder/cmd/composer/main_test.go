@@ -20,7 +20,7 @@ func start(t *testing.T, vars map[string]string) (http.Handler, error) {
 func TestEnvironment(t *testing.T) {
 	environments := map[string]map[string]string{
 		"that of earlier versions of the Terraform module": {"BUCKET": "packages", "STORE_COMPOSED": "true"},
-		"today's": {"PRECAST_OBJECTS": "s3://packages", "PRECAST_QUEUE": "https://sqs.eu-west-1.amazonaws.com/1/jobs", "PRECAST_STORE_COMPOSED": "false"},
+		"today's": {"PRECAST_OBJECTS": "s3://packages", "PRECAST_QUEUE": "https://sqs.eu-west-1.amazonaws.com/1/jobs"},
 	}
 	for whose, vars := range environments {
 		if handler, err := start(t, vars); err != nil || handler == nil {

@@ -1,8 +1,12 @@
 package lambdas
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -23,14 +27,12 @@ import (
 // selection is 404, whatever it names.
 type Composer struct {
 	Objects builder.Objects
-	// Store keeps what was composed, so that the next request finds it in the object store.
-	Store bool
-	// FirstByte is how long an answer may take to begin; then it is 503, or sent without having been stored. 0: no
-	// limit. What has more than MaxSent bytes is stored however long that takes: sent it would break off, stored it
-	// is there the next time.
+	// FirstByte is how long an answer may take; then it is 503, or sent without having been stored. 0: no limit.
 	FirstByte time.Duration
-	MaxSent   int64
-	Log       *slog.Logger
+	// MaxSent is how many bytes an answer may have; 0: MaxSent. What is larger is stored, however long that takes, and
+	// answered with 503: the object store has it the next time.
+	MaxSent int64
+	Log     *slog.Logger
 
 	Composer *builder.Composer
 	// Statements signs statements; nil: none are signed here.
@@ -38,11 +40,11 @@ type Composer struct {
 }
 
 // What the composer behind CloudFront has: CloudFront waits 60 seconds for it (terraform/edge.tf), and then says 504
-// without Retry-After; a function URL streams 200 MB
-// (https://docs.aws.amazon.com/lambda/latest/dg/configuration-response-streaming.html).
+// without Retry-After; a function's buffered answer has 6 MB at most, as JSON, with its body in base64
+// (https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 const (
 	FirstByte = 20 * time.Second
-	MaxSent   = 200_000_000
+	MaxSent   = 4 << 20
 )
 
 var errSlow = errors.New("it took too long to begin an answer")
@@ -145,53 +147,59 @@ func withRetain(ix *index.Index, retain uint64) *index.Index {
 	return &c
 }
 
+// send answers with what is composed, once all of it is there: an answer that breaks off would look like a whole one to
+// whoever caches it. It is stored, too, so that the next request finds it in the object store.
 func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key string, kind layout.Kind, d edge.Decision) error {
-	composed, err := c.Composer.Compose(r.Context(), kind, d.Set, d.Mask)
-	if err == nil {
-		defer composed.Close()
-		if !limit.stop() { // else the context, which it is read under, lasts until it is sent
-			err = errSlow
+	data, body, err := c.read(r.Context(), kind, d)
+	if !limit.stop() && err == nil {
+		err = errSlow
+	}
+	if err == nil && data == nil {
+		if _, err = c.Composer.Store(r.Context(), key, kind, d.Set, d.Mask, builder.PutOptions{IfAbsent: true}); errors.Is(err, builder.ErrPrecondition) {
+			err = nil // somebody else has
 		}
 	}
-	if err != nil {
+	if err != nil || data == nil {
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return err
 	}
 	etag := layout.ETag(key)
-	if c.Store && r.Method == http.MethodGet {
-		ctx := r.Context()
-		if !limit.at.IsZero() && composed.Size <= c.MaxSent {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadlineCause(ctx, limit.at, errSlow)
-			defer cancel()
-		}
-		// The next answer is the store's, with its ETag: this one says the same, so that devices can revalidate and
-		// resume with a part.
-		stored, err := c.store(ctx, key, kind, d)
-		var damage *builder.Damage
-		switch {
-		case errors.As(err, &damage): // sent, it would break off
-			answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
-			return err
-		case err != nil:
-			c.Log.WarnContext(ctx, "composed object was not stored", "key", key, "error", err, "cause", context.Cause(ctx))
-		default:
-			etag = stored
-		}
+	ctx := r.Context()
+	if !limit.at.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, limit.at, errSlow)
+		defer cancel()
 	}
-	answer.Object(w, r, kind, etag, composed)
-	if damage := composed.Damage(); damage != nil {
-		return damage
-	}
-	return nil
-}
-
-// store keeps what is composed, and returns the stored object's ETag. It reads what it stores by itself: a Put that
-// was given up may keep reading for a while.
-func (c *Composer) store(ctx context.Context, key string, kind layout.Kind, d edge.Decision) (etag string, err error) {
-	info, err := c.Composer.Store(ctx, key, kind, d.Set, d.Mask, builder.PutOptions{IfAbsent: true})
+	// The next answer is the store's, with its ETag: this one says the same, so that devices can revalidate and
+	// resume with a part.
+	info, err := c.Objects.Put(ctx, key, body, builder.PutOptions{IfAbsent: true})
 	if errors.Is(err, builder.ErrPrecondition) { // somebody else has
 		info, err = c.Objects.Stat(ctx, key)
 	}
-	return info.ETag, err
+	if err != nil {
+		c.Log.WarnContext(ctx, "composed object was not stored", "key", key, "error", err, "cause", context.Cause(ctx))
+	} else {
+		etag = info.ETag
+	}
+	answer.Object(w, r, kind, etag, bytes.NewReader(data))
+	return nil
+}
+
+// read composes what can be sent. Data is nil of what is too large for that.
+func (c *Composer) read(ctx context.Context, kind layout.Kind, d edge.Decision) (data []byte, body builder.Body, err error) {
+	composed, err := c.Composer.Compose(ctx, kind, d.Set, d.Mask)
+	if err != nil {
+		return nil, body, err
+	}
+	defer composed.Close()
+	if composed.Size > cmp.Or(c.MaxSent, MaxSent) {
+		return nil, body, nil
+	}
+	data = make([]byte, composed.Size)
+	if _, err := io.ReadFull(composed, data); err != nil {
+		return nil, body, fmt.Errorf("read composed pieces: %w", err)
+	}
+	body = composed.Body()
+	body.Reader = bytes.NewReader(data)
+	return data, body, nil
 }

@@ -48,7 +48,7 @@ func TestComposerSignsStatements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Store: true, Log: quiet, Statements: m}
+	c := &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Log: quiet, Statements: m}
 	ask := func(path, query string, header ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, "/"+path, nil)
 		r.Header.Set(edge.SelectionHeader, query)

@@ -109,11 +109,6 @@ func (r *Reader) need(name string, parse func(string) (string, error)) string {
 	return v
 }
 
-// Bool returns a variable that is true or false, or a default.
-func (r *Reader) Bool(name string, otherwise bool) bool {
-	return parse(r, name, otherwise, strconv.ParseBool)
-}
-
 // Duration returns a variable such as 30s, or a default.
 func (r *Reader) Duration(name string, otherwise time.Duration) time.Duration {
 	return parse(r, name, otherwise, time.ParseDuration)

@@ -14,10 +14,10 @@ func reader(vars map[string]string) (*Reader, *strings.Builder) {
 }
 
 func TestReader(t *testing.T) {
-	r, log := reader(map[string]string{"A": "text", "B": "false", "D": "3s", "BAD": "twelve", "EMPTY": "",
+	r, log := reader(map[string]string{"A": "text", "D": "3s", "BAD": "twelve", "EMPTY": "",
 		"O": "s3://bucket", "T": "dynamodb://table", "Q": "sqs://host/1/jobs", "H": "http://host/1/jobs", "ODD": "s3://a/b"})
-	if r.Text("A", "") != "text" || r.Text("X", "otherwise") != "otherwise" || !r.Bool("EMPTY", true) ||
-		r.Bool("B", true) || r.Duration("D", 0) != 3*time.Second || r.Bucket("O") != "bucket" || r.Table("T") != "table" ||
+	if r.Text("A", "") != "text" || r.Text("X", "otherwise") != "otherwise" ||
+		r.Duration("D", 0) != 3*time.Second || r.Bucket("O") != "bucket" || r.Table("T") != "table" ||
 		r.Queue("Q") != "https://host/1/jobs" || r.QueueIfSet("H") != "http://host/1/jobs" || r.QueueIfSet("EMPTY") != "" || r.Err() != nil {
 		t.Fatalf("values are wrong, or an error: %v", r.Err())
 	}
@@ -44,7 +44,7 @@ func TestReader(t *testing.T) {
 func TestOldNames(t *testing.T) {
 	r, log := reader(map[string]string{"BUCKET": "packages", "CATALOG_TABLE": "catalog", "LEDGER_TABLE": "ledger", "QUEUE_URL": "https://sqs.test/1/jobs",
 		"DEAD_LETTERS_URL": "https://sqs.test/1/dead", "DISTRIBUTION_ID": "E1", "KEY_VALUE_STORE": "arn", "METRICS_NAMESPACE": "Fleet",
-		"STORE_COMPOSED": "false", "STATEMENT_PERIOD": "1h", "BASE_URL": "https://cdn.test", "MAX_BUNDLES": "500", "MAX_BYTES": "17179869184",
+		"STATEMENT_PERIOD": "1h", "BASE_URL": "https://cdn.test", "MAX_BUNDLES": "500", "MAX_BYTES": "17179869184",
 		"MAX_COMBINATIONS": "7", "SUBSET_ITEMS": "0", "RETAIN": "0", "PART_BYTES": "1024", "CONCURRENCY": "2", "ATTEMPTS": "3"})
 	for _, c := range []struct{ got, want string }{
 		{r.Bucket("PRECAST_OBJECTS"), "packages"}, {r.Table("PRECAST_CATALOG"), "catalog"}, {r.Table("PRECAST_LEDGER"), "ledger"},
@@ -55,8 +55,8 @@ func TestOldNames(t *testing.T) {
 			t.Errorf("%q, want %q", c.got, c.want)
 		}
 	}
-	if r.Bool("PRECAST_STORE_COMPOSED", true) || r.Duration("PRECAST_STATEMENT_PERIOD", 0) != time.Hour {
-		t.Error("STORE_COMPOSED or STATEMENT_PERIOD is not read")
+	if r.Duration("PRECAST_STATEMENT_PERIOD", 0) != time.Hour {
+		t.Error("STATEMENT_PERIOD is not read")
 	}
 	want := Build{BaseURL: "https://cdn.test", MaxBundles: 500, MaxBytes: 16 << 30, MaxCombinations: 7, PartBytes: 1024, Concurrency: 2, Attempts: 3}
 	if got := r.Build(); got != want || r.Err() != nil || log.Len() > 0 {

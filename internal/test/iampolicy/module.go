@@ -100,7 +100,7 @@ func evaluation(r Resources) *hcl.EvalContext {
 			"aws_cloudfront_distribution":    cty.ObjectVal(map[string]cty.Value{"cdn": with("arn", r.Distribution)}),
 			"aws_cloudfront_key_value_store": cty.ObjectVal(map[string]cty.Value{"rollouts": with("arn", r.KeyValueStore)}),
 			"var": cty.ObjectVal(map[string]cty.Value{
-				"store_composed": cty.True, "tracing": cty.False, "bucket_kms_key_arn": cty.NullVal(cty.String),
+				"tracing": cty.False, "bucket_kms_key_arn": cty.NullVal(cty.String),
 				"source_bucket_arns": cty.ListValEmpty(cty.String), "signing_key_arn": signing,
 			}),
 		},

@@ -83,7 +83,7 @@ func cdn(t *testing.T, installation, dist string, table []string) *rig.Rig {
 	defer cancel()
 	r, err := rig.Start(ctx, rig.Options{Objects: objects, Dist: dist, Compose: func(objects builder.Objects) http.Handler {
 		return &lambdas.Composer{Objects: objects, Composer: builder.NewComposer(objects), Statements: statements,
-			FirstByte: lambdas.FirstByte, MaxSent: lambdas.MaxSent, Log: slog.New(slog.DiscardHandler)}
+			FirstByte: lambdas.FirstByte, Log: slog.New(slog.DiscardHandler)}
 	}})
 	if err != nil {
 		t.Fatal(err)

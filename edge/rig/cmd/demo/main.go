@@ -118,7 +118,7 @@ func (d *demo) story(ctx context.Context, dist string) (err error) {
 	if err := d.await(ctx); err != nil {
 		return err
 	}
-	d.rig, err = rig.Start(ctx, rig.Options{Objects: d.store.Objects(), Dist: dist, Store: true, Log: d.log})
+	d.rig, err = rig.Start(ctx, rig.Options{Objects: d.store.Objects(), Dist: dist, Log: d.log})
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string, out, diag io.Writer) (err error) {
 	}
 	log := slog.New(slog.NewTextHandler(diag, nil))
 	r, err := rig.Start(ctx, rig.Options{
-		Objects: objects, Dist: *dist, Addr: *addr, Store: true, Log: log,
+		Objects: objects, Dist: *dist, Addr: *addr, Log: log,
 		OnTrace: func(t rig.Trace) { log.Info(t.String()) },
 		OnLog:   func(line string) { log.Info("edge " + line) },
 	})

@@ -174,7 +174,7 @@ func TestOriginsWantSignatures(t *testing.T) {
 }
 
 // A device's query in S3's sight is an error.
-func TestS3RefusesQueries(t *testing.T) {
+func TestBucketRefusesQueries(t *testing.T) {
 	t.Parallel()
 	objects := emptyBucket(t)
 	key := layout.BundleKey(strings.Repeat("a", 64), "0")
@@ -188,7 +188,7 @@ func TestS3RefusesQueries(t *testing.T) {
 	}
 }
 
-func TestS3(t *testing.T) {
+func TestBucket(t *testing.T) {
 	t.Parallel()
 	objects := emptyBucket(t)
 	key := layout.BinaryKey(strings.Repeat("b", 64), "some app", "1+2%")

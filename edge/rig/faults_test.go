@@ -46,7 +46,7 @@ func comeAgain(t *testing.T, a answer) {
 
 // While S3 is in trouble devices get the last answer that there is, or are told when to come again.
 // Afterwards everything is as it was, by itself.
-func TestS3InTrouble(t *testing.T) {
+func TestBucketInTrouble(t *testing.T) {
 	t.Parallel()
 	for name, f := range map[string]struct{ begin, end func(s *site) }{
 		"down":      {func(s *site) { s.S3.SetDown(true) }, func(s *site) { s.S3.SetDown(false) }},

@@ -176,7 +176,7 @@ func TestCommandsOnAWS(t *testing.T) {
 
 // The story that every host plays, with the pipeline on AWS.
 func TestCommandsInEveryHostOnAWS(t *testing.T) {
-	for _, script := range []string{"story", "guards", "ask"} { // each has an installation of its own
+	for _, script := range []string{"story", "C12", "C13", "C14", "C15", "C16", "promote", "ask"} { // each has an installation of its own
 		t.Run(script, func(t *testing.T) {
 			env, _ := onAWS(t)
 			variables := map[string]string{"NEXT": "The pipeline builds it now; precast status tells how far it is."}

@@ -506,7 +506,7 @@ func TestABadIndexIsNotUsed(t *testing.T) {
 	}
 }
 
-// C21: a probe of life is no probe of readiness. S14: what watches the server is read, and nothing else.
+// C21: a probe of life is no probe of readiness.
 func TestProbesC21(t *testing.T) {
 	s := newSite(t, builder.Options{}, nil)
 	look := func(path string, status int, text string) {
@@ -527,16 +527,21 @@ func TestProbesC21(t *testing.T) {
 	look("/readyz", 503, "cannot be read")
 	look("/livez", 200, "ok")
 	look("/healthz", 200, `"generation":1`)
+}
+
+// S14: what watches the server is read, and nothing else.
+func TestMethodsS14(t *testing.T) {
+	s := newSite(t, builder.Options{}, sample(100))
 	for _, path := range []string{"/livez", "/readyz", "/healthz", "/metrics"} {
 		for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"} {
 			if a := s.do(method, path); a.status != 405 || a.header.Get("Allow") != "GET, HEAD" {
-				t.Errorf("S14: %s %s: %d %v", method, path, a.status, a.header)
+				t.Errorf("%s %s: %d %v", method, path, a.status, a.header)
 			}
 		}
 	}
 	for _, path := range []string{"/livez", "/metrics"} {
 		if a := s.do("HEAD", path); a.status != 200 || len(a.body) > 0 {
-			t.Errorf("S14: HEAD %s: %d %s", path, a.status, a.body)
+			t.Errorf("HEAD %s: %d %s", path, a.status, a.body)
 		}
 	}
 }

@@ -3,6 +3,8 @@
 package suite
 
 import (
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -61,6 +63,34 @@ func AttackList() []string {
 		"arbitrary installation", "endless data", "extraneous dependency", "fast-forward", "indefinite freeze",
 		"malicious mirror", "mix-and-match", "rollback", "slow retrieval", "wrong software", "key compromise",
 	}
+}
+
+// CaseList are the cases from the field, and the attacks on the program itself, that must be tested. S8 is about the
+// device's client in sh.
+func CaseList() []string {
+	var all []string
+	for n := 10; n <= 23; n++ {
+		all = append(all, fmt.Sprint("C", n))
+	}
+	for n := 1; n <= 14; n++ {
+		if n != 8 {
+			all = append(all, fmt.Sprint("S", n))
+		}
+	}
+	return all
+}
+
+// caseInName finds a case in the name of a test, or of a script: at its beginning, or at its end.
+var caseInName = regexp.MustCompile(`^(?:Test)?(C[12][0-9]|S[0-9]+)(?:[A-Z_ ]|$)|(C[12][0-9]|S[0-9]+)$`)
+
+// CaseOf is the case that a test is named with: in its function, or in its subtest. It is empty if there is none.
+func CaseOf(test string) string {
+	for _, name := range strings.Split(test, "/") {
+		if m := caseInName.FindStringSubmatch(name); m != nil {
+			return m[1] + m[2]
+		}
+	}
+	return ""
 }
 
 const (

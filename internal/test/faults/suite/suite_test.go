@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,6 +106,66 @@ func isScript(fsys fs.FS, r suite.Row) bool {
 	return false
 }
 
+// named are the tests and scripts of the whole source whose name has a case: functions with their package, scripts as
+// subtests are named.
+func named(fsys fs.FS) ([]string, error) {
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	var all []string
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		base, folder := path.Base(name), path.Dir(name)
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && (strings.HasPrefix(base, ".") || base == "node_modules" || base == "dist"):
+			return fs.SkipDir
+		case strings.HasSuffix(base, ".txtar"):
+			if script := strings.TrimSuffix(base, ".txtar"); suite.CaseOf(script) != "" {
+				all = append(all, "/"+script)
+			}
+		case strings.HasSuffix(base, "_test.go"):
+			text, err := fs.ReadFile(fsys, name)
+			if err != nil {
+				return err
+			}
+			for _, m := range declared.FindAllStringSubmatch(string(text), -1) {
+				if suite.CaseOf(m[1]) != "" {
+					all = append(all, folder+"."+m[1])
+				}
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// uncovered are the cases of the list that no row tests under their number, rows that have another case's test, and
+// tests named with a case that have no row.
+func uncovered(fsys fs.FS, rows []suite.Row) ([]string, error) {
+	var problems []string
+	tested := make(map[string]bool)
+	for _, r := range rows {
+		switch c := suite.CaseOf(r.Test); {
+		case c == "":
+		case c != r.Of:
+			problems = append(problems, r.Name()+" is a test of "+c+", and listed as one of "+r.Of)
+		default:
+			tested[c] = true
+		}
+	}
+	for _, c := range suite.CaseList() {
+		if !tested[c] {
+			problems = append(problems, c+" has no row of a test with its number")
+		}
+	}
+	tests, err := named(fsys)
+	for _, name := range tests {
+		if !slices.ContainsFunc(rows, func(r suite.Row) bool { return r.Name() == name || strings.HasSuffix(r.Test, name) }) {
+			problems = append(problems, name+" has a case in its name, and is not listed")
+		}
+	}
+	return problems, err
+}
+
 // disagreements compares the tests of the source, the list of rows and a document with each other.
 func disagreements(fsys fs.FS, rows []suite.Row, doc string) ([]string, error) {
 	var problems []string
@@ -160,6 +221,11 @@ func disagreements(fsys fs.FS, rows []suite.Row, doc string) ([]string, error) {
 			problems = append(problems, name+" is a row of the document, and not listed, or twice")
 		}
 	}
+	cases, err := uncovered(fsys, rows)
+	if err != nil {
+		return nil, err
+	}
+	problems = append(problems, cases...)
 	slices.Sort(problems)
 	return problems, nil
 }
@@ -216,6 +282,10 @@ func TestDisagreements(t *testing.T) {
 		return slices.DeleteFunc(suite.Rows(), func(r suite.Row) bool { return r.Name() == name })
 	}
 	const fault, attack, elsewhere = "internal/test/faults.TestThrottlingAWS", "client.TestAttacks/rollback: the answers of the generation before", "internal/test/soak.TestSoak"
+	moved := suite.Rows()
+	moved[slices.IndexFunc(moved, func(r suite.Row) bool { return r.Test == "TestMethodsS14" })].Of = "S13"
+	withoutCase := slices.DeleteFunc(suite.Rows(), func(r suite.Row) bool { return r.Of == "C23" })
+	const ofCase, ofScript = "internal/run/server.TestProbesC21", "cmd/precast.TestScripts/S12"
 	ghost := suite.Row{Of: "x", Package: "internal/test/soak", Test: "TestNobody", Does: "x", Holds: "x"}
 	for name, c := range map[string]struct {
 		rows []suite.Row
@@ -231,6 +301,11 @@ func TestDisagreements(t *testing.T) {
 		"a row whose test is gone":            {append(rows[:len(rows):len(rows)], ghost), strings.Replace(doc, line(fault), line(fault)+"| x | `"+ghost.Name()+"` | x |\n", 1), nil, ghost.Name() + " is listed, and no test"},
 		"a fault test that was taken out":     {rows, doc, changed{os.DirFS(root), suite.Faults + "/aws_throttling_test.go", "func TestThrottlingAWS(", "func Throttling("}, fault + " is listed, and no test"},
 		"an attack that was given a new name": {rows, doc, changed{os.DirFS(root), casesFile, "rollback: the answers of", "rollback: answers of"}, attack + " is listed, and no test"},
+		"a case without a row":                {withoutCase, doc, nil, "C23 has no row of a test with its number"},
+		"a case's test without a row":         {without(ofCase), doc, nil, ofCase + " has a case in its name, and is not listed"},
+		"a case's script without a row":       {without(ofScript), doc, nil, "/S12 has a case in its name, and is not listed"},
+		"a test under another case":           {moved, doc, nil, "internal/run/server.TestMethodsS14 is a test of S14, and listed as one of S13"},
+		"a case's test that was taken out":    {rows, doc, changed{os.DirFS(root), "internal/run/server/server_test.go", "func TestProbesC21(", "func TestProbes("}, ofCase + " is listed, and no test"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.fs == nil {
@@ -283,6 +358,40 @@ func TestListsAreCovered(t *testing.T) {
 			return r.Of == attack && strings.HasPrefix(r.Test, suite.Attacks+"/")
 		}) {
 			t.Errorf("%s is not played", attack)
+		}
+	}
+}
+
+// Every promise of docs/security.md has a test in the suites, and every attack on the program has a promise.
+func TestPromises(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join(root, "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(doc), "| promise | held by |\n| --- | --- |\n")
+	table, _, ended := strings.Cut(table, "\n\n")
+	if !ok || !ended {
+		t.Fatal("docs/security.md has no table of promises")
+	}
+	quoted, kept := regexp.MustCompile("`([^`]+)`"), make(map[string]bool)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, " | ")
+		tests := quoted.FindAllStringSubmatch(cells[len(cells)-1], -1)
+		if len(cells) != 2 || len(tests) == 0 {
+			t.Errorf("no promise with a test: %s", line)
+		}
+		for _, m := range tests {
+			i := slices.IndexFunc(suite.Rows(), func(r suite.Row) bool { return r.Name() == m[1] })
+			if i < 0 {
+				t.Errorf("%s is not in internal/test/faults/suite: %s", m[1], line)
+				continue
+			}
+			kept[suite.Rows()[i].Of] = true
+		}
+	}
+	for _, c := range suite.CaseList() {
+		if strings.HasPrefix(c, "S") && !kept[c] {
+			t.Errorf("docs/security.md promises nothing that a test of %s holds", c)
 		}
 	}
 }

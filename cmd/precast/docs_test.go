@@ -76,7 +76,7 @@ func TestReadmeIsTrue(t *testing.T) {
 	}
 	shows := map[string]string{ // of commands that could come too early, what their comments promise
 		"precast status": "it is what the catalog says", "precast diff": "scoreboard/prod 1.0.0 -> 1.0.1",
-		"precast plan": "to build: 1 binary to compress", "precast inspect": "os_armv8_1.1.0", "precast fsck": "it is complete",
+		"precast plan": "to build: 1 binary to compress", "precast inspect": "os_armv8_1.1.0", "precast ask": "os_armv8/prod", "precast fsck": "it is complete",
 	}
 	ran := 0
 	for _, b := range blocks(t, "../../README.md") {

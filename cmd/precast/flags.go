@@ -20,7 +20,7 @@ type size = settings.Size
 
 // dataFlag names the data folder, or the resources of a pipeline on AWS.
 type dataFlag struct {
-	Data        string `help:"Data folder; created if it does not exist." env:"PRECAST_DATA" default:"precast-data" placeholder:"DIR" short:"d"`
+	Data        string `help:"Data folder. Commands that put something into it create it if it does not exist." env:"PRECAST_DATA" default:"precast-data" placeholder:"DIR" short:"d"`
 	Objects     string `help:"Bucket of a pipeline on AWS, used instead of the data folder: s3://BUCKET." env:"PRECAST_OBJECTS" placeholder:"URL" group:"aws"`
 	CatalogURL  string `help:"Table of the catalog: dynamodb://TABLE." name:"catalog" env:"PRECAST_CATALOG" placeholder:"URL" group:"aws"`
 	Ledger      string `help:"Table of the ledger: dynamodb://TABLE." env:"PRECAST_LEDGER" placeholder:"URL" group:"aws"`

@@ -10,7 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// Whoever rewrites the log in the database is found out.
+// A log that somebody rewrote in the database is found out.
 func TestRewrittenLogIsFound(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PRECAST_DATA", filepath.Join(dir, "data"))

@@ -34,7 +34,7 @@ func (c *importCmd) load(ctx context.Context, std streams, d *data, im *release.
 	if err != nil {
 		return nil, nil, err
 	}
-	// As LocalSources, and from S3: whoever runs the command may read what they name.
+	// As LocalSources, and from S3: the person who runs the command may read what the items name.
 	from := &source.Sources{Objects: d.objects, HTTP: &http.Client{Timeout: time.Hour}, Files: true, Other: map[string]builder.Sources{"s3": fromS3{}}}
 	return im.LoadSample(ctx, rows, from)
 }

@@ -47,7 +47,7 @@ type api struct {
 	log      *slog.Logger
 }
 
-// Handler serves the admin API of a pipeline to whoever has one of the tokens, which are asked for at every request.
+// Handler serves the admin API of a pipeline to clients that have one of the tokens. It calls tokens at every request.
 func Handler(p *pipeline.Pipeline, tokens func() Tokens, log *slog.Logger) http.Handler {
 	a := &api{pipeline: p, tokens: tokens, log: log}
 	mux := http.NewServeMux()
@@ -65,7 +65,7 @@ func Handler(p *pipeline.Pipeline, tokens func() Tokens, log *slog.Logger) http.
 	return a.known(mux)
 }
 
-// OwnHandler serves the admin API of a pipeline to whoever reads the server's token in the data folder.
+// OwnHandler serves the admin API of a pipeline to commands that read the server's token in the data folder.
 func OwnHandler(p *pipeline.Pipeline, token string, log *slog.Logger) http.Handler {
 	tokens := only(token, Identity{Role: Admin})
 	return Handler(p, func() Tokens { return tokens }, log)

@@ -21,8 +21,18 @@ func IsHeldBack(pin string) bool { return strings.HasPrefix(pin, heldBackPrefix)
 // where few are published.
 const fewestDropped = 3
 
-// heldBack returns the pin that keeps a plan from being published over an index, empty if it may be. A plan that drops
-// most of what is published is more often a lost, emptied or half-read catalog than what somebody wants. Writers of a
+// DropsMost counts what a catalog with these items lacks of a published index, and tells whether that is so much that a
+// plan is held back: it is more often a lost, emptied or half-read catalog than what somebody wants.
+func DropsMost(published *index.Index, has map[catalog.Key]bool) (dropped int, most bool) {
+	for _, it := range published.Items {
+		if it.Role == index.Current && !has[keyOf(it)] {
+			dropped++
+		}
+	}
+	return dropped, dropped >= fewestDropped && 2*dropped > published.Len()
+}
+
+// heldBack returns the pin that keeps a plan from being published over an index, empty if it may be. Writers of a
 // catalog's table pass no other guard.
 func heldBack(published, target *index.Index) string {
 	if published == nil {
@@ -32,13 +42,8 @@ func heldBack(published, target *index.Index) string {
 	for _, it := range target.Items {
 		kept[keyOf(it)] = true
 	}
-	dropped := 0
-	for _, it := range published.Items {
-		if it.Role == index.Current && !kept[keyOf(it)] {
-			dropped++
-		}
-	}
-	if dropped < fewestDropped || 2*dropped <= published.Len() {
+	dropped, most := DropsMost(published, kept)
+	if !most {
 		return ""
 	}
 	items := "items"

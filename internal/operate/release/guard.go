@@ -95,6 +95,7 @@ func Guard(ctx context.Context, objects builder.Objects, cat Snapshotter, edit c
 		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
 	}
 	g.checkTable()
+	g.warnHeldBack(items)
 	for _, c := range g.items {
 		g.checkItem(c)
 		if c.waits != nil {
@@ -161,6 +162,23 @@ func (g *guard) checkCatalog(items []catalog.Item) {
 	}
 	if removed > fewItems && removed*fewOfItems > len(items) {
 		g.refuse(AllowRemoval, "%d of the %d items of the catalog would be removed", removed, len(items))
+	}
+}
+
+// warnHeldBack says what the builder is going to do with a plan that drops most of what is published.
+func (g *guard) warnHeldBack(items []catalog.Item) {
+	if g.published == nil {
+		return
+	}
+	has := make(map[catalog.Key]bool, len(items))
+	for _, it := range items {
+		has[it.Key()] = true
+	}
+	for _, c := range g.edit.Changes {
+		has[c.Key] = c.Item != nil
+	}
+	if dropped, most := builder.DropsMost(g.published, has); most {
+		g.warnings = append(g.warnings, fmt.Sprintf("%d of the %d published items would be gone: the build holds that back until you run precast unpin --accept-removals", dropped, g.published.Len()))
 	}
 }
 

@@ -94,7 +94,7 @@ func Guard(ctx context.Context, objects builder.Objects, cat Snapshotter, edit c
 	if err := g.readPublished(ctx, objects, items); err != nil {
 		return Difference{}, fmt.Errorf("work out what the change does: %w", err)
 	}
-	g.checkTable()
+	g.checkTable(items)
 	g.warnHeldBack(items)
 	for _, c := range g.items {
 		g.checkItem(c)
@@ -252,34 +252,38 @@ func folded(k catalog.Key) catalog.Key {
 }
 
 // checkTable looks at what items have in common: the edge's table of rollouts may have no room for one more, and then
-// nobody is in one of those that it has; and a device that matches too many packages gets none.
-func (g *guard) checkTable() {
+// nobody is in one of those that it has; and a device that matches too many packages gets none. What waits to be
+// published counts.
+func (g *guard) checkTable(items []catalog.Item) {
 	touched := make(map[catalog.Key]bool, len(g.items))
-	var next index.Index
+	var all, next index.Index
 	for _, c := range g.items {
 		touched[folded(c.difference.Key)] = true
 		next.Items = append(next.Items, c.to...)
 	}
-	if g.published != nil {
-		for i := range g.published.Items {
-			it := &g.published.Items[i]
-			if !touched[folded(catalog.Key{App: it.App, Track: it.Track})] {
-				next.Items = append(next.Items, *it)
-			}
+	for _, it := range items {
+		releases, err := builder.IndexItems(it)
+		if err != nil { // then no plan takes it up, either
+			continue
+		}
+		all.Items = append(all.Items, releases...)
+		if !touched[folded(it.Key())] {
+			next.Items = append(next.Items, releases...)
 		}
 	}
+	before := leftOut(index.New(all))
 	ix := index.New(next)
-	for _, p := range edge.TableOf(ix).LeftOut {
-		it := &ix.Items[p]
-		key := catalog.Key{App: it.App, Track: it.Track}
-		if !touched[folded(key)] {
-			g.refuse(AllowShrink, "%s: nobody would be in the rollout of %s any more: the table of rollouts has no room for it beside this change; end another rollout first", key, it.Version)
+	for r, it := range leftOut(ix) {
+		if !touched[r.key] {
+			if g.published != nil && before[r] == nil {
+				g.refuse(AllowShrink, "%s/%s: nobody would be in the rollout of %s any more: the table of rollouts has no room for it beside this change; end another rollout first", it.App, it.Track, it.Version)
+			}
 			continue
 		}
 		for _, c := range g.items {
 			for i := range c.to {
-				if r := &c.to[i]; r.App == it.App && r.Track == it.Track && r.Salt == it.Salt {
-					r.Share = 0
+				if own := &c.to[i]; own.App == it.App && own.Track == it.Track && own.Salt == it.Salt {
+					own.Share = 0
 				}
 			}
 		}
@@ -287,6 +291,22 @@ func (g *guard) checkTable() {
 	if g.published != nil {
 		g.checkMatches(ix)
 	}
+}
+
+// rollout is one that an index has.
+type rollout struct {
+	key  catalog.Key // folded
+	salt string
+}
+
+// leftOut are the rollouts of an index that the edge's table has no room for.
+func leftOut(ix *index.Index) map[rollout]*index.Item {
+	out := make(map[rollout]*index.Item)
+	for _, p := range edge.TableOf(ix).LeftOut {
+		it := &ix.Items[p]
+		out[rollout{folded(catalog.Key{App: it.App, Track: it.Track}), it.Salt}] = it
+	}
+	return out
 }
 
 // checkMatches refuses what gives devices with one attribute more packages than a device may get.

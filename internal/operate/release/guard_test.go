@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/precast-ota/precast/builder"
+	"github.com/precast-ota/precast/edge"
 	"github.com/precast-ota/precast/internal/format/catalog"
 	"github.com/precast-ota/precast/internal/format/index"
 	"github.com/precast-ota/precast/internal/operate/history"
@@ -128,6 +129,20 @@ func TestGuards(t *testing.T) {
 			func(g guarded) error { return g.bring(onTrack("beta", "os_a", "2")) }, nil},
 		{"C12 a rollout of a file that waits for everybody", func(g guarded) { g.published(one("os_b", "1")); g.must(g.bring(one("os_a", "2"))) },
 			func(g guarded) error { return g.bring(one("os_a", "2", share(10))) }, []string{w}},
+		{"C15 a rollout that leaves no room for one that waits", func(g guarded) {
+			var first, second []release.Release
+			for i := range edge.MaxRollouts + 1 {
+				app := fmt.Sprintf("app%02d", i)
+				first = append(first, one(app, "1"))
+				if i > 0 {
+					second = append(second, one(app, "2", func(r *release.Release) { r.Rollout = &catalog.Rollout{Percent: 10, Salt: app} }))
+				}
+			}
+			g.published(first...)
+			g.must(g.bring(second...))
+		}, func(g guarded) error {
+			return g.bring(one("app00", "2", func(r *release.Release) { r.Rollout = &catalog.Rollout{Percent: 10, Salt: "a"} }))
+		}, []string{s}},
 		{"C12 fewer attributes", func(g guarded) { g.published(one("a", "1", attrs("x", "y"))) },
 			func(g guarded) error { return g.bring(one("a", "2", attrs("x"))) }, []string{w}},
 		{"C12 other attributes", func(g guarded) { g.published(one("a", "1", attrs("x"))) },

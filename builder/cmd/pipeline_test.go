@@ -5,15 +5,13 @@
 package cmd_test
 
 import (
-	"archive/zip"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -66,7 +65,6 @@ type deployment struct {
 	names   awsstore.Names
 	made    awsstore.Created
 	drivers pipeline.Drivers
-	zips    string // folder of the packed functions
 }
 
 func deploy(t *testing.T) *deployment {
@@ -100,9 +98,9 @@ func deploy(t *testing.T) *deployment {
 		t.Fatal(err)
 	}
 	dir := zips(t)
-	p.zips = dir
 	p.function("enqueuer", dir, p.made.CatalogStream, &lambda.CreateEventSourceMappingInput{
 		StartingPosition: types.EventSourcePositionTrimHorizon, BatchSize: aws.Int32(100)})
+	p.create("composer", dir)
 	p.function("builder", dir, p.made.QueueARN, &lambda.CreateEventSourceMappingInput{BatchSize: aws.Int32(5)})
 	return p
 }
@@ -297,95 +295,28 @@ func TestPipeline(t *testing.T) {
 	}
 }
 
-// composed asks the packed composer, by the event that a function URL makes of a request. The stand-in's
-// runtime API does not take streamed answers, so this is one that does, for one invocation
-// (https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html).
+// composed invokes the packed composer by the event that a function URL makes of a request.
 func (p *deployment) composed(key, query, held string) (status int, body []byte) {
 	p.t.Helper()
-	event, err := json.Marshal(map[string]any{
-		"version": "2.0", "rawPath": "/" + key, "rawQueryString": "",
-		"headers":        map[string]string{"x-precast-selection": query, "x-precast-held": held},
-		"requestContext": map[string]any{"domainName": "composer.invalid", "http": map[string]string{"method": "GET", "sourceIp": "127.0.0.1"}},
-	})
+	in := events.LambdaFunctionURLRequest{Version: "2.0", RawPath: "/" + key,
+		Headers: map[string]string{"x-precast-selection": query, "x-precast-held": held}}
+	in.RequestContext.DomainName, in.RequestContext.HTTP.Method = "composer.invalid", "GET"
+	event, err := json.Marshal(in)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	answer := make(chan []byte, 1)
-	asked := false
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", func(w http.ResponseWriter, r *http.Request) {
-		if asked {
-			<-r.Context().Done() // there is no other
-			return
-		}
-		asked = true
-		w.Header().Set("Lambda-Runtime-Aws-Request-Id", "request")
-		w.Header().Set("Lambda-Runtime-Deadline-Ms", fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
-		w.Header().Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:us-east-1:000000000000:function:composer")
-		_, _ = w.Write(event)
-	})
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/request/{kind}", func(w http.ResponseWriter, r *http.Request) {
-		data, err := io.ReadAll(r.Body)
-		if err != nil || r.PathValue("kind") != "response" || r.Header.Get("Content-Type") != "application/vnd.awslambda.http-integration-response" {
-			p.t.Errorf("the composer sent %s, %v, %v: %.300q", r.PathValue("kind"), r.Header, err, data)
-		}
-		w.WriteHeader(http.StatusAccepted)
-		answer <- data
-	})
-	runtimeAPI := httptest.NewServer(mux)
-	defer runtimeAPI.CloseClientConnections()
-	cmd := exec.Command(filepath.Join(p.unzip("composer"), "bootstrap"))
-	cmd.Env = append(os.Environ(), "AWS_LAMBDA_RUNTIME_API="+strings.TrimPrefix(runtimeAPI.URL, "http://"), "_HANDLER=bootstrap",
-		"AWS_LAMBDA_FUNCTION_NAME=composer", "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test",
-		"AWS_ENDPOINT_URL="+p.url, "PRECAST_OBJECTS=s3://"+p.names.Bucket)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
+	said, err := p.lambda.Invoke(p.t.Context(), &lambda.InvokeInput{FunctionName: aws.String("composer"), Payload: event})
+	if err != nil || said.FunctionError != nil {
+		p.t.Fatalf("the composer failed: %v, %s", err, aws.ToString(said.FunctionError))
+	}
+	var out events.LambdaFunctionURLResponse
+	if err := json.Unmarshal(said.Payload, &out); err != nil || !out.IsBase64Encoded {
+		p.t.Fatalf("the composer sent %.300q: %v", said.Payload, err)
+	}
+	if body, err = base64.StdEncoding.DecodeString(out.Body); err != nil {
 		p.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	defer cmd.Process.Kill()
-	var data []byte
-	select {
-	case data = <-answer:
-	case err := <-ended:
-		p.t.Fatalf("the composer ended: %v: %s", err, &stderr)
-	}
-	// The status and headers as JSON, eight zeros, the body.
-	prelude, body, ok := bytes.Cut(data, make([]byte, 8))
-	var head struct{ StatusCode int }
-	if err := json.Unmarshal(prelude, &head); err != nil || !ok {
-		p.t.Fatalf("the composer sent %.300q: %v", data, err)
-	}
-	return head.StatusCode, body
-}
-
-// unzip extracts a packed function and returns the folder.
-func (p *deployment) unzip(name string) string {
-	p.t.Helper()
-	dir := p.t.TempDir()
-	z, err := zip.OpenReader(filepath.Join(p.zips, name+"-"+runtime.GOARCH+".zip"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer z.Close()
-	if len(z.File) != 1 || z.File[0].Name != "bootstrap" || z.File[0].Mode() != 0o755 {
-		p.t.Fatalf("the zip of %s holds %v", name, z.File)
-	}
-	in, err := z.File[0].Open()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer in.Close()
-	program, err := io.ReadAll(in)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bootstrap"), program, 0o755); err != nil {
-		p.t.Fatal(err)
-	}
-	return dir
+	return out.StatusCode, body
 }
 
 func difference(got, want map[string]string) string {

@@ -1,7 +1,10 @@
 package suite
 
 // CaseRows are the tests of cases from the field, and of attacks on the program itself, each with its number.
-func CaseRows() []Row {
+func CaseRows() []Row { return append(fieldRows(), programRows()...) }
+
+// fieldRows are the tests of what people have met.
+func fieldRows() []Row {
 	return []Row{
 		{"C10", "", "builder", "TestC10NoEmptyFirstGeneration", "every binary is gone before the first publish", "no empty generation 1; the build names the items and exits with 3; an empty catalog is published as that"},
 		{"C10", "", "cmd/precast", "TestScripts/heldback", "the same kind of thing", "the same"},
@@ -56,6 +59,12 @@ func CaseRows() []Row {
 		{"C22", "", "internal/run/admin", "TestUploadsLeaveRoomC22", "an upload that leaves less of the disk than `--min-free`", "refused"},
 		{"C23", "", "cmd/precast", "TestCommandsWaitForEachOtherC23", "eight `catalog put` at once, without a server", "they wait for each other, and all are done"},
 		{"C23", "", "cmd/precast", "TestLockWaitC23", "another process has the data folder", "a command says for what it waits, goes on as soon as it can, and gives up after `--lock-wait`"},
+	}
+}
+
+// programRows are the tests of attacks on the program itself.
+func programRows() []Row {
+	return []Row{
 		{"S1", "", "cmd/precast", "TestScripts/S1", "the database is removed, or has 0 bytes, beside a published index", "put, list and serve refuse, make no database and name the ways out; `catalog recover` brings the items back from the published index"},
 		{"S1", "", "builder", "TestS1PlanThatDropsMostIsHeldBack", "the catalog loses 8 of 9 published items, by a writer that passes no guard", "nothing is published: what is published becomes pinned with its reason; unpin alone pins again; `unpin --accept-removals` publishes it; rollbacks are not held back"},
 		{"S1", "", "builder", "TestS1RollbackIsNotHeldBack", "the same kind of thing", "the same"},

@@ -67,10 +67,10 @@ func (p place) serve(key string, f func(url string)) {
 }
 
 // live makes a random history: releases, rollouts, floors, promotions, removals, rollbacks and pins. What is refused
-// changes nothing.
+// changes nothing. Every generation, from the first one on, has an operating system for every device.
 func (p place) live(random *rand.Rand, commands int) {
 	p.t.Helper()
-	apps := []string{"os_armv7", "os_armv8", "game", "board"}
+	apps, systems := []string{"os_armv7", "os_armv8", "game", "board"}, 2
 	for i := range commands {
 		app, track := apps[random.IntN(len(apps))], []string{"prod", "prod", "beta"}[random.IntN(3)]
 		switch op := random.IntN(12); {
@@ -86,7 +86,7 @@ func (p place) live(random *rand.Rand, commands int) {
 				p.t.Fatal(err)
 			}
 			args := []string{"catalog", "put", app, "content", "--version", fmt.Sprint(random.IntN(1000), ".", i), "--track", track, "--message", fmt.Sprint("change ", i)}
-			if random.IntN(3) == 0 {
+			if random.IntN(3) == 0 && i >= systems {
 				args = append(args, "--rollout", fmt.Sprint(1+random.IntN(99)))
 			}
 			if attr := random.IntN(6); attr < 2 && !strings.HasPrefix(app, "os_") {
@@ -104,7 +104,9 @@ func (p place) live(random *rand.Rand, commands int) {
 		case op == 10:
 			p.command([]int{exitOK, exitError, exitNo}, "unpin")
 		}
-		p.command([]int{exitOK, exitNo}, "build")
+		if i+1 >= systems {
+			p.command([]int{exitOK, exitNo}, "build")
+		}
 	}
 }
 

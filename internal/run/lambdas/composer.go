@@ -47,26 +47,23 @@ const (
 	MaxSent   = 4 << 20
 )
 
-var errSlow = errors.New("it took too long to begin an answer")
+var errSlow = errors.New("it took too long to make an answer")
 
 // ServeHTTP implements http.Handler.
 func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !answer.ReadOnly(w, r) {
 		return
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	r = r.WithContext(ctx)
-	var limit limit
+	ctx := r.Context()
 	if c.FirstByte > 0 {
-		limit.at = time.Now().Add(c.FirstByte)
-		limit.timer = time.AfterFunc(c.FirstByte, func() { cancel(errSlow) })
-		defer limit.timer.Stop()
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.FirstByte, errSlow)
+		defer cancel()
 	}
 	key := strings.TrimPrefix(r.URL.Path, "/")
 	kind, err := layout.KindOf(key)
 	if err == nil && kind == layout.Statement {
-		c.serveStatement(w, r, key)
+		c.serveStatement(w, r.WithContext(ctx), key)
 		return
 	}
 	if err != nil || kind != layout.Bundle && kind != layout.Manifest {
@@ -82,7 +79,7 @@ func (c *Composer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer.Fail(w, d.Status, d.Error)
 		return
 	}
-	if err := c.send(w, r, limit, key, kind, d); err != nil {
+	if err := c.send(ctx, w, r, key, kind, d); err != nil {
 		c.Log.ErrorContext(ctx, "compose", "key", key, "error", err, "cause", context.Cause(ctx))
 	}
 }
@@ -92,15 +89,6 @@ func (c *Composer) unavailable(ctx context.Context, w http.ResponseWriter, doing
 	c.Log.ErrorContext(ctx, doing, "key", key, "error", err, "cause", context.Cause(ctx))
 	answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 }
-
-// limit ends a request's context at a time, unless it is stopped before. The zero value never does.
-type limit struct {
-	at    time.Time
-	timer *time.Timer
-}
-
-// stop tells whether the limit had not passed yet.
-func (l limit) stop() bool { return l.timer == nil || l.timer.Stop() }
 
 // find returns the decision whose object has this key, of the newest index that has one.
 func (c *Composer) find(ctx context.Context, key string, h http.Header) (edge.Decision, error) {
@@ -147,13 +135,11 @@ func withRetain(ix *index.Index, retain uint64) *index.Index {
 	return &c
 }
 
-// send answers with what is composed, once all of it is there: an answer that breaks off would look like a whole one to
-// whoever caches it. It is stored, too, so that the next request finds it in the object store.
-func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key string, kind layout.Kind, d edge.Decision) error {
-	data, body, err := c.read(r.Context(), kind, d)
-	if !limit.stop() && err == nil {
-		err = errSlow
-	}
+// send answers with what is composed, once all of it is there: a cache would take an answer that breaks off for a whole
+// one. It also stores the answer, so that the next request finds it in the object store. What is too large to be sent is
+// stored under the request's own context, which ctx has limited.
+func (c *Composer) send(ctx context.Context, w http.ResponseWriter, r *http.Request, key string, kind layout.Kind, d edge.Decision) error {
+	data, body, err := c.read(ctx, kind, d)
 	if err == nil && data == nil {
 		if _, err = c.Composer.Store(r.Context(), key, kind, d.Set, d.Mask, builder.PutOptions{IfAbsent: true}); errors.Is(err, builder.ErrPrecondition) {
 			err = nil // somebody else has
@@ -163,15 +149,9 @@ func (c *Composer) send(w http.ResponseWriter, r *http.Request, limit limit, key
 		answer.Fail(w, http.StatusServiceUnavailable, edge.ErrNotAvailable)
 		return err
 	}
-	etag := layout.ETag(key)
-	ctx := r.Context()
-	if !limit.at.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, limit.at, errSlow)
-		defer cancel()
-	}
 	// The next answer is the store's, with its ETag: this one says the same, so that devices can revalidate and
 	// resume with a part.
+	etag := layout.ETag(key)
 	info, err := c.Objects.Put(ctx, key, body, builder.PutOptions{IfAbsent: true})
 	if errors.Is(err, builder.ErrPrecondition) { // somebody else has
 		info, err = c.Objects.Stat(ctx, key)

@@ -111,15 +111,11 @@ func (r *Reader) need(name string, parse func(string) (string, error)) string {
 
 // Duration returns a variable such as 30s, or a default.
 func (r *Reader) Duration(name string, otherwise time.Duration) time.Duration {
-	return parse(r, name, otherwise, time.ParseDuration)
-}
-
-func parse[T any](r *Reader, name string, otherwise T, f func(string) (T, error)) T {
 	s, under := r.find(name)
 	if s == "" {
 		return otherwise
 	}
-	v, err := f(s)
+	v, err := time.ParseDuration(s)
 	if err != nil {
 		r.fail(under, fmt.Errorf("%q cannot be read: %w", s, err))
 		return otherwise

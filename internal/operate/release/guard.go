@@ -271,11 +271,17 @@ func (g *guard) checkTable(items []catalog.Item) {
 			next.Items = append(next.Items, releases...)
 		}
 	}
-	before := leftOut(index.New(all))
 	ix := index.New(next)
-	for r, it := range leftOut(ix) {
-		if !touched[r.key] {
-			if g.published != nil && before[r] == nil {
+	out := leftOut(ix)
+	before := make(map[rollout]bool)
+	if len(out) > 0 {
+		for _, it := range leftOut(index.New(all)) {
+			before[rolloutOf(it)] = true
+		}
+	}
+	for _, it := range out {
+		if r := rolloutOf(it); !touched[r.key] {
+			if g.published != nil && !before[r] {
 				g.refuse(AllowShrink, "%s/%s: nobody would be in the rollout of %s any more: the table of rollouts has no room for it beside this change; end another rollout first", it.App, it.Track, it.Version)
 			}
 			continue
@@ -299,12 +305,15 @@ type rollout struct {
 	salt string
 }
 
-// leftOut are the rollouts of an index that the edge's table has no room for.
-func leftOut(ix *index.Index) map[rollout]*index.Item {
-	out := make(map[rollout]*index.Item)
+func rolloutOf(it *index.Item) rollout {
+	return rollout{folded(catalog.Key{App: it.App, Track: it.Track}), it.Salt}
+}
+
+// leftOut are the releases of an index that the edge's table has no room for, in its order.
+func leftOut(ix *index.Index) []*index.Item {
+	var out []*index.Item
 	for _, p := range edge.TableOf(ix).LeftOut {
-		it := &ix.Items[p]
-		out[rollout{folded(catalog.Key{App: it.App, Track: it.Track}), it.Salt}] = it
+		out = append(out, &ix.Items[p])
 	}
 	return out
 }

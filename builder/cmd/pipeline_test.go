@@ -5,6 +5,7 @@
 package cmd_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -52,6 +53,16 @@ func zips(t *testing.T) string {
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("pack: %v\n%s", err, out)
+	}
+	for _, name := range []string{"enqueuer", "builder", "composer"} {
+		z, err := zip.OpenReader(filepath.Join(dir, name+"-"+runtime.GOARCH+".zip"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(z.File) != 1 || z.File[0].Name != "bootstrap" || z.File[0].Mode() != 0o755 {
+			t.Fatalf("the zip of %s holds %v", name, z.File)
+		}
+		z.Close()
 	}
 	return dir
 }
@@ -306,8 +317,11 @@ func (p *deployment) composed(key, query, held string) (status int, body []byte)
 		p.t.Fatal(err)
 	}
 	said, err := p.lambda.Invoke(p.t.Context(), &lambda.InvokeInput{FunctionName: aws.String("composer"), Payload: event})
-	if err != nil || said.FunctionError != nil {
-		p.t.Fatalf("the composer failed: %v, %s", err, aws.ToString(said.FunctionError))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if said.FunctionError != nil {
+		p.t.Fatalf("the composer failed: %s: %s", *said.FunctionError, said.Payload)
 	}
 	var out events.LambdaFunctionURLResponse
 	if err := json.Unmarshal(said.Payload, &out); err != nil || !out.IsBase64Encoded {

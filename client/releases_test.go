@@ -205,12 +205,12 @@ func (o *objects) Get(_ context.Context, key string, off, n int64) (io.ReadClose
 	return builder.NopCloser{ReadSeeker: bytes.NewReader(found.data[off : off+n])}, info, nil
 }
 
-// set replaces what is there, but for keyrings.
 // Put keeps nothing: what the composer makes, it makes again.
 func (o *objects) Put(context.Context, string, builder.Body, builder.PutOptions) (builder.ObjectInfo, error) {
 	return builder.ObjectInfo{}, errors.New("there is no room")
 }
 
+// set replaces what is there, but for keyrings.
 func (o *objects) set(m memory) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

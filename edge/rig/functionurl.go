@@ -16,7 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// maxPayload bounds an event and an answer, in bytes of JSON
+// maxPayload bounds an answer, in bytes of JSON
 // (https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html).
 const maxPayload = 6 << 20
 

@@ -149,7 +149,9 @@ func TestLive7FewExecutionsAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if key := s.fetched(); len(key) > 0 && !strings.HasPrefix(key[0], layout.BundlePrefix) && !strings.HasPrefix(key[0], layout.ManifestPrefix) {
-		t.Errorf("fetched %s", key[0])
+	for _, key := range s.fetched() {
+		if !strings.HasPrefix(key, layout.BundlePrefix) && !strings.HasPrefix(key, layout.ManifestPrefix) {
+			t.Errorf("fetched %s", key)
+		}
 	}
 }
